@@ -1,0 +1,214 @@
+"""The shared vocabulary: requests, sequences, and what one engine step takes and gives. Imports numpy only.
+
+Terms. A *request* asks for `n` *sequences*. A sequence's tokens live in KV *blocks* of `block_size` tokens, listed in its
+*block table*; the *slot* of a token is `block * block_size + offset`. A *step* runs one `Batch`: for each scheduled
+sequence some consecutive *query* tokens (a prefill chunk, one decode token, or one token and its drafts).
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to choose tokens and when to stop; vLLM's names and meanings. Checked by `sampling.params.check`.
+
+    temperature: 0 is greedy. top_k: 0 or -1 is off. top_p, typical_p: 1 is off. min_p: 0 is off.
+    seed: the same seed gives the same tokens whatever else runs; None draws one from the engine's seed.
+    max_tokens: None is "until the context is full".
+    logprobs / prompt_logprobs: None is off, 0 is the chosen token alone, n adds the n most likely.
+    """
+
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    max_tokens: int | None = 16
+    min_tokens: int = 0
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    allowed_token_ids: tuple[int, ...] | None = None
+    bad_words: tuple[str, ...] = ()
+    skip_special_tokens: bool = True
+
+
+class Status(enum.Enum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One prompt with its parameters, as the engine sees it: token ids in, token ids out, no text.
+
+    priority: lower runs first. deadline: `time.monotonic()` seconds after which the request is finished with "deadline".
+    cache_salt: only requests with the same salt share prefix blocks.
+    eos_token_ids: tokens that end a sequence unless `ignore_eos`. bad_word_ids: `bad_words` in token ids.
+    """
+
+    request_id: str
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    seed: int = 0
+    priority: int = 0
+    deadline: float | None = None
+    cache_salt: str = ""
+    eos_token_ids: tuple[int, ...] = ()
+    bad_word_ids: tuple[tuple[int, ...], ...] = ()
+    arrival: float = field(default_factory=time.monotonic)
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One of a request's `n` answers. `token_ids` is prompt + output; KV of the first `num_computed_tokens` is cached.
+
+    A preempted sequence goes back to WAITING with `num_computed_tokens = 0` and keeps its tokens.
+    """
+
+    request: Request
+    index: int
+    token_ids: list[int]
+    num_prompt_tokens: int
+    num_computed_tokens: int = 0
+    num_cached_tokens: int = 0  # prompt tokens found in the prefix cache at first admission
+    num_preemptions: int = 0
+    block_table: list[int] = field(default_factory=list)
+    drafts: list[int] = field(default_factory=list)  # proposed for the next step, verified by it
+    status: Status = Status.WAITING
+    finish_reason: str | None = None  # "stop" | "length" | "abort" | "deadline" | "error"
+    stop_reason: int | None = None  # the stop token that ended it; None for the end-of-sequence token
+    cumulative_logprob: float = 0.0
+
+    @property
+    def num_output_tokens(self) -> int:
+        return len(self.token_ids) - self.num_prompt_tokens
+
+
+@dataclass(slots=True)
+class SamplingArrays:
+    """What the sampler needs, one entry a logit row, in a form that native code reads without Python.
+
+    Sparse edits are in CSR form: row r owns entries starts[r] .. starts[r+1].
+    The random number of a row depends on (seed, position) alone: see `sampling.rules.uniform`.
+    """
+
+    temperature: F32  # [R]; 0 is greedy
+    top_k: I32  # [R]; 0 is off
+    top_p: F32  # [R]
+    min_p: F32  # [R]
+    typical_p: F32  # [R]
+    repetition: F32  # [R]; 1 is off
+    presence: F32  # [R]
+    frequency: F32  # [R]
+    seeds: U64  # [R]
+    positions: I64  # [R]: index in the sequence of the token being chosen
+    penalty_starts: I32  # [R+1]
+    penalty_tokens: I32  # distinct tokens seen so far in the row's prompt or output
+    penalty_counts: I32  # times in the output; 0 = only in the prompt
+    bias_starts: I32  # [R+1]
+    bias_tokens: I32
+    bias_values: F32  # added to the logit; -inf bans the token
+    mask_rows: I32  # [R]: row of `masks`, or -1
+    masks: U32  # [M, ceil(V / 32)]: bit t % 32 of word t // 32 set = token t allowed
+    plain_greedy: bool  # every row: temperature 0 and no edits, so argmax alone is right
+
+
+@dataclass(slots=True)
+class Chunk:
+    """The control plane's side of a batch entry: sequence, its query tokens' span, and the logit rows it owns."""
+
+    seq: Sequence
+    num_tokens: int  # query tokens in this step
+    num_drafts: int  # of which the last `num_drafts` are drafts under verification
+    row_start: int  # its logit rows are row_start .. row_stop
+    row_stop: int
+    samples: bool  # False: a prefill chunk that does not reach the last known token
+    forks: list[Sequence] = field(default_factory=list)  # n > 1: siblings that take the rows after the first
+
+
+@dataclass(slots=True)
+class Batch:
+    """The input of one step: S sequences with T query tokens in all, R logit rows. All arrays are C-contiguous."""
+
+    token_ids: I32  # [T]
+    positions: I32  # [T]
+    slot_mapping: I32  # [T]: where each token's K and V go
+    query_starts: I32  # [S+1]: sequence s owns tokens query_starts[s] .. query_starts[s+1]
+    context_lens: I32  # [S]: tokens of the sequence in the cache once this step has run
+    block_tables: I32  # [S, W]: block ids; entries past the context are 0 and never read
+    logit_rows: I32  # [R]: token rows whose logits are wanted; may repeat (n > 1)
+    targets: I32  # [R]: -1 sample, else score this token instead of sampling (prompt_logprobs)
+    sampling: SamplingArrays
+    num_logprobs: int = -1  # -1: none wanted; n >= 0: logprob of the token and the n most likely
+    want_logits: bool = False  # return the raw logits too (tests, custom processors)
+    want_hidden: bool = False  # return the final hidden state of each logit row (embeddings)
+    copies: list[tuple[int, int]] = field(default_factory=list)  # (source, target) blocks to copy before the step
+    chunks: list[Chunk] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class StepResult:
+    """The output of one step, one entry a logit row.
+
+    logprobs are of the model's own distribution: before temperature, penalties and masks (vLLM's "raw_logprobs").
+    """
+
+    token_ids: I32  # [R]: the sampled token, or the target
+    finite: NDArray[np.bool_]  # [R]: False where a logit was NaN or all were -inf: that request fails, alone
+    logprobs: F32 | None = None  # [R]
+    ranks: I32 | None = None  # [R]: 1 = the most likely
+    top_ids: I32 | None = None  # [R, n], most likely first
+    top_logprobs: F32 | None = None  # [R, n]
+    logits: F32 | None = None  # [R, V]
+    hidden: F32 | None = None  # [R, D]
+
+
+@dataclass(slots=True)
+class TokenLogprob:
+    """One entry of `logprobs`: the chosen token's own value first, then the most likely (id -> (logprob, rank))."""
+
+    token_id: int
+    logprob: float
+    rank: int
+    top: list[tuple[int, float]]
+
+
+@dataclass(slots=True)
+class SequenceDelta:
+    """What one step added to one sequence."""
+
+    seq: Sequence
+    token_ids: list[int]
+    logprobs: list[TokenLogprob] | None = None
+    prompt_logprobs: list[TokenLogprob] | None = None  # for prompt tokens scored in this step, in order
+    hidden: F32 | None = None
+    finished: bool = False
+
+
+Metadata = Mapping[str, Any]
