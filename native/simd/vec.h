@@ -1,0 +1,27 @@
+// Vectors of 16 lanes, the same on every instruction set: F (float), I (int32), M (a mask).
+//
+// An instruction set's file gives the primitives; the functions built on them (exp, tanh, ...) are below, once. So a
+// kernel written over vec.h does the same roundings in the same order everywhere, and its results are bitwise equal on
+// AVX-512, AVX2 and plain C++. Fused multiply-adds are always explicit (compile with -ffp-contract=off).
+//
+// Everything lives in a namespace of the instruction set (ISA_NS, defined by isa_*.cpp before inclusion) and is inline:
+// a function shared between instruction sets, std:: templates included, could be emitted with AVX code and then be
+// picked by the linker for the portable build.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#ifndef ISA_NS
+#error "define ISA_NS (avx512, avx2 or portable) before including simd/vec.h"
+#endif
+
+#if defined(__AVX512F__) || (defined(OCTAVO_EMULATE_AVX512) && defined(ISA_AVX512))
+#include "simd/vec_avx512.h"
+#elif defined(__AVX2__)
+#include "simd/vec_avx2.h"
+#else
+#include "simd/vec_portable.h"
+#endif
+
+#include "simd/vec_math.h"
