@@ -81,6 +81,7 @@ class Request:
     cache_salt: str = ""
     eos_token_ids: tuple[int, ...] = ()
     bad_word_ids: tuple[tuple[int, ...], ...] = ()
+    pooling: str | None = None  # "mean" | "last": return the prompt's hidden states, generate nothing (embeddings)
     arrival: float = field(default_factory=time.monotonic)
 
 
@@ -104,6 +105,7 @@ class Sequence:
     finish_reason: str | None = None  # "stop" | "length" | "abort" | "deadline" | "error"
     stop_reason: int | None = None  # the stop token that ended it; None for the end-of-sequence token
     cumulative_logprob: float = 0.0
+    sampler: Any = None  # what sampling.params keeps for this sequence between steps
 
     @property
     def num_output_tokens(self) -> int:
@@ -136,7 +138,7 @@ class SamplingArrays:
     bias_values: F32  # added to the logit; -inf bans the token
     mask_rows: I32  # [R]: row of `masks`, or -1
     masks: U32  # [M, ceil(V / 32)]: bit t % 32 of word t // 32 set = token t allowed
-    plain_greedy: bool  # every row: temperature 0 and no edits, so argmax alone is right
+    plain_greedy: bool  # every row: temperature 0 and no edits, so argmax alone is right; seeds and positions are 0
 
 
 @dataclass(slots=True)
