@@ -84,6 +84,11 @@ class Request:
     pooling: str | None = None  # "mean" | "last": return the prompt's hidden states, generate nothing (embeddings)
     arrival: float = field(default_factory=time.monotonic)
 
+    @property
+    def wants_prompt_rows(self) -> bool:
+        """Whether every prompt token needs a logit row, not only the last."""
+        return self.params.prompt_logprobs is not None or self.pooling == "mean"
+
 
 @dataclass(slots=True, eq=False)
 class Sequence:
@@ -99,7 +104,9 @@ class Sequence:
     num_computed_tokens: int = 0
     num_cached_tokens: int = 0  # prompt tokens found in the prefix cache at first admission
     num_preemptions: int = 0
+    num_scored_tokens: int = 0  # prompt tokens whose logprobs (or hidden states) have been handed out already
     block_table: list[int] = field(default_factory=list)
+    block_keys: list[bytes] = field(default_factory=list)  # hash chain of its full blocks: see kv.prefix
     drafts: list[int] = field(default_factory=list)  # proposed for the next step, verified by it
     status: Status = Status.WAITING
     finish_reason: str | None = None  # "stop" | "length" | "abort" | "deadline" | "error"

@@ -1,0 +1,68 @@
+"""What the scheduler needs of a KV cache: `PagedCache`, or `ContiguousCache`, the baseline."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from octavo.config import CacheConfig, EngineConfig
+from octavo.errors import ConfigError
+from octavo.kv.contiguous import ContiguousCache
+from octavo.kv.paged import PagedCache
+from octavo.kv.tables import BlockTables
+from octavo.types import Sequence
+
+
+class CacheManager(Protocol):
+    """Gives slots to sequences. A sequence holds blocks from `admit` (or `fork`) to `free` (or `discard`)."""
+
+    block_size: int
+    tables: BlockTables
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of the longest sequence that fits when it is alone."""
+
+    @property
+    def usage(self) -> float:
+        """Share of the blocks that sequences hold, 0 to 1. Blocks kept for their content alone do not count."""
+
+    def admit(self, seq: Sequence, keep_free: int) -> bool:
+        """Takes blocks for all known tokens of `seq`, shared ones first, and sets `num_computed_tokens` to what these hold.
+
+        False, with nothing changed, when fewer than `keep_free` blocks would be left.
+        """
+
+    def grow(self, seq: Sequence, num_tokens: int) -> bool:
+        """Makes the slots of the next `num_tokens` uncomputed tokens exist and be the sequence's own.
+
+        False, with nothing changed, when the blocks do not suffice.
+        """
+
+    def take_copies(self) -> list[tuple[int, int]]:
+        """The (source, target) block copies that `grow` asks for, in order, to be made before the next step writes."""
+
+    def fork(self, parent: Sequence, child: Sequence) -> bool:
+        """Lets `child` share all that `parent` has computed; False where this cannot share: `child` computes its own."""
+
+    def commit(self, seq: Sequence, start: int) -> None:
+        """Tokens `start` .. `num_computed_tokens` are final and computed: their full blocks may be shared."""
+
+    def free(self, seq: Sequence) -> None:
+        """Gives back all blocks of `seq` (none is fine). Shared content stays findable until its block is needed."""
+
+    def discard(self, seq: Sequence) -> None:
+        """`free` for a sequence whose values are not to be trusted: nobody will find them."""
+
+    def check_integrity(self) -> None:
+        """Asserts that no block is lost or held twice."""
+
+
+def create(config: EngineConfig, cache: CacheConfig) -> CacheManager:
+    """The cache that `config.kv_cache` names. `config.max_model_len` must be resolved."""
+    assert config.max_model_len is not None
+    max_blocks = -(-config.max_model_len // cache.block_size)
+    if config.kv_cache == "paged":
+        return PagedCache(cache, config.max_num_seqs, max_blocks, config.enable_prefix_caching)
+    if config.kv_cache == "contiguous":
+        return ContiguousCache(cache, config.max_num_seqs, max_blocks)
+    raise ConfigError(f"kv_cache must be 'paged' or 'contiguous', not {config.kv_cache!r}")

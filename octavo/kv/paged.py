@@ -1,0 +1,105 @@
+"""The paged KV cache (vLLM, 2309.06180): a sequence holds blocks as it needs them, and shares those of equal prefixes."""
+
+from __future__ import annotations
+
+from octavo.config import CacheConfig
+from octavo.kv.blocks import BlockPool
+from octavo.kv.prefix import extend_chain, match, root_key
+from octavo.kv.tables import BlockTables
+from octavo.types import Sequence
+
+
+class PagedCache:
+    """See `kv.manager.CacheManager`."""
+
+    def __init__(self, cache: CacheConfig, max_sequences: int, max_blocks: int, prefix_caching: bool = True):
+        self.block_size = cache.block_size
+        self.prefix_caching = prefix_caching
+        self.pool = BlockPool(cache.num_blocks)
+        self.tables = BlockTables(max_sequences, max_blocks)
+        self._copies: list[tuple[int, int]] = []
+
+    @property
+    def capacity(self) -> int:
+        return self.pool.num_blocks * self.block_size
+
+    @property
+    def usage(self) -> float:
+        return self.pool.num_used / self.pool.num_blocks
+
+    def admit(self, seq: Sequence, keep_free: int) -> bool:
+        pool = self.pool
+        hits = self._find_prefix(seq)
+        missing = -(-len(seq.token_ids) // self.block_size) - len(hits)
+        revived = sum(pool.refs[block] == 0 for block in hits)
+        if missing + revived + keep_free > pool.num_available:
+            return False
+        table = pool.fork(hits)  # before allocating, which could evict them
+        self.tables.add(seq, table + pool.allocate(missing))
+        seq.num_computed_tokens = len(hits) * self.block_size
+        return True
+
+    def _find_prefix(self, seq: Sequence) -> list[int]:
+        if not self.prefix_caching:
+            return []
+        usable = _reusable_tokens(seq) // self.block_size
+        self._extend_chain(seq, usable)
+        return match(self.pool, seq.block_keys[:usable])
+
+    def _extend_chain(self, seq: Sequence, count: int) -> None:
+        extend_chain(seq.block_keys, seq.token_ids, count, self.block_size, root_key(seq.request.cache_salt))
+
+    def grow(self, seq: Sequence, num_tokens: int) -> bool:
+        pool, table, start = self.pool, seq.block_table, seq.num_computed_tokens
+        first = start // self.block_size
+        missing = max(0, -(-(start + num_tokens) // self.block_size) - len(table))
+        shared = first < len(table) and pool.refs[table[first]] > 1
+        if missing + shared > pool.num_available:
+            return False
+        if shared:  # only ever the block at `first`: a fork's table ends with it
+            source = table[first]
+            self.tables.replace(seq, first, pool.copy_on_write(source))
+            self._copies.append((source, table[first]))
+        if missing:
+            for block in pool.allocate(missing):
+                self.tables.append(seq, block)
+        return True
+
+    def take_copies(self) -> list[tuple[int, int]]:
+        copies, self._copies = self._copies, []
+        return copies
+
+    def fork(self, parent: Sequence, child: Sequence) -> bool:
+        self.tables.add(child, self.pool.fork(parent.block_table))
+        child.num_computed_tokens = parent.num_computed_tokens
+        child.block_keys = list(parent.block_keys)
+        return True
+
+    def commit(self, seq: Sequence, start: int) -> None:
+        first, stop = start // self.block_size, seq.num_computed_tokens // self.block_size
+        if first == stop or not self.prefix_caching:
+            return
+        self._extend_chain(seq, stop)
+        for index in range(first, stop):
+            self.pool.register(seq.block_table[index], seq.block_keys[index])
+
+    def free(self, seq: Sequence) -> None:
+        if seq in self.tables:
+            self.pool.release(self.tables.remove(seq))
+
+    def discard(self, seq: Sequence) -> None:
+        for block in seq.block_table:
+            self.pool.forget(block)
+        self.free(seq)
+
+    def check_integrity(self) -> None:
+        self.tables.check_integrity()
+        self.pool.check_integrity(seq.block_table for seq in self.tables.rows)
+
+
+def _reusable_tokens(seq: Sequence) -> int:
+    """How many tokens may come from the cache: all but the last, whose logits are needed; and where the prompt's logits are
+    wanted too (`prompt_logprobs`, mean pooling), only those whose rows have been handed out before a preemption."""
+    if seq.index == 0 and seq.request.wants_prompt_rows and seq.num_scored_tokens < seq.num_prompt_tokens - 1:
+        return seq.num_scored_tokens
+    return len(seq.token_ids) - 1

@@ -1,0 +1,41 @@
+"""Names of block contents for prefix sharing: a hash chain, so that equal keys mean equal tokens at equal positions.
+
+key(i) = sha256(key(i - 1), token ids of block i), key(-1) = sha256(cache salt, adapter). A collision would show one user
+another's text, hence a cryptographic hash, not `hash()`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from functools import lru_cache
+from hashlib import sha256
+
+from octavo.kv.blocks import BlockPool
+
+
+@lru_cache(maxsize=1024)
+def root_key(cache_salt: str, adapter: str = "") -> bytes:
+    """The chain's start. Lengths are hashed too: ("ab", "c") and ("a", "bc") must differ."""
+    parts = [text.encode("utf-8", "surrogatepass") for text in (cache_salt, adapter)]
+    return sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).digest()
+
+
+def extend_chain(keys: list[bytes], token_ids: list[int], count: int, block_size: int, root: bytes) -> None:
+    """Appends to `keys`, in place, until it has those of the first `count` blocks: each block is hashed once."""
+    parent = keys[-1] if keys else root
+    for index in range(len(keys), count):
+        tokens = array("i", token_ids[index * block_size : (index + 1) * block_size])
+        assert len(tokens) == block_size
+        parent = sha256(parent + tokens.tobytes()).digest()
+        keys.append(parent)
+
+
+def match(pool: BlockPool, keys: list[bytes]) -> list[int]:
+    """The blocks that hold the longest known run from the start of the chain. Takes no references."""
+    blocks = []
+    for key in keys:
+        block = pool.lookup(key)
+        if block is None:
+            break
+        blocks.append(block)
+    return blocks
