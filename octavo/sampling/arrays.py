@@ -1,0 +1,122 @@
+"""From sequences to the sampler's flat arrays. Called every step, so what did not change is not built again."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.sampling.state import Sampler, Settings
+from octavo.types import F32, I32, U32, U64, SamplingArrays, SamplingParams, Sequence
+
+Value = TypeVar("Value", bound=np.generic)
+Columns = tuple[I32, I32, NDArray[Value]]
+
+_PLAIN = Settings(SamplingParams(temperature=0.0), seed=0, vocab_size=0)
+_NO_COUNTS = (np.zeros(0, np.int32), np.zeros(0, np.int32))
+_NO_BIAS = (np.zeros(0, np.int32), np.zeros(0, np.float32))
+
+
+def build(rows: list[tuple[Sequence, int]], vocab_size: int) -> SamplingArrays:
+    """The sampler's arrays for these logit rows: (sequence, index in it of the token that the row's logits choose).
+
+    The history of a row is the `position` tokens before it; past the known tokens it goes on with the sequence's
+    drafts. A row inside the prompt is scored, not sampled, and gets no edits. Steps may share the arrays: do not write.
+    """
+    for seq, position in rows:
+        sampler = seq.sampler or _attach(seq, vocab_size)
+        if sampler.first <= position < sampler.plain_from:
+            return _build(rows, vocab_size)
+    return greedy(len(rows))
+
+
+@lru_cache(maxsize=256)
+def greedy(count: int) -> SamplingArrays:
+    """Arrays for `count` rows of plain greedy choice."""
+    arrays = _assemble((_PLAIN,) * count, np.zeros(count, np.int64), [_NO_COUNTS] * count, [_NO_BIAS] * count)
+    arrays.plain_greedy = True
+    return arrays
+
+
+def _attach(seq: Sequence, vocab_size: int) -> Sampler:
+    seq.sampler = sampler = Sampler(seq, vocab_size)
+    return sampler
+
+
+def _build(rows: list[tuple[Sequence, int]], vocab_size: int) -> SamplingArrays:
+    settings, counts, biases = [], [], []
+    for seq, position in rows:
+        sampler: Sampler = seq.sampler or _attach(seq, vocab_size)
+        chosen = position >= sampler.first
+        settings.append(sampler.settings if chosen else _PLAIN)
+        counts.append(sampler.history.at(seq, position) if chosen and sampler.history else _NO_COUNTS)
+        biases.append(sampler.bias(seq, position) if chosen else _NO_BIAS)
+    positions = np.array([position for _, position in rows], np.int64)
+    return _assemble(tuple(settings), positions, counts, biases)
+
+
+def _assemble(
+    settings: tuple[Settings, ...],
+    positions: NDArray[np.int64],
+    counts: list[tuple[I32, I32]],
+    biases: list[tuple[I32, F32]],
+) -> SamplingArrays:
+    floats, top_k, seeds, mask_rows, masks = _static(settings)
+    penalty_starts, penalty_tokens, penalty_counts = _csr(counts, _NO_COUNTS)
+    bias_starts, bias_tokens, bias_values = _csr(biases, _NO_BIAS)
+    temperature, top_p, min_p, typical_p, repetition, presence, frequency = floats
+    return SamplingArrays(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        typical_p=typical_p,
+        repetition=repetition,
+        presence=presence,
+        frequency=frequency,
+        seeds=seeds,
+        positions=positions,
+        penalty_starts=penalty_starts,
+        penalty_tokens=penalty_tokens,
+        penalty_counts=penalty_counts,
+        bias_starts=bias_starts,
+        bias_tokens=bias_tokens,
+        bias_values=bias_values,
+        mask_rows=mask_rows,
+        masks=masks,
+        plain_greedy=False,
+    )
+
+
+@lru_cache(maxsize=16)
+def _static(settings: tuple[Settings, ...]) -> tuple[F32, I32, U64, I32, U32]:
+    """(floats [7, R], top_k, seeds, mask_rows, masks) of rows whose sequences are the same as in an earlier step."""
+    floats = np.array([entry.floats for entry in settings], np.float32).reshape(-1, 7).T.copy()
+    top_k = np.array([entry.top_k for entry in settings], np.int32)
+    seeds = np.array([entry.seed for entry in settings], np.uint64)
+    distinct = {entry: entry.mask for entry in settings if entry.mask is not None}
+    index = {entry: row for row, entry in enumerate(distinct)}
+    mask_rows = np.array([index.get(entry, -1) for entry in settings], np.int32)
+    masks = np.stack(list(distinct.values())) if distinct else np.zeros((0, 0), np.uint32)
+    for array in (floats, top_k, seeds, mask_rows, masks):
+        array.flags.writeable = False
+    return floats, top_k, seeds, mask_rows, masks
+
+
+def _csr(entries: list[tuple[I32, NDArray[Value]]], empty: tuple[I32, NDArray[Value]]) -> Columns[Value]:
+    """(starts [R+1], tokens, values) of a list of (tokens, values), one a row."""
+    lengths = [tokens.size for tokens, _ in entries]
+    if not any(lengths):
+        return _zeros(len(entries) + 1), *empty
+    starts = np.zeros(len(entries) + 1, np.int32)
+    np.cumsum(lengths, out=starts[1:])
+    return starts, np.concatenate([tokens for tokens, _ in entries]), np.concatenate([values for _, values in entries])
+
+
+@lru_cache(maxsize=256)
+def _zeros(count: int) -> I32:
+    zeros = np.zeros(count, np.int32)
+    zeros.flags.writeable = False
+    return zeros

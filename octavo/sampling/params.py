@@ -1,0 +1,132 @@
+"""Sampling parameters: `check` refuses what is out of range. (`build` makes the sampler's arrays: see arrays.py.)"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from octavo.errors import RequestError
+from octavo.sampling.arrays import build
+from octavo.types import SamplingParams
+
+__all__ = ["build", "check"]
+
+MAX_ANSWERS = 128
+MAX_LOGPROBS = 20
+MAX_STRINGS = 64
+MAX_STRING_LENGTH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A number's allowed range. `whole`: integers only. `above`: the low end itself is not allowed."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    whole: bool = False
+    above: bool = False
+    optional: bool = False
+
+    def __str__(self) -> str:
+        kind = "an integer" if self.whole else "a number"
+        low = f"above {self.low} and at most" if self.above else f"from {self.low} to"
+        limits = f"of at least {self.low}" if self.high == math.inf else f"{low} {self.high}"
+        return f"{kind} {limits}" + (", or None" if self.optional else "")
+
+    def holds(self, value: object) -> bool:
+        if value is None:
+            return self.optional
+        kinds = (int, np.integer) if self.whole else (int, float, np.integer, np.floating)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            return False
+        return bool((self.low < value if self.above else self.low <= value) and value <= self.high)  # NaN: never
+
+
+NUMBERS = {
+    "n": Span(1, MAX_ANSWERS, whole=True),
+    "temperature": Span(0, 100),
+    "top_p": Span(0, 1, above=True),
+    "top_k": Span(-1, 2**63 - 1, whole=True),
+    "min_p": Span(0, 1),
+    "typical_p": Span(0, 1, above=True),
+    "seed": Span(-(2**63), 2**64 - 1, whole=True, optional=True),
+    "presence_penalty": Span(-2, 2),
+    "frequency_penalty": Span(-2, 2),
+    "repetition_penalty": Span(0.01, 100),
+    "max_tokens": Span(1, whole=True, optional=True),
+    "min_tokens": Span(0, whole=True),
+    "logprobs": Span(0, MAX_LOGPROBS, whole=True, optional=True),
+    "prompt_logprobs": Span(0, MAX_LOGPROBS, whole=True, optional=True),
+}
+FLAGS = ("include_stop_str_in_output", "ignore_eos", "skip_special_tokens")
+BIAS = Span(-100, 100)
+
+
+def check(params: SamplingParams, vocab_size: int) -> SamplingParams:
+    """The same parameters with every list made a tuple, a lone string a tuple of one, and None, for a list, nothing.
+
+    Raises RequestError, naming the field and what it may be, for the first one that is wrong.
+    """
+    if not isinstance(params, SamplingParams):
+        raise RequestError(f"sampling_params must be SamplingParams, not {type(params).__name__}", "sampling_params")
+    for name, span in NUMBERS.items():
+        _require(span.holds(getattr(params, name)), params, name, str(span))
+    for name in FLAGS:
+        _require(isinstance(getattr(params, name), bool), params, name, "True or False")
+    if (most := params.max_tokens) is not None:
+        _require(params.min_tokens <= most, params, "min_tokens", f"at most max_tokens, {most}")
+    checked = dataclasses.replace(params, **_tuples(params))
+    _check_tokens(checked, Span(0, vocab_size - 1, whole=True))
+    return checked
+
+
+def _require(holds: bool, params: SamplingParams, name: str, allowed: str) -> None:
+    if not holds:
+        value = repr(getattr(params, name))
+        shown = value if len(value) <= 60 else value[:57] + "..."
+        raise RequestError(f"{name} must be {allowed}; got {shown}", name)
+
+
+def _tuples(params: SamplingParams) -> dict[str, Any]:
+    return {
+        "stop": _strings(params, "stop"),
+        "bad_words": _strings(params, "bad_words"),
+        "stop_token_ids": _ids(params, "stop_token_ids") or (),
+        "allowed_token_ids": _ids(params, "allowed_token_ids"),
+        "logit_bias": {} if params.logit_bias is None else params.logit_bias,
+    }
+
+
+def _ids(params: SamplingParams, name: str) -> tuple[int, ...] | None:
+    value = getattr(params, name)
+    listed = isinstance(value, list | tuple | set | frozenset | range | np.ndarray)
+    _require(value is None or listed, params, name, "a list of token ids, or None")
+    return None if value is None else tuple(value)
+
+
+def _strings(params: SamplingParams, name: str) -> tuple[str, ...]:
+    value = getattr(params, name)
+    if value is None:
+        return ()
+    rule = f"a string or a list of at most {MAX_STRINGS} strings of 1 to {MAX_STRING_LENGTH} characters"
+    _require(isinstance(value, str | list | tuple), params, name, rule)
+    strings = (value,) if isinstance(value, str) else tuple(value)
+    fit = all(isinstance(text, str) and 1 <= len(text) <= MAX_STRING_LENGTH for text in strings)
+    _require(fit and len(strings) <= MAX_STRINGS, params, name, rule)
+    return strings
+
+
+def _check_tokens(params: SamplingParams, ids: Span) -> None:
+    rule = f"token ids of this model, {ids.low} to {ids.high}"
+    _require(all(map(ids.holds, params.stop_token_ids)), params, "stop_token_ids", rule)
+    if params.allowed_token_ids is not None:
+        known = len(params.allowed_token_ids) > 0 and all(map(ids.holds, params.allowed_token_ids))
+        _require(known, params, "allowed_token_ids", f"one or more {rule}, or None")
+    bias = params.logit_bias
+    known = isinstance(bias, Mapping) and all(map(ids.holds, bias)) and all(map(BIAS.holds, bias.values()))
+    _require(known, params, "logit_bias", f"a map of {rule}, to {BIAS}")

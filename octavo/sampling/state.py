@@ -1,0 +1,147 @@
+"""What the sampler remembers of a sequence between steps: a step then costs what changed, not the whole history."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+
+from octavo.sampling.rules import pack
+from octavo.types import F32, I32, U32, SamplingParams, Sequence
+
+Entries = tuple[I32, F32]  # token ids and the values added to their logits
+
+GREEDY_BELOW = 1e-5  # a temperature under this would overflow float32 logits; it means greedy (as in vLLM)
+NEVER = 1 << 62  # a position no sequence reaches
+SEED_STEP = 0xD1B54A32D192ED03  # odd: keeps the seeds of a request's n sequences distinct
+SEED_MASK = (1 << 64) - 1
+
+
+class Settings:
+    """The parameters of a row that never change while the sequence lives. Compared by identity, to be a cache key."""
+
+    __slots__ = ("floats", "mask", "seed", "top_k")
+
+    def __init__(self, params: SamplingParams, seed: int, vocab_size: int):
+        temperature = params.temperature if params.temperature >= GREEDY_BELOW else 0.0
+        self.floats = (
+            temperature,
+            params.top_p,
+            params.min_p,
+            params.typical_p,
+            params.repetition_penalty,
+            params.presence_penalty,
+            params.frequency_penalty,
+        )
+        self.top_k = max(0, min(params.top_k, vocab_size))
+        self.seed = seed & SEED_MASK
+        allowed = params.allowed_token_ids
+        self.mask: U32 | None = None if allowed is None else pack(np.asarray(allowed, np.int32), vocab_size)
+
+
+class History:
+    """The distinct tokens of a sequence and how often each is in its output, counted as the sequence grows."""
+
+    __slots__ = ("_counts", "_index", "_length", "_prompt", "_tokens")
+
+    def __init__(self, seq: Sequence, with_prompt: bool):
+        self._prompt = seq.token_ids[: seq.num_prompt_tokens] if with_prompt else []
+        self._reset(seq.num_prompt_tokens)
+
+    def _reset(self, length: int) -> None:
+        distinct = dict.fromkeys(self._prompt)
+        self._index = {token: slot for slot, token in enumerate(distinct)}
+        self._tokens = np.zeros(2 * len(distinct) + 64, np.int32)
+        self._tokens[: len(distinct)] = list(distinct)
+        self._counts = np.zeros_like(self._tokens)
+        self._length = length  # tokens of the sequence, prompt included, that are counted
+
+    def at(self, seq: Sequence, position: int) -> tuple[I32, I32]:
+        """(tokens, counts), copied, of the `position` tokens before it: the known ones, then drafts."""
+        known = min(position, len(seq.token_ids))
+        if known < self._length:
+            self._reset(seq.num_prompt_tokens)
+        for token in seq.token_ids[self._length : known]:
+            self._count(token)
+        self._length = known
+        size = len(self._index)
+        tokens, counts = self._tokens[:size].copy(), self._counts[:size].copy()
+        if position == known:
+            return tokens, counts
+        return self._add_drafts(tokens, counts, seq.drafts[: position - known])
+
+    def _count(self, token: int) -> None:
+        slot = self._index.setdefault(token, len(self._index))
+        if slot == len(self._tokens):
+            self._tokens = np.concatenate([self._tokens, np.zeros_like(self._tokens)])
+            self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
+        self._tokens[slot] = token
+        self._counts[slot] += 1
+
+    def _add_drafts(self, tokens: I32, counts: I32, drafts: list[int]) -> tuple[I32, I32]:
+        fresh = Counter(token for token in drafts if token not in self._index)
+        counts = np.concatenate([counts, np.fromiter(fresh.values(), np.int32)])
+        np.add.at(counts, [self._index[token] for token in drafts if token in self._index], 1)
+        return np.concatenate([tokens, np.fromiter(fresh, np.int32)]), counts
+
+
+class Sampler:
+    """A sequence's settings, and the edits of its logits that depend on the position.
+
+    The row of a position in [first, plain_from) needs work; every other row is plain greedy: positions before `first`
+    lie in the prompt, where tokens are scored and not chosen.
+    """
+
+    __slots__ = (
+        "_bad_words",
+        "_bias",
+        "_bias_and_ends",
+        "_ends_until",
+        "_reach",
+        "first",
+        "history",
+        "plain_from",
+        "settings",
+    )
+
+    def __init__(self, seq: Sequence, vocab_size: int):
+        request, params = seq.request, seq.request.params
+        self.settings = Settings(params, request.seed + seq.index * SEED_STEP, vocab_size)
+        self.first = seq.num_prompt_tokens
+        ends = (*(() if params.ignore_eos else request.eos_token_ids), *params.stop_token_ids)
+        self._ends_until = self.first + params.min_tokens if ends else self.first
+        self._bias = _entries(params.logit_bias.items())
+        self._bias_and_ends = _entries((*params.logit_bias.items(), *_bans(ends)))
+        self._bad_words = request.bad_word_ids
+        self._reach = max(map(len, self._bad_words), default=1) - 1
+        repetition = params.repetition_penalty != 1
+        penalised = repetition or params.presence_penalty != 0 or params.frequency_penalty != 0
+        self.history = History(seq, with_prompt=repetition) if penalised else None
+        busy = self.settings.floats[0] > 0 or penalised or params.logit_bias or self._bad_words
+        self.plain_from = NEVER if busy or self.settings.mask is not None else self._ends_until
+
+    def bias(self, seq: Sequence, position: int) -> Entries:
+        """logit_bias, the ends while `min_tokens` is not reached, and the bad words that would be complete here."""
+        entries = self._bias_and_ends if position < self._ends_until else self._bias
+        if self._bad_words and (banned := self._completions(seq, position)):
+            tokens, values = _entries(_bans(banned))
+            return np.concatenate([entries[0], tokens]), np.concatenate([entries[1], values])
+        return entries
+
+    def _completions(self, seq: Sequence, position: int) -> list[int]:
+        """Last tokens of those bad words whose other tokens end the output so far (the prompt does not count)."""
+        known = len(seq.token_ids)
+        start = max(self.first, position - self._reach)
+        tail = seq.token_ids[start:position] + seq.drafts[max(0, start - known) : max(0, position - known)]
+        return [word[-1] for word in self._bad_words if len(word) == 1 or tuple(tail[1 - len(word) :]) == word[:-1]]
+
+
+def _bans(tokens: Iterable[int]) -> list[tuple[int, float]]:
+    return [(token, -np.inf) for token in tokens]
+
+
+def _entries(pairs: Iterable[tuple[int, float]]) -> Entries:
+    table = list(pairs)
+    tokens = np.array([token for token, _ in table], np.int32)
+    return tokens, np.array([value for _, value in table], np.float32)
