@@ -1,0 +1,162 @@
+"""The GGUF container (versions 2 and 3, little endian), memory-mapped and checked before anything is used.
+
+Source: the GGUF specification (ggml/docs/gguf.md). Layout: magic, version u32, tensor count u64, metadata count u64,
+metadata, tensor entries, padding to the alignment, tensor data. Offsets are relative to the aligned data section and
+dims are innermost first. Python's integers cannot overflow, so sums and products are exact before they are compared.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from octavo.backends.base import Weight
+from octavo.errors import ModelFileError
+from octavo.weights.checkpoint import Checkpoint, map_file
+from octavo.weights.formats import BY_ID, FORMATS, UNSUPPORTED, Format, tensor_bytes
+from octavo.weights.gguf_values import MAX_ENTRIES, MAX_NAME, Cursor, read_metadata
+
+MAGIC = b"GGUF"
+MAX_DIMS = 4
+DEFAULT_ALIGNMENT = 32
+SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+
+
+@dataclass(eq=False)
+class GGUFFile(Checkpoint):
+    """An open GGUF file. Values of `metadata` are int, float, bool, str, numpy arrays, and StringArray (of str)."""
+
+    version: int
+    alignment: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A tensor as its entry describes it. start: offset in the data section."""
+
+    name: str
+    shape: tuple[int, ...]
+    format: Format
+    start: int
+    size: int
+
+
+def open_gguf(path: str | Path) -> GGUFFile:
+    """Opens a GGUF file, or all parts of a split one from any of them. Raises ModelFileError naming file and field."""
+    path = Path(path)
+    split = SPLIT_NAME.fullmatch(path.name)
+    first = _open_part(path.with_name(f"{split['stem']}-00001-of-{split['count']}.gguf") if split else path)
+    count = first.metadata.get("split.count", 1)
+    if split is None and count != 1:
+        raise ModelFileError(f"{path}: one of {count} parts; parts must be named NAME-00001-of-{count:05}.gguf")
+    if split is not None:
+        _add_parts(first, split["stem"], int(split["count"]))
+    return first
+
+
+def _add_parts(first: GGUFFile, stem: str, count: int) -> None:
+    if first.metadata.get("split.count", count) != count:
+        raise ModelFileError(
+            f"{first.path}: metadata 'split.count' is {first.metadata['split.count']}, its name says {count}"
+        )
+    for number in range(2, count + 1):
+        part = _open_part(first.path.with_name(f"{stem}-{number:05}-of-{count:05}.gguf"))
+        if part.metadata.get("split.no") != number - 1:
+            raise ModelFileError(
+                f"{part.path}: metadata 'split.no' is {part.metadata.get('split.no')}, not {number - 1}"
+            )
+        if twice := first.tensors.keys() & part.tensors.keys():
+            raise ModelFileError(f"{part.path}: tensor {min(twice)!r} is in an earlier part too")
+        first.tensors.update(part.tensors)
+        first.size += part.size
+    wanted = first.metadata.get("split.tensors.count", len(first.tensors))
+    if wanted != len(first.tensors):
+        raise ModelFileError(
+            f"{first.path}: metadata 'split.tensors.count' is {wanted}, the parts hold {len(first.tensors)}"
+        )
+
+
+def _open_part(path: Path) -> GGUFFile:
+    cursor = Cursor(path, map_file(path))
+    version = _version(cursor)
+    # At the least, a tensor is name 9 bytes, dims count 4, one dim 8, type 4, offset 8; a pair key 9, type 4, value 1.
+    num_tensors = cursor.count("tensor count", 33, MAX_ENTRIES)
+    num_pairs = cursor.count("metadata count", 14, MAX_ENTRIES)
+    metadata = read_metadata(cursor, num_pairs)
+    alignment = _alignment(cursor, metadata)
+    entries = [_read_entry(cursor, i, alignment) for i in range(num_tensors)]
+    base = -(-cursor.position // alignment) * alignment
+    _check_placement(cursor, entries, base)
+    tensors = {}
+    for e in entries:
+        data = cursor.data[base + e.start : base + e.start + e.size]
+        tensors[e.name] = Weight(e.name, e.shape, e.format.name, data)
+    return GGUFFile(path, cursor.end, metadata, tensors, version, alignment)
+
+
+def _version(cursor: Cursor) -> int:
+    start = cursor.take(4, "magic")
+    if (magic := bytes(cursor.view[start : start + 4])) != MAGIC:
+        cursor.fail("magic", f"not a GGUF file (it starts with {magic!r})")
+    version = cursor.u32("version")
+    if version and version % 65536 == 0:
+        cursor.fail("version", "big-endian GGUF files are not supported")
+    if version not in (2, 3):
+        cursor.fail("version", f"GGUF version {version} is not supported (only 2 and 3 are)")
+    return version
+
+
+def _alignment(cursor: Cursor, metadata: Mapping[str, Any]) -> int:
+    value = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+    if type(value) is not int or value < 8 or value & (value - 1):
+        cursor.fail("metadata 'general.alignment'", f"must be a power of two of at least 8, not {value!r:.40}")
+    return value
+
+
+def _read_entry(cursor: Cursor, index: int, alignment: int) -> _Entry:
+    name = cursor.text(f"tensor {index}: name", MAX_NAME)
+    field = f"tensor {name!r}"
+    num_dims = cursor.u32(f"{field}: number of dims")
+    if not 1 <= num_dims <= MAX_DIMS:
+        cursor.fail(f"{field}: number of dims", f"must be 1 to {MAX_DIMS}, not {num_dims}")
+    dims = [cursor.u64(f"{field}: dim {i}") for i in range(num_dims)]
+    format = _format(cursor, cursor.u32(f"{field}: type"), field)
+    offset = cursor.u64(f"{field}: offset")
+    if 0 in dims or prod(dims) >= 1 << 63:
+        cursor.fail(f"{field}: dims", f"{dims} make no tensor")
+    if dims[0] % format.block_size:
+        cursor.fail(f"{field}: dim 0", f"{dims[0]} is not a multiple of {format.name}'s block of {format.block_size}")
+    if offset % alignment:
+        cursor.fail(f"{field}: offset", f"{offset} is not a multiple of the alignment {alignment}")
+    shape = tuple(reversed(dims))
+    return _Entry(name, shape, format, offset, tensor_bytes(format, shape))
+
+
+def _format(cursor: Cursor, kind: int, field: str) -> Format:
+    if kind not in BY_ID:
+        name = f"{UNSUPPORTED[kind]} is not supported" if kind in UNSUPPORTED else f"{kind} is unknown"
+        cursor.fail(f"{field}: type", f"{name} (supported: {', '.join(FORMATS)})")
+    return BY_ID[kind]
+
+
+def _check_placement(cursor: Cursor, entries: list[_Entry], base: int) -> None:
+    """Tensors must have names of their own, lie inside the file and not overlap. base: start of the data section."""
+    names: set[str] = set()
+    for e in entries:
+        if e.name in names or not e.name:
+            cursor.fail(f"tensor {e.name!r}", "the name comes twice" if e.name else "the name is empty")
+        names.add(e.name)
+        if base + e.start + e.size > cursor.end:
+            place = f"offset {e.start} + size {e.size} (data section at {base})"
+            cursor.fail(f"tensor {e.name!r}", f"{place} is past the end of the file ({cursor.end} bytes)")
+    ordered = sorted(entries, key=lambda e: e.start)
+    for a, b in itertools.pairwise(ordered):
+        if a.start + a.size > b.start:
+            cursor.fail(
+                f"tensor {b.name!r}", f"offset {b.start} overlaps tensor {a.name!r} ({a.start} + {a.size} bytes)"
+            )

