@@ -1,0 +1,195 @@
+"""The oracle: every verb of `Ops` in float32 numpy, computed as it is called. Other backends are judged by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.backends.base import Attention, Model, Rope, Weight
+from octavo.backends.reference_kv import PagedCache
+from octavo.config import CacheConfig
+from octavo.sampling import rules
+from octavo.types import F32, Batch, StepResult
+from octavo.weights.dequantize import dequantize, dequantize_rows
+
+WEIGHT_MEMORY = 2 << 30  # bytes of dequantised weights to keep by default
+SLICE = 1 << 24  # values of a weight dequantised at once when it is not kept: 64 MB
+SCORES = 1 << 25  # attention scores held at once: 128 MB
+
+
+class ReferenceBackend:
+    """Runs batches in numpy.
+
+    weight_memory: bytes of float32 weights to keep; what does not fit is dequantised in slices each time it is used.
+    """
+
+    def __init__(self, model: Model, cache: CacheConfig, weight_memory: int = WEIGHT_MEMORY):
+        self.model = model
+        self.cache = PagedCache(cache, model.attention)
+        self.weights = DenseWeights(weight_memory)
+
+    def run(self, batch: Batch) -> StepResult:
+        self.cache.copy_blocks(batch.copies)
+        ops = ReferenceOps(batch, self.cache, self.weights)
+        with np.errstate(all="ignore"):  # a NaN is reported by `StepResult.finite`
+            logits = self.model.forward(ops)
+            result = rules.result(logits, batch)
+        result.hidden = ops.hidden if batch.want_hidden else None
+        return result
+
+    def memory(self) -> dict[str, int]:
+        return {"weights": self.weights.nbytes, "kv": self.cache.nbytes, "scratch": 0}
+
+    def close(self) -> None:
+        self.weights.clear()
+
+
+class DenseWeights:
+    """Weights as float32, kept until `limit` bytes are used.
+
+    There is no eviction: a pass reads all weights in turn, so making room would always throw out what is needed next.
+    """
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self.nbytes = 0
+        self._kept: dict[Weight, F32] = {}
+
+    def whole(self, weight: Weight) -> F32 | None:
+        """The weight, or None if it does not fit."""
+        size = 4 * int(np.prod(weight.shape))
+        if weight not in self._kept:
+            if self.nbytes + size > self.limit and len(weight.shape) > 1:
+                return None
+            self._kept[weight] = dequantize(weight)
+            self.nbytes += size
+        return self._kept[weight]
+
+    def slices(self, weight: Weight) -> Iterator[tuple[slice, F32]]:
+        """(rows, their values): all at once if the weight is kept."""
+        whole = self.whole(weight)
+        step = weight.shape[0] if whole is not None else max(1, SLICE // weight.shape[1])
+        for start in range(0, weight.shape[0], step):
+            rows = slice(start, start + step)
+            yield rows, dequantize_rows(weight, rows) if whole is None else whole
+
+    def clear(self) -> None:
+        self._kept.clear()
+        self.nbytes = 0
+
+
+class ReferenceOps:
+    """`Ops` over one batch of T tokens; a tensor is a float32 array."""
+
+    def __init__(self, batch: Batch, cache: PagedCache, weights: DenseWeights):
+        self.batch = batch
+        self.cache = cache
+        self.weights = weights
+        self.hidden: F32 | None = None  # [R, K]: what the language-model head saw
+
+    def embed(self, table: Weight, scale: float = 1.0) -> F32:
+        rows: F32 = dequantize_rows(table, self.batch.token_ids) * np.float32(scale)
+        return rows
+
+    def rms_norm(self, x: F32, weight: Weight, eps: float) -> F32:
+        rows = x.reshape(-1, weight.shape[0])
+        mean_square = np.mean(rows * rows, axis=-1, keepdims=True)
+        return (rows / np.sqrt(mean_square + np.float32(eps)) * self._vector(weight)).reshape(x.shape)
+
+    def linear(self, x: F32, weight: Weight, bias: Weight | None = None) -> F32:
+        y = np.empty((len(x), weight.shape[0]), np.float32)
+        for rows, values in self.weights.slices(weight):
+            y[:, rows] = x @ values.T
+        return y if bias is None else y + self._vector(bias)
+
+    def rope(self, x: F32, rope: Rope, heads: int) -> F32:
+        angles = np.multiply.outer(self.batch.positions.astype(np.float64), rope.inv_freq.astype(np.float64))
+        cos = (np.cos(angles) * rope.scale).astype(np.float32)[:, None]  # [T, 1, dim / 2]: the same for each head
+        sin = (np.sin(angles) * rope.scale).astype(np.float32)[:, None]
+        order, axis = ((heads, -1, 2), 3) if rope.interleaved else ((heads, 2, -1), 2)
+        a, b = np.moveaxis(x.reshape(len(x), *order), axis, 0)  # each [T, heads, dim / 2]
+        turned: F32 = np.stack([a * cos - b * sin, a * sin + b * cos], axis)
+        return turned.reshape(x.shape)
+
+    def attention(self, q: F32, k: F32, v: F32, layer: int, spec: Attention) -> F32:
+        batch, shape = self.batch, (-1, spec.kv_heads, spec.head_dim)
+        keys, values = self.cache.layers[layer]
+        keys.write(batch.slot_mapping, k.reshape(shape))
+        values.write(batch.slot_mapping, v.reshape(shape))
+        out = np.empty_like(q)
+        for s, length in enumerate(batch.context_lens):
+            span = slice(batch.query_starts[s], batch.query_starts[s + 1])
+            slots = self.cache.slots(batch.block_tables[s], int(length))
+            out[span] = attend(q[span], keys.read(slots), values.read(slots), spec)
+        return out
+
+    def add(self, x: F32, y: F32) -> F32:
+        return x + y
+
+    def gated(self, gate: F32, up: F32, activation: str) -> F32:
+        return ACTIVATIONS[activation](gate) * up
+
+    def logit_rows(self, x: F32) -> F32:
+        return x[self.batch.logit_rows]
+
+    def logits(self, x: F32, head: Weight, softcap: float = 0.0) -> F32:
+        self.hidden = x
+        return soft_cap(self.linear(x, head), softcap)
+
+    def _vector(self, weight: Weight) -> F32:
+        values = self.weights.whole(weight)
+        assert values is not None  # vectors always fit
+        return values
+
+
+def attend(q: F32, k: F32, v: F32, spec: Attention) -> F32:
+    """Causal attention of a sequence's last n tokens over its context of C tokens: [n, heads * head_dim].
+
+    q [n, heads * head_dim]; k, v [C, kv_heads, head_dim]. Query heads are taken in groups that share a key/value head.
+    """
+    n, context = len(q), len(k)
+    grouped = q.reshape(n, spec.kv_heads, -1, spec.head_dim).transpose(1, 2, 0, 3)  # [kv_heads, group, n, head_dim]
+    keys, values = k.transpose(1, 2, 0)[:, None], v.transpose(1, 0, 2)[:, None]
+    out = np.empty_like(grouped)
+    tile = max(1, SCORES // (spec.heads * context))
+    for start in range(0, n, tile):
+        rows = slice(start, min(start + tile, n))
+        scores = soft_cap(grouped[:, :, rows] @ keys * np.float32(spec.scale), spec.softcap)
+        scores[..., ~visible(context - n + np.arange(rows.start, rows.stop), context, spec.window)] = -np.inf
+        out[:, :, rows] = softmax(scores) @ values
+    return out.transpose(2, 0, 1, 3).reshape(n, -1)
+
+
+def visible(queries: NDArray[np.intp], context: int, window: int) -> NDArray[np.bool_]:
+    """[n, C] bool: which of the context's tokens the tokens with these indices see."""
+    distance: NDArray[np.intp] = queries[:, None] - np.arange(context)
+    return (distance >= 0) & (distance < (window or context))
+
+
+def softmax(x: F32) -> F32:
+    """Over the last axis, of which at least one value is finite: a token always sees itself."""
+    e: F32 = np.exp(x - x.max(axis=-1, keepdims=True))
+    e /= e.sum(axis=-1, keepdims=True)
+    return e
+
+
+def soft_cap(x: F32, cap: float) -> F32:
+    """Gemma 2 (2408.00118): cap * tanh(x / cap); 0 is off."""
+    return np.float32(cap) * np.tanh(x / np.float32(cap)) if cap > 0 else x
+
+
+def silu(x: F32) -> F32:
+    y: F32 = x / (1 + np.exp(-x))
+    return y
+
+
+def gelu_tanh(x: F32) -> F32:
+    """The tanh approximation of GELU (1606.08415)."""
+    inner = np.float32(np.sqrt(2 / np.pi)) * (x + np.float32(0.044715) * x * x * x)
+    y: F32 = np.float32(0.5) * x * (1 + np.tanh(inner))
+    return y
+
+
+ACTIVATIONS: dict[str, Callable[[F32], F32]] = {"silu": silu, "gelu_tanh": gelu_tanh}

@@ -1,0 +1,78 @@
+"""The reference backend's paged KV cache: plain arrays by slot, with the rounding of each storage type."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.backends.base import Attention
+from octavo.config import CacheConfig
+from octavo.types import F32, I32
+
+DTYPES = {"f32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16), "int8": np.dtype(np.int8)}
+INT8_MAX = np.float32(127)
+
+
+class Plane:
+    """The keys, or the values, of one layer: [slots, kv_heads, head_dim].
+
+    int8 keeps a float32 scale for each token and head: value = code * scale, scale = largest magnitude / 127.
+    """
+
+    def __init__(self, slots: int, heads: int, head_dim: int, dtype: str):
+        self.data = np.zeros((slots, heads, head_dim), DTYPES[dtype])
+        self.scales: F32 | None = np.zeros((slots, heads, 1), np.float32) if dtype == "int8" else None
+
+    def write(self, slots: I32, x: F32) -> None:
+        """x [len(slots), kv_heads, head_dim]."""
+        if self.scales is None:
+            self.data[slots] = x.astype(self.data.dtype)  # round to nearest even
+            return
+        scale = np.abs(x).max(axis=-1, keepdims=True) / INT8_MAX
+        self.scales[slots] = scale
+        self.data[slots] = np.rint(np.divide(x, scale, out=np.zeros_like(x), where=scale > 0))
+
+    def read(self, slots: I32) -> F32:
+        values: F32 = self.data[slots].astype(np.float32)
+        return values if self.scales is None else values * self.scales[slots]
+
+    def copy(self, source: slice, target: slice) -> None:
+        for array in self._arrays():
+            array[target] = array[source]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self._arrays())
+
+    def _arrays(self) -> list[NDArray[np.generic]]:
+        return [self.data] if self.scales is None else [self.data, self.scales]
+
+
+class PagedCache:
+    """Keys and values of all layers; slot = block * block_size + offset."""
+
+    def __init__(self, config: CacheConfig, layers: tuple[Attention, ...]):
+        self.block_size = config.block_size
+        slots = config.num_blocks * config.block_size
+        self.layers = [
+            (Plane(slots, a.kv_heads, a.head_dim, config.dtype), Plane(slots, a.kv_heads, a.head_dim, config.dtype))
+            for a in layers
+        ]
+
+    def slots(self, block_table: I32, length: int) -> I32:
+        """[length]: where the first `length` tokens of a sequence lie."""
+        index = np.arange(length, dtype=np.int32)
+        return block_table[index // self.block_size] * np.int32(self.block_size) + index % self.block_size
+
+    def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
+        for source, target in copies:
+            for plane in (plane for layer in self.layers for plane in layer):
+                plane.copy(self._span(source), self._span(target))
+
+    def _span(self, block: int) -> slice:
+        return slice(block * self.block_size, (block + 1) * self.block_size)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(keys.nbytes + values.nbytes for keys, values in self.layers)

@@ -1,0 +1,86 @@
+"""Typed, bounded reading of a model's metadata (GGUF keys or a config.json): every error names the key at fault."""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+from octavo.errors import ModelFileError
+from octavo.types import Metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """A view of `metadata` whose keys all start with `prefix` ("llama." in a GGUF file, "" in a config.json).
+
+    A key that is absent or null falls back to `default`, and is an error if there is none.
+    """
+
+    metadata: Metadata
+    prefix: str = ""
+
+    def get(self, key: str) -> Any:
+        return self.metadata.get(self.prefix + key)
+
+    def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
+        value = _uniform(self._value(key, default))
+        try:
+            number = operator.index(value)
+        except TypeError:
+            raise self._error(key, f"must be an integer, not {_shown(value)}") from None
+        if isinstance(value, bool) or not low <= number <= high:
+            raise self._error(key, f"must be an integer from {low} to {high}, not {_shown(value)}")
+        return number
+
+    def number(self, key: str, low: float, high: float, default: float | None = None) -> float:
+        value = _uniform(self._value(key, default))
+        try:
+            number = math.nan if isinstance(value, (bool, str)) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not low <= number <= high:
+            raise self._error(key, f"must be a number from {low:g} to {high:g}, not {_shown(value)}")
+        return number
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self._value(key, default)
+        if not isinstance(value, bool):
+            raise self._error(key, f"must be true or false, not {_shown(value)}")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self._value(key, default)
+        if not isinstance(value, str):
+            raise self._error(key, f"must be a string, not {_shown(value)}")
+        return value
+
+    def table(self, key: str) -> Keys:
+        """The nested table `key` of a config.json, empty if absent; its errors name the nested key."""
+        value = self._value(key, {})
+        if not isinstance(value, dict):
+            raise self._error(key, f"must be a table, not {_shown(value)}")
+        return Keys({f"{self.prefix}{key}.{name}": entry for name, entry in value.items()}, f"{self.prefix}{key}.")
+
+    def _value(self, key: str, default: Any) -> Any:
+        value = self.get(key)
+        if value is None and default is None:
+            raise self._error(key, "is missing")
+        return default if value is None else value
+
+    def _error(self, key: str, problem: str) -> ModelFileError:
+        return ModelFileError(f"model metadata: {self.prefix}{key} {problem}")
+
+
+def _uniform(value: Any) -> Any:
+    """One value for all layers: GGUF allows an array a layer, which is only supported if its entries agree."""
+    if isinstance(value, (str, bytes, dict)) or not hasattr(value, "__len__"):
+        return value
+    entries = list(value)
+    return entries[0] if entries and all(entry == entries[0] for entry in entries) else value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

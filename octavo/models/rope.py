@@ -1,0 +1,125 @@
+"""Rotary position embedding (RoFormer, 2104.09864): frequencies, and how they are stretched to longer contexts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.backends.base import Rope
+from octavo.errors import ModelFileError
+from octavo.models.keys import Keys
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """How frequencies are stretched beyond the trained context. kind: "none", "linear", "llama3" or "yarn".
+
+    original_context: tokens the model was trained on. attention: multiplies cos and sin (YaRN's temperature).
+    """
+
+    kind: str = "none"
+    factor: float = 1.0
+    original_context: int = 0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention: float = 1.0
+
+    def context(self, stated: int) -> int:
+        """The longest context in tokens. Under YaRN files often state the trained one."""
+        return max(stated, int(self.original_context * self.factor)) if self.kind == "yarn" else stated
+
+
+def scaling_from_gguf(keys: Keys, context: int) -> RopeScaling:
+    """From "{arch}.rope.scaling.*". llama3's scaling is no key but the tensor rope_freqs.weight: see `make_rope`."""
+    factor = keys.number("rope.scaling.factor", 0, 1e4, keys.number("rope.scale_linear", 0, 1e4, 0.0))
+    kind = keys.text("rope.scaling.type", "linear" if factor > 0 else "none")
+    if kind == "none" or factor == 0:
+        return RopeScaling()
+    _check_kind(kind, "rope.scaling.type", ("linear", "yarn"))
+    return RopeScaling(
+        kind=kind,
+        factor=factor,
+        original_context=keys.integer("rope.scaling.original_context_length", 1, 1 << 28, context),
+        beta_fast=keys.number("rope.scaling.yarn_beta_fast", 1e-3, 1e6, 32.0),
+        beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1e-3, 1e6, 1.0),
+        attention=keys.number("rope.scaling.attn_factor", 0, 1e3, 1.0) * _yarn_temperature(kind, factor),
+    )
+
+
+def scaling_from_hf(keys: Keys, context: int) -> RopeScaling:
+    """From a config.json's `rope_scaling` or `rope_parameters` table."""
+    kind = keys.text("rope_type", keys.text("type", "default"))
+    if kind == "default":
+        return RopeScaling()
+    _check_kind(kind, f"{keys.prefix}rope_type", tuple(STRETCH))
+    factor = keys.number("factor", 1e-3, 1e4)
+    return RopeScaling(
+        kind=kind,
+        factor=factor,
+        original_context=keys.integer("original_max_position_embeddings", 1, 1 << 28, context),
+        low_freq_factor=keys.number("low_freq_factor", 1e-3, 1e4, 1.0),
+        high_freq_factor=keys.number("high_freq_factor", 1e-3, 1e4, 4.0),
+        beta_fast=keys.number("beta_fast", 1e-3, 1e6, 32.0),
+        beta_slow=keys.number("beta_slow", 1e-3, 1e6, 1.0),
+        attention=keys.number("attention_factor", 0, 1e3, _yarn_temperature(kind, factor)),
+    )
+
+
+def make_rope(
+    head_dim: int, theta: float, scaling: RopeScaling, interleaved: bool, divisors: NDArray[np.float32] | None = None
+) -> Rope:
+    """divisors [head_dim / 2]: what Llama 3's GGUF files divide the frequencies by (the tensor rope_freqs.weight)."""
+    plain = theta ** -(np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
+    stretched = STRETCH[scaling.kind](plain, scaling)
+    if divisors is not None:
+        stretched = stretched / divisors.astype(np.float64)
+    return Rope(stretched.astype(np.float32), interleaved, scaling.attention)
+
+
+def _linear(freq: F64, s: RopeScaling) -> F64:
+    """Position interpolation (2306.15595)."""
+    return freq / s.factor
+
+
+def _llama3(freq: F64, s: RopeScaling) -> F64:
+    """Llama 3.1: turns slower than once in the trained context / low_freq_factor are stretched, fast ones kept."""
+    turns = s.original_context * freq / (2 * math.pi)
+    keep = np.clip((turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor), 0, 1)
+    return freq * keep + freq / s.factor * (1 - keep)
+
+
+def _yarn(freq: F64, s: RopeScaling) -> F64:
+    """YaRN (2309.00071): as llama3, but the ramp runs over the pair's index, between whole indices."""
+    dim, log_theta = 2 * len(freq), -math.log(freq[1]) * len(freq) if len(freq) > 1 else 1.0
+
+    def index(turns: float) -> float:  # of the pair that makes `turns` turns in the trained context
+        return dim * math.log(s.original_context / (turns * 2 * math.pi)) / (2 * log_theta)
+
+    low, high = max(math.floor(index(s.beta_fast)), 0), min(math.ceil(index(s.beta_slow)), dim - 1)
+    keep = 1 - np.clip((np.arange(len(freq)) - low) / max(high - low, 1e-3), 0, 1)
+    return freq * keep + freq / s.factor * (1 - keep)
+
+
+STRETCH: dict[str, Callable[[F64, RopeScaling], F64]] = {
+    "none": lambda freq, _: freq,
+    "linear": _linear,
+    "llama3": _llama3,
+    "yarn": _yarn,
+}
+
+
+def _yarn_temperature(kind: str, factor: float) -> float:
+    return 0.1 * math.log(factor) + 1.0 if kind == "yarn" and factor > 1 else 1.0
+
+
+def _check_kind(kind: str, key: str, known: tuple[str, ...]) -> None:
+    if kind not in known:
+        raise ModelFileError(f"model metadata: {key} {kind!r} is not supported; supported: {', '.join(known)}")
