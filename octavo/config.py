@@ -1,9 +1,13 @@
-"""Engine settings. Frozen: `resolve` turns every "auto" into a value once, in a new object."""
+"""Engine settings. Frozen: `kv.planner.resolve` turns every "auto" into a value once, in a new object."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from octavo.errors import ConfigError
 
 KV_DTYPES = ("f32", "bf16", "int8")
 
@@ -21,7 +25,8 @@ class CacheConfig:
 class EngineConfig:
     """What a user may set; None or "auto" means "choose for this machine and model".
 
-    max_num_batched_tokens: the token budget of one step; a prompt longer than what is left of it is prefilled in chunks.
+    max_num_batched_tokens: the token budget of one step; a prompt longer than what is left of it is prefilled in
+    chunks.
     kv_cache_memory: bytes for the KV pool. num_kv_blocks overrides it.
     kv_cache: "paged", or "contiguous" (the baseline: each sequence reserves max_model_len up front).
     scheduler: "continuous", or "static" (the baseline: a batch runs until its last sequence ends).
@@ -45,3 +50,60 @@ class EngineConfig:
     threads: int | None = None
     seed: int = 0
     speculative_config: dict[str, Any] | None = field(default=None)
+
+
+CHOICES = {
+    "kv_cache_dtype": ("auto", *KV_DTYPES),
+    "kv_cache": ("paged", "contiguous"),
+    "scheduler": ("continuous", "static"),
+    "policy": ("fcfs", "priority", "deadline"),
+    "preemption_mode": ("recompute",),
+    "backend": ("cpu", "reference", "null"),
+}
+AT_LEAST_ONE = (
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "block_size",
+    "num_kv_blocks",
+    "kv_cache_memory",
+    "threads",
+)
+
+
+def check(config: EngineConfig) -> EngineConfig:
+    """The same object. Raises ConfigError, naming the setting and what it may be, for the first one out of range."""
+    for name in AT_LEAST_ONE:
+        value = getattr(config, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ConfigError(f"{name} must be an integer of at least 1; got {value!r}")
+    for name, allowed in CHOICES.items():
+        if getattr(config, name) not in allowed:
+            raise ConfigError(f"{name} must be one of {', '.join(allowed)}; got {getattr(config, name)!r}")
+    if config.block_size > 256 or config.block_size & (config.block_size - 1):
+        raise ConfigError(f"block_size must be a power of two up to 256; got {config.block_size}")
+    return config
+
+
+def default_threads() -> int:
+    """Physical cores this process may use: a second hardware thread of a core adds nothing to matrix arithmetic."""
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    cores = {_core(cpu) for cpu in allowed}
+    return max(1, min(len(cores), _cgroup_cpus()))
+
+
+def _core(cpu: int) -> str:
+    """A name for the physical core of a logical CPU; the CPU itself where the system does not say."""
+    try:
+        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+    except OSError:
+        return str(cpu)
+
+
+def _cgroup_cpus() -> int:
+    """The container's CPU quota, rounded up."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return -(-int(quota) // int(period))
+    except (OSError, ValueError):  # no cgroup v2, or "max"
+        return os.cpu_count() or 1

@@ -6,7 +6,8 @@ Every block is in exactly one of three states:
     cached  in no table, its content is known by its key    _cached (least recently released first)
     used    in refs[block] tables                           neither
 
-A used block may have a key as well: it is then shared with whoever asks for the same content. All operations are O(1) a block.
+A used block may have a key as well: it is then shared with whoever asks for the same content. All operations are O(1) a
+block.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The baseline KV cache: every admitted sequence reserves room for the longest context, in one piece. Shares nothing."""
+"""The baseline KV cache: each sequence reserves room for the longest context, in one piece. Shares nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from octavo.types import Sequence
 
 
 class ContiguousCache:
-    """See `kv.manager.CacheManager`. The pool is cut into regions of `max_blocks` consecutive blocks, one a sequence."""
+    """See `kv.manager.CacheManager`. The pool is cut into regions of `max_blocks` blocks, one a sequence."""
 
     def __init__(self, cache: CacheConfig, max_sequences: int, max_blocks: int):
         self.block_size = cache.block_size

@@ -27,7 +27,8 @@ class CacheManager(Protocol):
         """Share of the blocks that sequences hold, 0 to 1. Blocks kept for their content alone do not count."""
 
     def admit(self, seq: Sequence, keep_free: int) -> bool:
-        """Takes blocks for all known tokens of `seq`, shared ones first, and sets `num_computed_tokens` to what these hold.
+        """Takes blocks for all known tokens of `seq`, shared ones first, and sets `num_computed_tokens` to what these
+        hold.
 
         False, with nothing changed, when fewer than `keep_free` blocks would be left.
         """
@@ -42,7 +43,7 @@ class CacheManager(Protocol):
         """The (source, target) block copies that `grow` asks for, in order, to be made before the next step writes."""
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:
-        """Lets `child` share all that `parent` has computed; False where this cannot share: `child` computes its own."""
+        """Lets `child` share all that `parent` has computed. False: this cache cannot, `child` computes its own."""
 
     def commit(self, seq: Sequence, start: int) -> None:
         """Tokens `start` .. `num_computed_tokens` are final and computed: their full blocks may be shared."""

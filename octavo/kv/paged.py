@@ -1,4 +1,4 @@
-"""The paged KV cache (vLLM, 2309.06180): a sequence holds blocks as it needs them, and shares those of equal prefixes."""
+"""The paged KV cache (vLLM, 2309.06180): a sequence takes blocks as it needs them and shares equal prefixes."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ class PagedCache:
 
 
 def _reusable_tokens(seq: Sequence) -> int:
-    """How many tokens may come from the cache: all but the last, whose logits are needed; and where the prompt's logits are
-    wanted too (`prompt_logprobs`, mean pooling), only those whose rows have been handed out before a preemption."""
+    """How many tokens may come from the cache: all but the last, whose logits are needed; and where the prompt's logits
+    are wanted too (`prompt_logprobs`, mean pooling), only those whose rows have been handed out before a preemption."""
     if seq.index == 0 and seq.request.wants_prompt_rows and seq.num_scored_tokens < seq.num_prompt_tokens - 1:
         return seq.num_scored_tokens
     return len(seq.token_ids) - 1

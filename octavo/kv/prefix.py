@@ -1,7 +1,7 @@
 """Names of block contents for prefix sharing: a hash chain, so that equal keys mean equal tokens at equal positions.
 
-key(i) = sha256(key(i - 1), token ids of block i), key(-1) = sha256(cache salt, adapter). A collision would show one user
-another's text, hence a cryptographic hash, not `hash()`.
+key(i) = sha256(key(i - 1), token ids of block i), key(-1) = sha256(cache salt, adapter). A collision would show one
+user another's text, hence a cryptographic hash, not `hash()`.
 """
 
 from __future__ import annotations

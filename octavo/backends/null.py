@@ -1,0 +1,110 @@
+"""A backend without arithmetic: drives the control plane in tests and measures its cost.
+
+Its "KV cache" keeps each token's id and position in the token's slot. The next token is a hash of the context as read
+back through the block table, so any slip of the bookkeeping (a wrong slot, a missing copy, a stale shared block, a
+rejected draft left behind) changes the output. Sampling parameters are ignored, but for temperature > 0, which mixes in
+the row's seed and position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.config import CacheConfig
+from octavo.types import F32, I32, I64, U64, Batch, StepResult
+
+Bools = NDArray[np.bool_]
+DECAY = 0.5  # the token `d` places (mod V) after the most likely has the logit -DECAY * d
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+class NullBackend:
+    """nan_tokens: a context with one of them gives non-finite logits. crash_tokens: a batch with one of them raises."""
+
+    def __init__(
+        self, cache: CacheConfig, vocab_size: int, nan_tokens: Iterable[int] = (), crash_tokens: Iterable[int] = ()
+    ):
+        self._vocab = vocab_size
+        self._block_size = cache.block_size
+        self._normaliser = np.log(np.exp(-DECAY * np.arange(vocab_size)).sum())
+        self._slots = np.full((cache.num_blocks, cache.block_size, 2), -1, np.int64)  # token id, position
+        self._nan_tokens = np.array(list(nan_tokens), np.int64)
+        self._crash_tokens = np.array(list(crash_tokens), np.int32)
+
+    def run(self, batch: Batch) -> StepResult:
+        if np.isin(batch.token_ids, self._crash_tokens).any():
+            raise RuntimeError("injected failure")
+        for source, target in batch.copies:
+            self._slots[target] = self._slots[source]
+        flat = self._slots.reshape(-1, 2)
+        flat[batch.slot_mapping, 0] = batch.token_ids
+        flat[batch.slot_mapping, 1] = batch.positions
+        best, finite = self._likeliest(batch)
+        chosen = np.where(batch.targets < 0, self._sample(batch, best), batch.targets).astype(np.int32)
+        return self._result(batch, best, chosen, finite)
+
+    def _likeliest(self, batch: Batch) -> tuple[I32, Bools]:
+        """The greedy token of each logit row, and whether its context is free of nan_tokens."""
+        best = np.empty(len(batch.logit_rows), np.int32)
+        finite = np.ones(len(batch.logit_rows), np.bool_)
+        owners = np.searchsorted(batch.query_starts, batch.logit_rows, side="right") - 1
+        for row, (token_row, owner) in enumerate(zip(batch.logit_rows, owners, strict=True)):
+            end = int(batch.positions[token_row]) + 1
+            assert end <= batch.context_lens[owner]
+            blocks = batch.block_tables[owner, : -(-end // self._block_size)]
+            context = self._slots[blocks].reshape(-1, 2)[:end]
+            best[row] = _mix(context.astype(np.uint64)) % np.uint64(self._vocab)
+            finite[row] = not np.isin(context[:, 0], self._nan_tokens).any()
+        return best, finite
+
+    def _sample(self, batch: Batch, best: I32) -> I32:
+        sampling = batch.sampling
+        if sampling.plain_greedy:
+            return best
+        noise = _scramble(sampling.seeds + GOLDEN * sampling.positions.astype(np.uint64))
+        noisy = (best.astype(np.uint64) + noise % np.uint64(self._vocab)) % np.uint64(self._vocab)
+        return np.where(sampling.temperature > 0, noisy, best).astype(np.int32)
+
+    def _result(self, batch: Batch, best: I32, chosen: I32, finite: Bools) -> StepResult:
+        result = StepResult(chosen, finite)
+        places = np.arange(self._vocab)
+        if batch.num_logprobs >= 0:
+            tops = places[: batch.num_logprobs]
+            distance = (chosen - best) % self._vocab
+            result.logprobs = self._logprob(distance)
+            result.ranks = (distance + 1).astype(np.int32)
+            result.top_ids = ((best[:, None] + tops) % self._vocab).astype(np.int32)
+            result.top_logprobs = np.tile(self._logprob(tops), (len(best), 1))
+        if batch.want_logits:
+            result.logits = (-DECAY * ((places - best[:, None]) % self._vocab)).astype(np.float32)
+        if batch.want_hidden:
+            seen = (batch.token_ids[batch.logit_rows], batch.positions[batch.logit_rows], best)
+            result.hidden = np.stack(seen, axis=1).astype(np.float32)
+        return result
+
+    def _logprob(self, distance: I64) -> F32:
+        values: F32 = (-DECAY * distance - self._normaliser).astype(np.float32)
+        return values
+
+    def memory(self) -> dict[str, int]:
+        return {"weights": 0, "kv": self._slots.nbytes, "scratch": 0}
+
+    def close(self) -> None:
+        pass
+
+
+def _scramble(x: U64) -> U64:
+    """splitmix64's finaliser: every bit of the input reaches every bit of the output."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _mix(context: U64) -> np.uint64:
+    """A hash of (token, stored position, place) for each entry of context [n, 2]. Sums, so it wraps silently."""
+    places = np.arange(1, len(context) + 1, dtype=np.uint64)
+    entries = _scramble(context[:, 0] * GOLDEN + context[:, 1] + (places << np.uint64(32)))
+    return np.uint64(_scramble(entries.sum(keepdims=True))[0])

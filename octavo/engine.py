@@ -1,0 +1,108 @@
+"""The engine: requests in, tokens out. One step: propose -> schedule -> run -> commit."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from time import perf_counter
+
+from octavo.backends.base import Backend
+from octavo.config import CacheConfig, EngineConfig, check
+from octavo.errors import RequestError
+from octavo.kv import manager
+from octavo.sampling import params
+from octavo.scheduler import create
+from octavo.scheduler.batch import BatchBuilder
+from octavo.spec.proposer import Proposer
+from octavo.types import Batch, Chunk, Request, Sequence, SequenceDelta, Status, StepResult
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Not thread-safe: one thread calls add, abort and step. Both configs come from `kv.planner.resolve`."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        config: EngineConfig,
+        cache_config: CacheConfig,
+        vocab_size: int,
+        proposer: Proposer | None = None,
+    ):
+        check(config)
+        self.cache = manager.create(config, cache_config)
+        self.scheduler = create(config, self.cache)
+        self.stats = self.scheduler.stats
+        self._backend = backend
+        self._vocab_size = vocab_size
+        self._proposer = proposer
+        self._builder = BatchBuilder(
+            self.cache.tables, cache_config.block_size, partial(params.build, vocab_size=vocab_size)
+        )
+
+    @property
+    def has_work(self) -> bool:
+        return self.scheduler.has_work
+
+    def add(self, request: Request) -> list[Sequence]:
+        """Queues a request; returns its n sequences. Raises RequestError or CapacityError if it can never run."""
+        prompt = request.prompt_token_ids
+        if prompt and not 0 <= min(prompt) <= max(prompt) < self._vocab_size:
+            raise RequestError(f"prompt token ids must be from 0 to {self._vocab_size - 1}", "prompt")
+        return self.scheduler.add(request)
+
+    def abort(self, request_id: str) -> list[SequenceDelta]:
+        """Ends a request and frees its blocks at once. Returns its last deltas; none if it is unknown or has ended."""
+        return self.scheduler.end_request(request_id, "abort")
+
+    def step(self) -> list[SequenceDelta]:
+        """Runs one batch and returns what is new for each sequence: an empty list when there is nothing to say."""
+        start, backend_start = perf_counter(), self.stats.backend_seconds
+        self._propose()
+        plan = self.scheduler.schedule()
+        deltas = plan.finished + (self._run(plan.chunks, plan.copies) if plan.chunks else [])
+        self.stats.steps += 1
+        self.stats.control_seconds += perf_counter() - start - (self.stats.backend_seconds - backend_start)
+        return deltas
+
+    def _propose(self) -> None:
+        if self._proposer is None:
+            return
+        sequences = self.scheduler.decoding()
+        try:
+            self._proposer.propose(sequences)
+        except Exception:
+            log.exception("the proposer failed; this step runs without drafts")
+            for seq in sequences:
+                seq.drafts = []
+
+    def _run(self, chunks: list[Chunk], copies: list[tuple[int, int]]) -> list[SequenceDelta]:
+        """Builds, runs and commits a batch. If that raises, each chunk runs alone, so that only the culprit fails."""
+        try:
+            batch = self._builder.build(chunks, copies)
+            result = self._timed_run(batch)
+        except Exception:
+            self.stats.backend_errors += 1
+            return self._isolate(chunks, copies)
+        return self.scheduler.commit(batch, result)
+
+    def _timed_run(self, batch: Batch) -> StepResult:
+        start = perf_counter()
+        try:
+            return self._backend.run(batch)
+        finally:
+            self.stats.backend_seconds += perf_counter() - start
+
+    def _isolate(self, chunks: list[Chunk], copies: list[tuple[int, int]]) -> list[SequenceDelta]:
+        """Repeating a chunk is harmless: it writes the same values to the same slots."""
+        if len(chunks) == 1:
+            request_id = chunks[0].seq.request.request_id
+            log.exception("request %s failed", request_id)
+            return self.scheduler.end_request(request_id, "error")
+        deltas: list[SequenceDelta] = []
+        for chunk in chunks:
+            if chunk.seq.status is not Status.FINISHED:
+                own = [copy for copy in copies if copy[1] in chunk.seq.block_table]
+                deltas += self._run([chunk], own)
+        return deltas

@@ -1,0 +1,45 @@
+"""May this request ever run? Asked once, when it is added, so that a hopeless one is refused and never waits."""
+
+from __future__ import annotations
+
+from octavo.errors import CapacityError, RequestError
+from octavo.types import Request, Sequence
+
+
+def check(request: Request, max_model_len: int, capacity: int) -> None:
+    """Raises RequestError for an empty prompt, CapacityError for a request longer than a sequence can get.
+
+    capacity: tokens that the whole KV pool holds. The last token a sequence gets is never put into the cache, so a
+    sequence may be one token longer than that.
+    """
+    if not request.prompt_token_ids:
+        raise RequestError("the prompt is empty: it must have at least one token", "prompt")
+    prompt, wanted = len(request.prompt_token_ids), _wanted(request)
+    if prompt + wanted > max_model_len:
+        raise CapacityError(
+            f"{_terms(prompt, wanted)} is {prompt + wanted - max_model_len} more than max_model_len ({max_model_len}): "
+            f"shorten the prompt, lower max_tokens or raise max_model_len"
+        )
+    if prompt + max(wanted, 1) - 1 > capacity:
+        raise CapacityError(
+            f"{_terms(prompt, wanted)} needs {prompt + max(wanted, 1) - 1 - capacity} tokens of KV cache more than the "
+            f"whole pool holds ({capacity}): shorten the prompt, lower max_tokens or raise kv_cache_memory (or num_kv_blocks)"
+        )
+
+
+def _wanted(request: Request) -> int:
+    """Tokens there must be room for: without max_tokens a request takes what there is, but at least one."""
+    if request.pooling is not None:
+        return 0
+    return 1 if request.params.max_tokens is None else request.params.max_tokens
+
+
+def _terms(prompt: int, wanted: int) -> str:
+    return f"the prompt of {prompt} tokens" + (f" and {wanted} to generate" if wanted else "")
+
+
+def longest(seq: Sequence, max_model_len: int, capacity: int) -> int:
+    """Tokens at which `seq` ends with "length". Depends on settings alone, never on what else is in the pool."""
+    most = min(max_model_len, capacity + 1)
+    wanted = seq.request.params.max_tokens
+    return most if wanted is None else min(most, seq.num_prompt_tokens + wanted)

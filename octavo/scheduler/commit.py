@@ -1,0 +1,103 @@
+"""The end of a step: what its results mean for each sequence."""
+
+from __future__ import annotations
+
+from octavo.scheduler.accept import agreeing, append, read_logprobs
+from octavo.scheduler.roster import Roster
+from octavo.types import Batch, Chunk, Sequence, SequenceDelta, Status, StepResult
+
+
+class Commit:
+    """One step's results on their way into the roster.
+
+    A chunk's logit rows are, in order: scored prompt tokens, the sampled rows (1 + drafts), its siblings' first tokens.
+    """
+
+    def __init__(self, roster: Roster, batch: Batch, result: StepResult):
+        self._roster = roster
+        self._batch = batch
+        self._result = result
+        self._tokens: list[int] = result.token_ids.tolist()
+        self._all_finite = bool(result.finite.all())
+
+    def deltas(self) -> list[SequenceDelta]:
+        deltas: list[SequenceDelta] = []
+        for chunk in self._batch.chunks:
+            if chunk.seq.status is not Status.FINISHED:  # a sibling's error ends the whole request
+                self._commit(chunk, deltas)
+        return deltas
+
+    def _commit(self, chunk: Chunk, deltas: list[SequenceDelta]) -> None:
+        seq = chunk.seq
+        first = chunk.row_stop - (1 + chunk.num_drafts + len(chunk.forks) if chunk.samples else 0)
+        accepted = agreeing(self._tokens[first : chunk.row_stop], seq.drafts) if chunk.num_drafts else 0
+        rejected = chunk.num_drafts - accepted
+        if not self._finite(chunk.row_start, chunk.row_stop - rejected):
+            deltas += self._roster.end_request(seq.request.request_id, "error")
+            return
+        self._count(chunk, accepted)
+        delta = SequenceDelta(seq, [])
+        if seq.request.wants_prompt_rows or seq.request.pooling is not None:
+            self._score(delta, chunk, first)
+        if chunk.samples:
+            self._roster.prefilling.discard(seq)
+            self._append(delta, range(first, first + accepted + 1))
+        self._advance(seq, chunk.num_tokens - rejected)
+        if delta.token_ids or delta.prompt_logprobs is not None or delta.hidden is not None or seq.finish_reason:
+            deltas.append(delta)
+        for row, sibling in enumerate(chunk.forks, chunk.row_stop - len(chunk.forks)):
+            deltas.append(self._start_sibling(seq, sibling, row))
+        self._finish(delta)
+
+    def _finite(self, start: int, stop: int) -> bool:
+        return self._all_finite or bool(self._result.finite[start:stop].all())
+
+    def _count(self, chunk: Chunk, accepted: int) -> None:
+        if chunk.num_drafts:
+            stats = self._roster.stats
+            stats.drafts += 1
+            stats.draft_tokens += chunk.num_drafts
+            stats.accepted_tokens += accepted
+
+    def _append(self, delta: SequenceDelta, rows: range) -> None:
+        """Appends the sampled tokens of `rows` up to the first that ends the sequence."""
+        seq = delta.seq
+        if seq.request.pooling is not None:
+            seq.finish_reason = "stop"
+            return
+        taken = append(seq, self._tokens[rows.start : rows.stop], self._roster.limit(seq))
+        delta.token_ids = self._tokens[rows.start : rows.start + taken]
+        self._roster.stats.generation_tokens += taken
+        if (count := seq.request.params.logprobs) is not None:
+            delta.logprobs = read_logprobs(self._result, rows[:taken], count)
+            seq.cumulative_logprob += sum(entry.logprob for entry in delta.logprobs)
+
+    def _advance(self, seq: Sequence, computed: int) -> None:
+        """Marks tokens whose KV is final: no rejected drafts, and nothing behind the token that ended the sequence."""
+        start = seq.num_computed_tokens
+        seq.num_computed_tokens = min(start + computed, len(seq.token_ids))
+        seq.drafts = []
+        self._roster.cache.commit(seq, start)
+
+    def _score(self, delta: SequenceDelta, chunk: Chunk, first: int) -> None:
+        """What the prompt's own rows say: logprobs, and for a pooled request the hidden states."""
+        seq, rows = delta.seq, range(chunk.row_start, first)
+        seq.num_scored_tokens += len(rows)
+        if rows and (count := seq.request.params.prompt_logprobs) is not None:
+            delta.prompt_logprobs = read_logprobs(self._result, rows, count)
+        if seq.request.pooling is not None and chunk.row_stop > chunk.row_start:
+            assert self._result.hidden is not None
+            delta.hidden = self._result.hidden[chunk.row_start : chunk.row_stop].copy()
+
+    def _start_sibling(self, parent: Sequence, sibling: Sequence, row: int) -> SequenceDelta:
+        delta = SequenceDelta(sibling, [])
+        self._append(delta, range(row, row + 1))
+        if sibling.finish_reason is None:
+            self._roster.fork(parent, sibling)
+        self._finish(delta)
+        return delta
+
+    def _finish(self, delta: SequenceDelta) -> None:
+        if (reason := delta.seq.finish_reason) is not None:
+            delta.finished = True
+            self._roster.end(delta.seq, reason)

@@ -1,0 +1,132 @@
+"""Continuous batching with chunked prefill (Orca, OSDI 22; Sarathi, 2308.16369).
+
+Every step: first the sequences that decode, one token (and drafts) each, so that a long prompt never stalls them; then
+what is left of the token budget goes to prompts, in policy order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from octavo.config import EngineConfig
+from octavo.kv.manager import CacheManager
+from octavo.scheduler import policy
+from octavo.scheduler.batch import Schedule, scored_positions
+from octavo.scheduler.commit import Commit
+from octavo.scheduler.roster import Roster
+from octavo.types import Batch, Request, Sequence, SequenceDelta, Status, StepResult
+
+SCORED_ROWS = 64  # prompt tokens scored in one step: each has a logit row, a whole vocabulary of float32
+
+
+class ContinuousScheduler:
+    def __init__(self, config: EngineConfig, cache: CacheManager, clock: Callable[[], float] = time.monotonic):
+        assert config.max_model_len is not None
+        self._roster = Roster(config, cache, clock)
+        self._cache = cache
+        self._chunked = config.enable_chunked_prefill
+        self._budget = config.max_num_batched_tokens
+        if not self._chunked:  # a whole prompt must fit into one step
+            self._budget = max(self._budget, config.max_model_len)
+        self.stats = self._roster.stats
+
+    @property
+    def has_work(self) -> bool:
+        return self._roster.has_work
+
+    def add(self, request: Request) -> list[Sequence]:
+        """Queues the request; returns its sequences. Raises RequestError or CapacityError if it can never run."""
+        return self._roster.add(request)
+
+    def end_request(self, request_id: str, reason: str) -> list[SequenceDelta]:
+        """Ends a request's unfinished sequences and frees their blocks; an empty list if it is unknown or has ended."""
+        return self._roster.end_request(request_id, reason)
+
+    def decoding(self) -> list[Sequence]:
+        """The sequences that decode in the next step: those a proposer may draft for."""
+        prefilling = self._roster.prefilling
+        if not prefilling:
+            return list(self._roster.running)
+        return [seq for seq in self._roster.running if seq not in prefilling]
+
+    def schedule(self) -> Schedule:
+        """Picks the sequences of the next step and reserves the slots of their tokens."""
+        plan = Schedule(self._budget, SCORED_ROWS if self._chunked else self._budget)
+        plan.finished = self._roster.expire()
+        self._decode(plan)
+        self._admit(plan.budget)
+        self._prefill(plan)
+        plan.copies = self._cache.take_copies()
+        self._measure(plan)
+        return plan
+
+    def commit(self, batch: Batch, result: StepResult) -> list[SequenceDelta]:
+        """Takes the step's results in: tokens, stop rules, blocks. Returns what is new for each sequence."""
+        return Commit(self._roster, batch, result).deltas()
+
+    def _decode(self, plan: Schedule) -> None:
+        decoding = self.decoding()
+        spare = max(0, plan.budget - len(decoding))  # drafts get what is left when everyone has a token
+        for seq in decoding:
+            if plan.budget == 0:
+                break
+            if seq.drafts:
+                del seq.drafts[min(spare, max(0, self._roster.limit(seq) - len(seq.token_ids) - 1)) :]
+            if seq.status is Status.RUNNING and self._reserve(seq):  # else it was preempted a moment ago
+                spare -= len(seq.drafts)
+                plan.add(seq, 1 + len(seq.drafts), samples=True)
+
+    def _reserve(self, seq: Sequence) -> bool:
+        """Slots for the next token of `seq` and its drafts, at the cost of the drafts, then of others; False: it gave
+        way itself.
+
+        The first in policy order is never the victim while others run, so it always finishes: no livelock.
+        """
+        while not self._cache.grow(seq, 1 + len(seq.drafts)):
+            if seq.drafts:
+                seq.drafts = []
+                continue
+            loser = policy.victim(self._roster.running)
+            assert len(self._roster.running) > 1, "a sequence within its limit fits when it is alone"
+            self._roster.preempt(loser)
+            if loser is seq:
+                return False
+        return True
+
+    def _admit(self, budget: int) -> None:
+        """Lets waiting sequences run while the step has tokens for them: the later, the longer the prefix they find."""
+        room = budget - sum(map(_remaining, self._roster.prefilling))
+        while room > 0 and (seq := self._roster.admit()):
+            room -= _remaining(seq)
+
+    def _prefill(self, plan: Schedule) -> None:
+        prefilling = self._roster.prefilling
+        if not prefilling:
+            return
+        for seq in [seq for seq in self._roster.running if seq in prefilling]:
+            size = self._chunk_size(seq, plan)
+            if size == 0:
+                break
+            last = size == _remaining(seq)
+            plan.scored_rows -= len(scored_positions(seq, size))
+            plan.add(seq, size, last, self._roster.siblings.get(seq) if last else None)
+
+    def _chunk_size(self, seq: Sequence, plan: Schedule) -> int:
+        size = min(_remaining(seq), plan.budget)
+        if size < _remaining(seq) and not self._chunked:
+            return 0
+        scored = scored_positions(seq, size)
+        if len(scored) > plan.scored_rows:
+            return scored.start - seq.num_computed_tokens + plan.scored_rows
+        return size
+
+    def _measure(self, plan: Schedule) -> None:
+        stats = self.stats
+        stats.running, stats.waiting = len(self._roster.running), len(self._roster.waiting)
+        stats.kv_usage = self._cache.usage
+        stats.step_tokens = self._budget - plan.budget
+
+
+def _remaining(seq: Sequence) -> int:
+    return len(seq.token_ids) - seq.num_computed_tokens

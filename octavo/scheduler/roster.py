@@ -1,0 +1,150 @@
+"""Who is where: every unfinished sequence either waits or runs, and only running ones hold cache.
+
+             add           admit                    end
+(request) -------> waiting -----> running --------------> (finished)
+                      ^             |
+                      +-------------+ preempt
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import insort
+from collections.abc import Callable
+
+from octavo.config import EngineConfig
+from octavo.errors import RequestError
+from octavo.kv.manager import CacheManager
+from octavo.scheduler import admission, policy
+from octavo.scheduler.deadlines import Deadlines
+from octavo.scheduler.stats import Stats
+from octavo.types import Request, Sequence, SequenceDelta, Status
+
+
+class Roster:
+    """`waiting` and `running` are in policy order; `prefilling` are the running ones that have not sampled since they
+    were admitted; `siblings[seq]` wait for the prompt of `seq`, to share it (n > 1)."""
+
+    def __init__(self, config: EngineConfig, cache: CacheManager, clock: Callable[[], float] = time.monotonic):
+        assert config.max_model_len is not None
+        self.stats = Stats()
+        self.cache = cache
+        self.waiting: list[Sequence] = []
+        self.running: list[Sequence] = []
+        self.prefilling: set[Sequence] = set()
+        self.siblings: dict[Sequence, list[Sequence]] = {}
+        self._requests: dict[str, list[Sequence]] = {}  # the unfinished sequences of each request
+        self._deadlines = Deadlines(clock)
+        self._order = policy.order(config.policy)
+        self._max_seqs = config.max_num_seqs
+        self._max_len = config.max_model_len
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._requests)
+
+    def limit(self, seq: Sequence) -> int:
+        """Tokens at which `seq` ends with "length"."""
+        return admission.longest(seq, self._max_len, self.cache.capacity)
+
+    def add(self, request: Request) -> list[Sequence]:
+        """Queues the request; returns its sequences. Raises RequestError or CapacityError if it can never run."""
+        if request.request_id in self._requests:
+            raise RequestError(f"request_id {request.request_id!r} is in use by an unfinished request", "request_id")
+        admission.check(request, self._max_len, self.cache.capacity)
+        prompt = request.prompt_token_ids
+        answers = 1 if request.pooling is not None else request.params.n
+        first, *siblings = sequences = [Sequence(request, index, list(prompt), len(prompt)) for index in range(answers)]
+        self._requests[request.request_id] = list(sequences)
+        if siblings:
+            self.siblings[first] = siblings
+        self._deadlines.add(request)
+        self.wait(first)
+        return sequences
+
+    def wait(self, seq: Sequence) -> None:
+        seq.status = Status.WAITING
+        insort(self.waiting, seq, key=self._order)
+
+    def admit(self) -> Sequence | None:
+        """Lets the first waiting sequence run, if it may. Strictly in order: a large one is never overtaken.
+
+        A block is kept back for each running sequence, which will soon need one: else it would preempt the newcomer at
+        once.
+        """
+        if not self.waiting or len(self.running) >= self._max_seqs:
+            return None
+        seq = self.waiting[0]
+        if not self.cache.admit(seq, keep_free=len(self.running)):
+            return None
+        del self.waiting[0]
+        self._run(seq)
+        self.prefilling.add(seq)
+        self._count_admission(seq)
+        return seq
+
+    def _run(self, seq: Sequence) -> None:
+        seq.status = Status.RUNNING
+        insort(self.running, seq, key=self._order)
+
+    def _count_admission(self, seq: Sequence) -> None:
+        if seq.num_preemptions:
+            return
+        seq.num_cached_tokens = seq.num_computed_tokens
+        self.stats.prefix_queries += len(seq.token_ids)
+        self.stats.prefix_hits += seq.num_computed_tokens
+        self.stats.prompt_tokens += seq.num_prompt_tokens if seq.index == 0 else 0
+
+    def preempt(self, seq: Sequence) -> None:
+        """Takes its blocks; it keeps its tokens, and is computed again later without sampling these again."""
+        self.running.remove(seq)
+        self.prefilling.discard(seq)
+        self.cache.free(seq)
+        seq.num_computed_tokens = 0
+        seq.num_preemptions += 1
+        seq.drafts = []
+        self.stats.preemptions += 1
+        self.wait(seq)
+
+    def fork(self, parent: Sequence, child: Sequence) -> None:
+        """Starts a sibling from the parent's cache; it queues, to compute its own, where that cannot be."""
+        if len(self.running) < self._max_seqs and self.cache.fork(parent, child):
+            child.num_cached_tokens = child.num_computed_tokens
+            self._run(child)
+        else:
+            self.wait(child)
+
+    def end(self, seq: Sequence, reason: str) -> None:
+        """Ends one sequence, wherever it is, and frees its blocks; after an error nobody may share what it computed."""
+        if seq.status is Status.RUNNING:
+            self.running.remove(seq)
+            self.prefilling.discard(seq)
+        elif seq in self.waiting:  # a sibling that waits for its prompt is in no list
+            self.waiting.remove(seq)
+        if reason == "error":
+            self.cache.discard(seq)
+        else:
+            self.cache.free(seq)
+        seq.status, seq.finish_reason, seq.drafts = Status.FINISHED, reason, []
+        self.siblings.pop(seq, None)
+        self._forget(seq)
+        self.stats.finished[reason] += 1
+
+    def _forget(self, seq: Sequence) -> None:
+        sequences = self._requests[seq.request.request_id]
+        sequences.remove(seq)
+        if not sequences:
+            del self._requests[seq.request.request_id]
+            self._deadlines.remove(seq.request)
+
+    def end_request(self, request_id: str, reason: str) -> list[SequenceDelta]:
+        """Ends a request's unfinished sequences; an empty list if it is unknown or has ended."""
+        deltas = []
+        for seq in list(self._requests.get(request_id, ())):
+            self.end(seq, reason)
+            deltas.append(SequenceDelta(seq, [], finished=True))
+        return deltas
+
+    def expire(self) -> list[SequenceDelta]:
+        """Ends the requests whose deadline has passed."""
+        return [delta for request_id in self._deadlines.passed() for delta in self.end_request(request_id, "deadline")]
