@@ -122,6 +122,24 @@ inline int32_t reduce_add(I a) {
   return _mm_cvtsi128_si32(_mm_add_epi32(q, _mm_shuffle_epi32(q, 0xb1)));
 }
 
+// Lane i of `even` is value 2 i of the 32 in (a, b), of `odd` value 2 i + 1; interleave undoes it.
+template <int pick>
+inline __m256 every_other(__m256 a, __m256 b) {
+  return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(a, b, pick)), 0xd8));
+}
+inline void deinterleave(F a, F b, F& even, F& odd) {
+  even = {every_other<0x88>(a.lo, a.hi), every_other<0x88>(b.lo, b.hi)};
+  odd = {every_other<0xdd>(a.lo, a.hi), every_other<0xdd>(b.lo, b.hi)};
+}
+inline F zip(__m256 even, __m256 odd) {
+  const __m256 x = _mm256_unpacklo_ps(even, odd), y = _mm256_unpackhi_ps(even, odd);
+  return {_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31)};
+}
+inline void interleave(F even, F odd, F& a, F& b) {
+  a = zip(even.lo, odd.lo);
+  b = zip(even.hi, odd.hi);
+}
+
 // ---------------------------------------------------------------- narrow types
 inline F load_f16(const uint16_t* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)),

@@ -113,6 +113,20 @@ inline int32_t reduce_add(I a) {
   return (int32_t)sum;
 }
 
+// Lane i of `even` is value 2 i of the 32 in (a, b), of `odd` value 2 i + 1; interleave undoes it.
+inline void deinterleave(F a, F b, F& even, F& odd) {
+  for (int i = 0; i < 8; ++i) {
+    even.v[i] = a.v[2 * i], even.v[i + 8] = b.v[2 * i];
+    odd.v[i] = a.v[2 * i + 1], odd.v[i + 8] = b.v[2 * i + 1];
+  }
+}
+inline void interleave(F even, F odd, F& a, F& b) {
+  for (int i = 0; i < 8; ++i) {
+    a.v[2 * i] = even.v[i], a.v[2 * i + 1] = odd.v[i];
+    b.v[2 * i] = even.v[i + 8], b.v[2 * i + 1] = odd.v[i + 8];
+  }
+}
+
 // ---------------------------------------------------------------- narrow types
 inline I iload_u16(const uint16_t* p) { OCTAVO_LANES(I, p[i]); }
 inline F load_f16(const uint16_t* p) {
