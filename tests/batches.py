@@ -35,7 +35,9 @@ def make_batch(rows: Sequence[Row], block_size: int = 16, **fields: Any) -> Batc
     starts = np.cumsum([0, *(len(row.token_ids) for row in rows)], dtype=np.int32)
     positions = [np.arange(row.start, row.stop, dtype=np.int32) for row in rows]
     slots = [table[p // block_size] * block_size + p % block_size for table, p in zip(tables, positions, strict=True)]
-    logit_rows = [np.arange(a if row.all_rows else b - 1, b) for row, a, b in zip(rows, starts, starts[1:], strict=False)]
+    logit_rows = [
+        np.arange(a if row.all_rows else b - 1, b) for row, a, b in zip(rows, starts, starts[1:], strict=False)
+    ]
     count = sum(map(len, logit_rows))
     defaults = {"targets": np.full(count, -1, np.int32), "sampling": greedy(count)}
     return Batch(

@@ -1,4 +1,4 @@
-"""Comparing a backend with the golden data in tests/data/golden (see its README): shared by all backends' golden tests."""
+"""Comparing a backend with the golden data (tests/data/golden, see its README), for every backend's golden tests."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def first_divergence(output: Sequence[int], prompt: dict[str, Any]) -> float:
 
 
 def mean_nll(backend: Backend, token_ids: Sequence[int], window: int) -> tuple[float, int]:
-    """(nats a token, tokens scored) over windows that each start from an empty cache and do not score their first token."""
+    """(nats a token, tokens scored): each window starts from an empty cache and does not score its first token."""
     total, count = 0.0, 0
     for start in range(0, len(token_ids), window):
         ids = token_ids[start : start + window]

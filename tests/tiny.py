@@ -1,0 +1,234 @@
+"""Small random models of every family, written as GGUF files or Hugging Face folders, with a byte-level tokenizer.
+
+A model is fixed by its `Tiny`: the same one written both ways holds the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from octavo.types import F32
+from octavo.weights.gguf_writer import write_gguf
+from octavo.weights.quantize import quantize
+
+FAMILIES = ("llama", "qwen2", "qwen3", "gemma3")
+SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+HF_NAMES = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+GEMMA_HF_NAMES = {
+    **HF_NAMES,
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_attention_norm": "post_attention_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """type: GGUF encoding of the matrices; K-quants need hidden, ffn and heads * head_dim to be multiples of 256.
+
+    gguf, hf: further metadata, without the architecture's prefix in GGUF's case.
+    """
+
+    family: str = "llama"
+    layers: int = 2
+    hidden: int = 64
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 16
+    ffn: int = 96
+    vocab: int = 320
+    context: int = 512
+    tied: bool = True
+    type: str = "F32"
+    window: int = 0  # of every layer; of Gemma's every other one, and then 16 if not given
+    seed: int = 0
+    gguf: dict[str, Any] = field(default_factory=dict)
+    hf: dict[str, Any] = field(default_factory=dict)
+
+
+def write_tiny_gguf(path: Path, tiny: Tiny = Tiny()) -> Path:
+    weights = {}
+    for name, array in tiny_arrays(tiny).items():
+        if tiny.family == "llama" and (".attn_q." in name or ".attn_k." in name):
+            array = _interleave(array, tiny.head_dim)
+        weights[name] = quantize(array, tiny.type if array.ndim > 1 else "F32", name)
+    write_gguf(path, tiny_metadata(tiny), weights)
+    return path
+
+
+def write_tiny_hf(folder: Path, tiny: Tiny = Tiny(), dtype: str = "F32") -> Path:
+    """dtype: F32, F16 or BF16. Gemma's norms are stored minus one, as its folders have them."""
+    folder.mkdir(exist_ok=True)
+    cast = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}[dtype]
+    names = GEMMA_HF_NAMES if tiny.family == "gemma3" else HF_NAMES
+    arrays = {}
+    for name, array in tiny_arrays(tiny).items():
+        folded = tiny.family == "gemma3" and name.endswith("norm.weight")
+        arrays[_hf_name(name, names)] = np.ascontiguousarray(array - 1 if folded else array).astype(cast)
+    save_file(arrays, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(tiny_config(tiny)))
+    _write_tokenizer(folder, tiny.vocab)
+    return folder
+
+
+def tiny_arrays(tiny: Tiny) -> dict[str, F32]:
+    """All weights under GGUF's names, rotary pairs in NeoX order, norms as they multiply.
+
+    Each matrix keeps the size of what it is applied to. The output norm is large, so that the distribution over tokens
+    is as peaked as a trained model's. Gemma's embeddings are small, as its scale makes up for it: were they not, a model
+    with a tied head would repeat the token it has just seen.
+    """
+    rng = np.random.default_rng([tiny.seed, FAMILIES.index(tiny.family)])
+    q, kv, hidden = tiny.heads * tiny.head_dim, tiny.kv_heads * tiny.head_dim, tiny.hidden
+
+    def matrix(rows: int, columns: int, std: float = 1.0) -> F32:
+        return (rng.standard_normal((rows, columns)) * std / math.sqrt(columns)).astype(np.float32)
+
+    def vector(size: int, mean: float, std: float) -> F32:
+        return (mean + std * rng.standard_normal(size)).astype(np.float32)
+
+    embedding = 0.2 if tiny.family == "gemma3" else 1.0
+    arrays = {"token_embd.weight": matrix(tiny.vocab, hidden, embedding)}
+    for i in range(tiny.layers):
+        layer = {
+            "attn_norm.weight": vector(hidden, 1, 0.2),
+            "attn_q.weight": matrix(q, hidden, 1.5),
+            "attn_k.weight": matrix(kv, hidden, 1.5),
+            "attn_v.weight": matrix(kv, hidden),
+            "attn_output.weight": matrix(hidden, q),
+            "ffn_norm.weight": vector(hidden, 1, 0.2),
+            "ffn_gate.weight": matrix(tiny.ffn, hidden),
+            "ffn_up.weight": matrix(tiny.ffn, hidden),
+            "ffn_down.weight": matrix(hidden, tiny.ffn),
+        }
+        if tiny.family == "qwen2":
+            layer |= {f"attn_{name}.bias": vector(size, 0, 0.5) for name, size in (("q", q), ("k", kv), ("v", kv))}
+        if tiny.family in ("qwen3", "gemma3"):
+            layer |= {f"attn_{name}_norm.weight": vector(tiny.head_dim, 1.5, 0.3) for name in "qk"}
+        if tiny.family == "gemma3":
+            layer |= {f"post_{name}_norm.weight": vector(hidden, 0.7, 0.1) for name in ("attention", "ffw")}
+        arrays |= {f"blk.{i}.{name}": array for name, array in layer.items()}
+    arrays["output_norm.weight"] = vector(hidden, 6, 0.6) / np.float32(embedding if tiny.tied else 1)
+    if not tiny.tied:
+        arrays["output.weight"] = matrix(tiny.vocab, hidden)
+    return arrays
+
+
+def tiny_metadata(tiny: Tiny) -> dict[str, Any]:
+    gemma = tiny.family == "gemma3"
+    keys = {
+        "block_count": tiny.layers,
+        "context_length": tiny.context,
+        "embedding_length": tiny.hidden,
+        "feed_forward_length": tiny.ffn,
+        "attention.head_count": tiny.heads,
+        "attention.head_count_kv": tiny.kv_heads,
+        "attention.key_length": tiny.head_dim,
+        "attention.value_length": tiny.head_dim,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+        "rope.freq_base": 10_000.0,
+        **({"attention.sliding_window": tiny.window} if tiny.window else {}),
+        **({"attention.sliding_window": tiny.window or 16, "attention.sliding_window_pattern": 2} if gemma else {}),
+        **tiny.gguf,
+    }
+    tokens, merges = tiny_vocabulary(tiny.vocab)
+    return {
+        "general.architecture": tiny.family,
+        "general.name": f"tiny {tiny.family}",
+        **{f"{tiny.family}.{key}": value for key, value in keys.items()},
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": np.array([3 if token in SPECIALS else 1 for token in tokens], np.int32),
+        "tokenizer.ggml.merges": merges,
+        "tokenizer.ggml.bos_token_id": tokens.index("<|endoftext|>"),
+        "tokenizer.ggml.eos_token_id": tokens.index("<|im_end|>"),
+        "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.chat_template": CHAT_TEMPLATE,
+    }
+
+
+def tiny_config(tiny: Tiny) -> dict[str, Any]:
+    """config.json."""
+    gemma = tiny.family == "gemma3"
+    tokens, _ = tiny_vocabulary(tiny.vocab)
+    return {
+        "model_type": "gemma3_text" if gemma else tiny.family,
+        "num_hidden_layers": tiny.layers,
+        "max_position_embeddings": tiny.context,
+        "hidden_size": tiny.hidden,
+        "intermediate_size": tiny.ffn,
+        "num_attention_heads": tiny.heads,
+        "num_key_value_heads": tiny.kv_heads,
+        "head_dim": tiny.head_dim,
+        "vocab_size": tiny.vocab,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10_000.0,
+        "tie_word_embeddings": tiny.tied,
+        "sliding_window": tiny.window or (16 if gemma else None),
+        "eos_token_id": tokens.index("<|im_end|>"),
+        **({"query_pre_attn_scalar": tiny.head_dim, "sliding_window_pattern": 2} if gemma else {}),
+        **tiny.hf,
+    }
+
+
+def tiny_vocabulary(size: int) -> tuple[list[str], list[str]]:
+    """(tokens, merges): every byte, merges of two letters, and the special tokens at the end."""
+    letters = "etaoinshrdlu"
+    pairs = [(a, b) for a in letters for b in letters][: size - 256 - len(SPECIALS)]
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(a + b for a, b in pairs), *SPECIALS]
+    assert len(tokens) == size, "a vocabulary of 259 to 403 tokens can be made"
+    return tokens, [f"{a} {b}" for a, b in pairs]
+
+
+def _write_tokenizer(folder: Path, vocab: int) -> None:
+    tokens, merges = tiny_vocabulary(vocab)
+    ids = {token: i for i, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(ids, [tuple(merge.split()) for merge in merges]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIALS))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"eos_token": "<|im_end|>", "bos_token": "<|endoftext|>", "chat_template": CHAT_TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def _interleave(array: F32, head_dim: int) -> F32:
+    """Rows of q or k from NeoX's order of rotary pairs (i, i + dim/2) to llama's in GGUF (2i, 2i+1)."""
+    heads = array.reshape(-1, 2, head_dim // 2, *array.shape[1:])
+    return np.ascontiguousarray(heads.swapaxes(1, 2).reshape(array.shape))
+
+
+def _hf_name(name: str, names: dict[str, str]) -> str:
+    """blk.3.attn_q.weight -> model.layers.3.self_attn.q_proj.weight"""
+    parts = name.split(".")
+    prefix = f"model.layers.{parts[1]}." if parts[0] == "blk" else ""
+    return f"{prefix}{names[parts[-2]]}.{parts[-1]}"
