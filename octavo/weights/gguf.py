@@ -120,7 +120,9 @@ def _alignment(cursor: Cursor, metadata: Mapping[str, Any]) -> int:
 
 def _read_entry(cursor: Cursor, index: int, alignment: int) -> _Entry:
     name = cursor.text(f"tensor {index}: name", MAX_NAME)
-    field = f"tensor {name!r}"
+    if not name:
+        cursor.fail(f"tensor {index}: name", "is empty")
+    field = f"tensor {name!r:.200}"
     num_dims = cursor.u32(f"{field}: number of dims")
     if not 1 <= num_dims <= MAX_DIMS:
         cursor.fail(f"{field}: number of dims", f"must be 1 to {MAX_DIMS}, not {num_dims}")
@@ -148,15 +150,16 @@ def _check_placement(cursor: Cursor, entries: list[_Entry], base: int) -> None:
     """Tensors must have names of their own, lie inside the file and not overlap. base: start of the data section."""
     names: set[str] = set()
     for e in entries:
-        if e.name in names or not e.name:
-            cursor.fail(f"tensor {e.name!r}", "the name comes twice" if e.name else "the name is empty")
+        if e.name in names:
+            cursor.fail(f"tensor {e.name!r:.200}", "the name comes twice")
         names.add(e.name)
         if base + e.start + e.size > cursor.end:
             place = f"offset {e.start} + size {e.size} (data section at {base})"
-            cursor.fail(f"tensor {e.name!r}", f"{place} is past the end of the file ({cursor.end} bytes)")
+            cursor.fail(f"tensor {e.name!r:.200}", f"{place} is past the end of the file ({cursor.end} bytes)")
     ordered = sorted(entries, key=lambda e: e.start)
     for a, b in itertools.pairwise(ordered):
         if a.start + a.size > b.start:
             cursor.fail(
-                f"tensor {b.name!r}", f"offset {b.start} overlaps tensor {a.name!r} ({a.start} + {a.size} bytes)"
+                f"tensor {b.name!r:.200}",
+                f"offset {b.start} overlaps tensor {a.name!r:.200} ({a.start} + {a.size} bytes)",
             )

@@ -163,7 +163,7 @@ def read_metadata(cursor: Cursor, count: int) -> dict[str, Any]:
     for i in range(count):
         key = cursor.text(f"metadata {i}: key", MAX_NAME)
         if not key or key in metadata:
-            cursor.fail(f"metadata {i}", f"the key {key!r} comes twice" if key else "the key is empty")
-        kind = cursor.u32(f"metadata {key!r}: type")
-        metadata[key] = cursor.value(kind, f"metadata {key!r}")
+            cursor.fail(f"metadata {i}", f"the key {key!r:.200} comes twice" if key else "the key is empty")
+        field = f"metadata {key!r:.200}"
+        metadata[key] = cursor.value(cursor.u32(f"{field}: type"), field)
     return metadata

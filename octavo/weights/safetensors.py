@@ -90,7 +90,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _parse(raw: bytes, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(raw, object_pairs_hook=_unique)
+        value = json.loads(raw.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, or a key that comes twice
         raise ModelFileError(f"{where}: not valid JSON ({error})") from error
     if not isinstance(value, dict):

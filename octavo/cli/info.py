@@ -1,0 +1,86 @@
+"""`octavo info`: what is inside a model file."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from octavo.weights import Checkpoint
+
+LABELS = {
+    "name": "name", "architecture": "architecture", "parameters": "parameters", "layers": "layers",
+    "hidden_size": "hidden size", "feed_forward": "feed-forward", "heads": "heads", "kv_heads": "KV heads",
+    "head_dim": "head size", "context_length": "context", "vocab_size": "vocabulary", "tokenizer": "tokenizer",
+    "chat_template": "chat template", "format": "format", "size": "size", "path": "path",
+}  # fmt: skip
+
+
+def info(
+    source: Annotated[str, typer.Argument(help="A GGUF file, a model folder, an alias, or hf:org/repo[:file].")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor too.")] = False,
+) -> None:
+    """Show what is inside a model: architecture, sizes, tokenizer, and how its weights are encoded."""
+    from octavo.weights import open_checkpoint
+    from octavo.weights.sources import resolve
+    from octavo.weights.summary import summarise
+
+    with open_checkpoint(resolve(source)) as checkpoint:
+        summary = summarise(checkpoint)
+        rows = tensor_rows(checkpoint) if tensors else []
+    if as_json:
+        typer.echo(json.dumps(summary | ({"tensors": rows} if tensors else {})))
+        return
+    show(summary, rows)
+
+
+def tensor_rows(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    return [
+        {"name": w.name, "shape": list(w.shape), "type": w.type, "bytes": w.data.nbytes}
+        for w in checkpoint.tensors.values()
+    ]
+
+
+def show(summary: dict[str, Any], tensors: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.filesize import decimal
+    from rich.markup import escape
+    from rich.table import Table
+
+    facts = Table.grid(padding=(0, 2))
+    for key, label in LABELS.items():
+        facts.add_row(f"[bold]{label}", escape(readable(key, summary[key])))
+    mix = Table(
+        "type", "tensors", "parameters", "size", "share", "bits a weight", title="weights", title_justify="left"
+    )
+    total = sum(entry["bytes"] for entry in summary["quantization"])  # not 0 where there is an entry
+    for entry in summary["quantization"]:
+        share, bits = entry["bytes"] / total, 8 * entry["bytes"] / entry["parameters"]
+        count, size = readable("parameters", entry["parameters"]), decimal(entry["bytes"])
+        mix.add_row(entry["type"], str(entry["tensors"]), count, size, f"{share:.1%}", f"{bits:.2f}")
+    console = Console()
+    console.print(facts, mix, sep="\n")
+    if tensors:
+        listing = Table("tensor", "shape", "type", "size")
+        for row in tensors:
+            listing.add_row(escape(row["name"]), str(row["shape"]), row["type"], decimal(row["bytes"]))
+        console.print(listing)
+
+
+def readable(key: str, value: Any) -> str:
+    """A value as a person reads it: 134.5 M parameters, 98.4 MB, yes or no, - for unknown."""
+    from rich.filesize import decimal
+
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key == "size":
+        return decimal(value)
+    if key == "parameters":
+        unit, name = (1e9, "B") if value >= 1e9 else (1e6, "M")
+        return f"{value / unit:.2f} {name}" if value >= 1e5 else str(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
