@@ -50,35 +50,48 @@ def open_gguf(path: str | Path) -> GGUFFile:
     """Opens a GGUF file, or all parts of a split one from any of them. Raises ModelFileError naming file and field."""
     path = Path(path)
     split = SPLIT_NAME.fullmatch(path.name)
-    first = _open_part(path.with_name(f"{split['stem']}-00001-of-{split['count']}.gguf") if split else path)
-    count = first.metadata.get("split.count", 1)
-    if split is None and count != 1:
-        raise ModelFileError(f"{path}: one of {count} parts; parts must be named NAME-00001-of-{count:05}.gguf")
     if split is not None:
-        _add_parts(first, split["stem"], int(split["count"]))
+        return _open_split(path, split["stem"], int(split["count"]))
+    file = _open_part(path)
+    count = _integer(file, "split.count", 1)
+    if count > 1:
+        raise ModelFileError(f"{path}: one of {count} parts, which must be named NAME-00001-of-{count:05}.gguf")
+    return file
+
+
+def _open_split(path: Path, stem: str, count: int) -> GGUFFile:
+    """Opens all parts, the first of which has the metadata. Tools that join parts leave a split.count of 0."""
+    first: GGUFFile | None = None
+    for number in range(1, count + 1):
+        part = _open_part(path.with_name(f"{stem}-{number:05}-of-{count:05}.gguf"))
+        if count > 1:
+            _expect(part, "split.count", count)
+            _expect(part, "split.no", number - 1)
+        first = first or part
+        if part is not first:
+            _add_part(first, part)
+    assert first is not None
+    _expect(first, "split.tensors.count", len(first.tensors))
     return first
 
 
-def _add_parts(first: GGUFFile, stem: str, count: int) -> None:
-    if first.metadata.get("split.count", count) != count:
-        raise ModelFileError(
-            f"{first.path}: metadata 'split.count' is {first.metadata['split.count']}, its name says {count}"
-        )
-    for number in range(2, count + 1):
-        part = _open_part(first.path.with_name(f"{stem}-{number:05}-of-{count:05}.gguf"))
-        if part.metadata.get("split.no") != number - 1:
-            raise ModelFileError(
-                f"{part.path}: metadata 'split.no' is {part.metadata.get('split.no')}, not {number - 1}"
-            )
-        if twice := first.tensors.keys() & part.tensors.keys():
-            raise ModelFileError(f"{part.path}: tensor {min(twice)!r} is in an earlier part too")
-        first.tensors.update(part.tensors)
-        first.size += part.size
-    wanted = first.metadata.get("split.tensors.count", len(first.tensors))
-    if wanted != len(first.tensors):
-        raise ModelFileError(
-            f"{first.path}: metadata 'split.tensors.count' is {wanted}, the parts hold {len(first.tensors)}"
-        )
+def _add_part(first: GGUFFile, part: GGUFFile) -> None:
+    if twice := first.tensors.keys() & part.tensors.keys():
+        raise ModelFileError(f"{part.path}: tensor {min(twice)!r:.200} is in an earlier part too")
+    first.tensors.update(part.tensors)
+    first.size += part.size
+
+
+def _integer(file: GGUFFile, key: str, default: int) -> int:
+    value = file.metadata.get(key, default)
+    if type(value) is not int:
+        raise ModelFileError(f"{file.path}: metadata {key!r}: must be an integer")
+    return value
+
+
+def _expect(file: GGUFFile, key: str, wanted: int) -> None:
+    if (value := _integer(file, key, wanted)) != wanted:
+        raise ModelFileError(f"{file.path}: metadata {key!r} is {value}, not {wanted}")
 
 
 def _open_part(path: Path) -> GGUFFile:

@@ -57,8 +57,8 @@ def _describe_gguf(checkpoint: Checkpoint) -> dict[str, Any]:
     tokenizer = [metadata[k] for k in ("tokenizer.ggml.model", "tokenizer.ggml.pre") if k in metadata]
     return {
         "format": "gguf",
-        "name": metadata.get("general.name"),
-        "architecture": architecture,
+        "name": _plain(metadata.get("general.name")),
+        "architecture": _plain(architecture),
         **fields,
         "tokenizer": " / ".join(map(str, tokenizer)) or None,
         "chat_template": "tokenizer.chat_template" in metadata,
@@ -92,5 +92,7 @@ def _positive(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """JSON's types: some files give a value for each layer, as an array."""
-    return value.tolist() if isinstance(value, np.ndarray) else value
+    """JSON's types: some files give a value for each layer, as an array, and a hostile one gives anything."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value if value is None or isinstance(value, str | int | float) else str(value)

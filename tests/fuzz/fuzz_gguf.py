@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from octavo.weights.dequantize import dequantize
 from octavo.weights.gguf import open_gguf
 from octavo.weights.gguf_values import StringArray
+from octavo.weights.summary import summarise
 from tests.fuzz.mutate import main
 from tests.unit.weights.tiny import write_tiny
 
@@ -20,6 +22,7 @@ def make(folder: Path) -> tuple[bytes, int, Path]:
 def read(path: Path) -> None:
     """Opens the file and touches everything that was accepted."""
     with open_gguf(path) as file:
+        json.dumps(summarise(file))
         for value in file.metadata.values():
             if isinstance(value, StringArray):
                 assert len(list(value)) == len(value)

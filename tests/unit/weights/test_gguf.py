@@ -112,7 +112,7 @@ def test_views_outlive_the_file(tmp_path: Path) -> None:
     assert weight.data.view("<f4").sum() == COLUMNS
 
 
-def write_split(folder: Path, count: int, **metadata: int) -> list[Path]:
+def write_split(folder: Path, count: int, **metadata: object) -> list[Path]:
     paths = []
     for i in range(count):
         path = folder / f"m-{i + 1:05}-of-{count:05}.gguf"
@@ -139,11 +139,33 @@ def test_split_file_that_is_not_whole(tmp_path: Path) -> None:
         open_gguf(paths[0])
     with pytest.raises(ModelFileError, match=r"split.no.*is 0, not 1"):
         open_gguf(write_split(tmp_path, 2, **{"split.no": 0})[0])
-    with pytest.raises(ModelFileError, match=r"split.tensors.count"):
+    with pytest.raises(ModelFileError, match=r"split.tensors.count' is 5, not 2"):
         open_gguf(write_split(tmp_path, 2, **{"split.tensors.count": 5})[0])
-    alone = paths[0].rename(tmp_path / "alone.gguf")
+    with pytest.raises(ModelFileError, match=r"split.count' is 7, not 2"):
+        open_gguf(write_split(tmp_path, 2, **{"split.count": 7})[0])
+    for wrong in ("3", 3.0, [3], ["3"], True):
+        with pytest.raises(ModelFileError, match=r"split.count': must be an integer"):
+            open_gguf(write_split(tmp_path, 2, **{"split.count": wrong})[0])
+        write_gguf(tmp_path / "wrong.gguf", {"split.count": wrong}, {})
+        with pytest.raises(ModelFileError, match=r"split.count': must be an integer"):
+            open_gguf(tmp_path / "wrong.gguf")
+    alone = write_split(tmp_path, 3)[0].rename(tmp_path / "alone.gguf")
     with pytest.raises(ModelFileError, match="one of 3 parts"):
         open_gguf(alone)
+
+
+def test_joined_file_and_a_single_part(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "joined.gguf", {"split.count": 0}, {"w": random_weight("Q8_0")})
+    assert list(open_gguf(tmp_path / "joined.gguf").tensors) == ["w"]
+    (tmp_path / "joined.gguf").rename(tmp_path / "m-00001-of-00001.gguf")
+    assert list(open_gguf(tmp_path / "m-00001-of-00001.gguf").tensors) == ["w"]
+
+
+def test_parts_may_not_share_a_tensor(tmp_path: Path) -> None:
+    first, second = write_split(tmp_path, 2)
+    write_gguf(second, {"split.no": 1, "split.count": 2}, {"w0": random_weight("Q8_0")})
+    with pytest.raises(ModelFileError, match=r"00002-of-00002.gguf: tensor 'w0' is in an earlier part too"):
+        open_gguf(first)
 
 
 def test_writer_leaves_nothing_behind_when_it_fails(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def tiny_metadata(vocab: int) -> dict[str, Any]:
         "general.architecture": "llama",
         "general.name": "tiny, naïve 模型",
         "general.alignment": 32,
+        "split.count": 0,
         **{f"scalar.{code}": value for code, value in scalars.items()},
         "scalar.bool": True,
         **{f"array.{code}": np.arange(5).astype(code) for code in scalars},
