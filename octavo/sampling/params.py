@@ -58,7 +58,7 @@ NUMBERS = {
     "presence_penalty": Span(-2, 2),
     "frequency_penalty": Span(-2, 2),
     "repetition_penalty": Span(0.01, 100),
-    "max_tokens": Span(1, whole=True, optional=True),
+    "max_tokens": Span(0, whole=True, optional=True),
     "min_tokens": Span(0, whole=True),
     "logprobs": Span(0, MAX_LOGPROBS, whole=True, optional=True),
     "prompt_logprobs": Span(0, MAX_LOGPROBS, whole=True, optional=True),

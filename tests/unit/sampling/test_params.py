@@ -30,7 +30,7 @@ BAD: dict[str, list[Any]] = {
     "stop_token_ids": [7, "1", [-1], [VOCAB], [1.0], [True], ["1"]],
     "include_stop_str_in_output": [1, None, "yes"],
     "ignore_eos": [0, None],
-    "max_tokens": [*BAD_NUMBERS, 0, -1, 1.0],
+    "max_tokens": [*BAD_NUMBERS, -1, 1.0],
     "min_tokens": [*BAD_NUMBERS, -1, 17, None],
     "logprobs": [*BAD_NUMBERS, -1, 21],
     "prompt_logprobs": [*BAD_NUMBERS, -1, 21],
@@ -56,8 +56,8 @@ def test_bad_value_is_refused_by_name(name: str, value: Any):
 def test_message_gives_the_range():
     with pytest.raises(RequestError, match=r"^top_p must be a number above 0 and at most 1; got 1\.5$"):
         check(SamplingParams(top_p=1.5), VOCAB)
-    with pytest.raises(RequestError, match=r"^max_tokens must be an integer of at least 1, or None; got 0$"):
-        check(SamplingParams(max_tokens=0), VOCAB)
+    with pytest.raises(RequestError, match=r"^max_tokens must be an integer of at least 0, or None; got -1$"):
+        check(SamplingParams(max_tokens=-1), VOCAB)
     with pytest.raises(RequestError, match=r"^logprobs must be an integer from 0 to 20, or None; got 21$"):
         check(SamplingParams(logprobs=21), VOCAB)
     with pytest.raises(RequestError, match=r"^stop_token_ids must be token ids of this model, 0 to 99; got \(100,\)$"):
@@ -74,6 +74,7 @@ def test_message_gives_the_range():
         {"seed": 2**64 - 1},
         {"max_tokens": None, "min_tokens": 10**12},
         {"max_tokens": 2**63},
+        {"max_tokens": 0, "prompt_logprobs": 0},  # score the prompt, generate nothing
         {"logit_bias": {0: -100, VOCAB - 1: 100.0}},
         {"n": np.int64(2), "temperature": np.float32(0.5)},
     ],

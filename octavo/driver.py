@@ -1,0 +1,101 @@
+"""Steps an engine in this process and keeps texts, streams and pooled vectors up with it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable
+
+from octavo.engine import Engine
+from octavo.output_processor import OutputProcessor
+from octavo.outputs import OutputDelta, RequestOutput
+from octavo.pooling import Pool
+from octavo.progress import Watch
+from octavo.tokenizer import Tokenizer
+from octavo.types import F32, Request, SequenceDelta
+
+Job = tuple[Request, str | None]  # a request, and its prompt's text where it came as text
+Stream = Generator[OutputDelta, None, RequestOutput]
+
+
+class Driver:
+    """Not thread-safe. Any number of streams may be read in turn: each step serves them all."""
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer):
+        self._engine = engine
+        self._processor = OutputProcessor(tokenizer)
+        self._inboxes: dict[str, deque[OutputDelta]] = {}  # of the requests that are being streamed
+        self._pools: dict[str, Pool] = {}  # of the requests that are being pooled
+
+    def generate(self, jobs: list[Job], watch: Watch | None = None) -> list[RequestOutput]:
+        """The answers, in order. watch: told what each step brought.
+
+        All or nothing: if a request is refused, or the caller is interrupted, none of them stays behind in the engine.
+        """
+        try:
+            outputs = [self._add(request, text) for request, text in jobs]
+            while not all(output.finished for output in outputs):
+                new = self._step()
+                if watch is not None:
+                    watch(new)
+        except BaseException:
+            self.abort(request.request_id for request, _ in jobs)
+            raise
+        return outputs
+
+    def stream(self, request: Request, text: str | None = None) -> Stream:
+        """What is new, as it comes; returns the whole output. Closing the generator aborts the request."""
+        output = self._add(request, text)
+        inbox = self._inboxes[request.request_id] = deque()
+        try:
+            while inbox or not output.finished:
+                if inbox:
+                    yield inbox.popleft()
+                else:
+                    self._step()
+        finally:
+            del self._inboxes[request.request_id]
+            if not output.finished:
+                self.abort([request.request_id])
+        return output
+
+    def pool(self, requests: list[Request], normalize: bool) -> list[F32]:
+        """The pooled hidden states of each request's prompt, [D] each. Raises RequestError if the engine fails one."""
+        pools = [Pool(request.pooling or "mean") for request in requests]
+        try:
+            for request, pool in zip(requests, pools, strict=True):
+                self._engine.add(request)
+                self._pools[request.request_id] = pool
+            while not all(pool.finished for pool in pools):
+                self._step()
+            return [pool.vector(normalize) for pool in pools]
+        except BaseException:
+            self.abort(request.request_id for request in requests)
+            raise
+        finally:
+            for request in requests:
+                self._pools.pop(request.request_id, None)
+
+    def abort(self, request_ids: Iterable[str]) -> None:
+        """Drops these requests, as far as they are unfinished; their outputs end with the reason "abort"."""
+        for request_id in request_ids:
+            self._deliver(self._engine.abort(request_id))
+
+    def _add(self, request: Request, text: str | None) -> RequestOutput:
+        self._engine.add(request)
+        return self._processor.add(request, text)
+
+    def _step(self) -> list[OutputDelta]:
+        assert self._engine.has_work, "a request is unfinished, but the engine has nothing to do"
+        new = self._deliver(self._engine.step())
+        self.abort(self._processor.take_aborts())
+        return new
+
+    def _deliver(self, deltas: list[SequenceDelta]) -> list[OutputDelta]:
+        for delta in deltas:
+            if (pool := self._pools.get(delta.seq.request.request_id)) is not None:
+                pool.take(delta)
+        new = self._processor.process(deltas)
+        for out in new:
+            if (inbox := self._inboxes.get(out.request_id)) is not None:
+                inbox.append(out)
+        return new

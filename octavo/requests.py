@@ -1,0 +1,115 @@
+"""From what a user passes (prompts of every form, parameters) to what the engine takes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard, cast
+
+from octavo.errors import RequestError
+from octavo.sampling.params import check
+from octavo.tokenizer import Tokenizer
+from octavo.types import Request, SamplingParams
+
+Prompt = str | list[int] | Mapping[str, Any]  # a mapping has "prompt" or "prompt_token_ids", and may have "cache_salt"
+
+FORMS = 'a string, a list of token ids, {"prompt": ...} or {"prompt_token_ids": ...}'
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A prompt in token ids; `text` where it came as text."""
+
+    ids: list[int]
+    text: str | None = None
+    cache_salt: str = ""
+
+
+class RequestMaker:
+    """Makes engine requests for one model. seed: what the seeds of unseeded requests come from; None: unpredictable."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, seed: int | None = None):
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._random = random.Random(seed)
+        self._count = 0
+
+    def make(self, tokens: Tokens, params: SamplingParams, request_id: str | None = None, **extra: Any) -> Request:
+        """extra: other fields of `Request` (priority, deadline, pooling). Raises RequestError for bad parameters."""
+        return self.make_unchecked(tokens, check(params, self._vocab_size), request_id, **extra)
+
+    def make_unchecked(
+        self, tokens: Tokens, params: SamplingParams, request_id: str | None = None, **extra: Any
+    ) -> Request:
+        """`make` for parameters that are known to be right."""
+        self._count += 1
+        drawn = self._random.getrandbits(64)  # drawn even if not needed: a request's seed depends on its number alone
+        return Request(
+            request_id=str(self._count - 1) if request_id is None else request_id,
+            prompt_token_ids=tokens.ids,
+            params=params,
+            seed=drawn if params.seed is None else params.seed,
+            cache_salt=tokens.cache_salt,
+            eos_token_ids=tuple(self._tokenizer.eos_ids),
+            bad_word_ids=tuple(dict.fromkeys(self._bad_words(params))),
+            **extra,
+        )
+
+    def tokens(self, prompt: Prompt) -> Tokens:
+        """Raises RequestError for a prompt of another form, or empty."""
+        if isinstance(prompt, str):
+            return self._encoded(prompt)
+        if isinstance(prompt, Mapping):
+            return self._from_mapping(prompt)
+        if _is_ids(prompt):
+            return Tokens(_nonempty(list(prompt)))
+        raise RequestError(f"a prompt must be {FORMS}; got {type(prompt).__name__}", "prompt")
+
+    def _from_mapping(self, prompt: Mapping[str, Any]) -> Tokens:
+        text, ids, salt = prompt.get("prompt"), prompt.get("prompt_token_ids"), prompt.get("cache_salt", "")
+        if unknown := prompt.keys() - {"prompt", "prompt_token_ids", "cache_salt"}:
+            raise RequestError(f"a prompt must be {FORMS}; it cannot have {min(unknown)!r}", "prompt")
+        if not isinstance(salt, str):
+            raise RequestError(f"cache_salt must be a string; got {salt!r}", "cache_salt")
+        if _is_ids(ids) and (text is None or isinstance(text, str)):
+            return Tokens(_nonempty(list(ids)), text, salt)
+        if isinstance(text, str) and ids is None:
+            return Tokens(self._encoded(text).ids, text, salt)
+        raise RequestError(f"a prompt must be {FORMS}", "prompt")
+
+    def _encoded(self, text: str) -> Tokens:
+        # Empty text is refused also where a beginning-of-text token would be put before it.
+        return Tokens(_nonempty(self._tokenizer.encode(text) if text else []), text)
+
+    def _bad_words(self, params: SamplingParams) -> Iterator[tuple[int, ...]]:
+        """Each word as it is written at the start of a text and after a space."""
+        for word in params.bad_words:
+            for written in (word, " " + word.lstrip()):
+                if ids := self._tokenizer.encode(written, add_special=False):
+                    yield tuple(ids)
+
+
+def _is_ids(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list | tuple) and all(isinstance(i, int) and not isinstance(i, bool) for i in value)
+
+
+def _nonempty(ids: list[int]) -> list[int]:
+    if not ids:
+        raise RequestError("the prompt is empty: it must have at least one token", "prompt")
+    return ids
+
+
+def as_list(prompts: Prompt | list[Prompt]) -> list[Prompt]:
+    """One prompt or many, as many: a non-empty list of ids is one prompt."""
+    many = isinstance(prompts, list) and not (prompts and _is_ids(prompts))
+    return cast(list[Prompt], prompts if many else [prompts])
+
+
+def pair(prompts: list[Any], params: SamplingParams | list[SamplingParams] | None) -> list[SamplingParams]:
+    """The parameters of each prompt: one for all, or one each."""
+    if not isinstance(params, list | tuple):
+        return [params or SamplingParams()] * len(prompts)
+    if len(params) != len(prompts):
+        raise RequestError(f"there are {len(prompts)} prompts but {len(params)} sampling_params", "sampling_params")
+    return list(params)
