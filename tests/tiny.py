@@ -103,7 +103,7 @@ def tiny_arrays(tiny: Tiny) -> dict[str, F32]:
     """All weights under GGUF's names, rotary pairs in NeoX order, norms as they multiply.
 
     Each matrix keeps the size of what it is applied to. The output norm is large, so that the distribution over tokens
-    is as peaked as a trained model's. Gemma's embeddings are small, as its scale makes up for it: were they not, a model
+    is as peaked as a trained model's. Gemma's embeddings are small, as its scale makes up for it: otherwise a model
     with a tied head would repeat the token it has just seen.
     """
     rng = np.random.default_rng([tiny.seed, FAMILIES.index(tiny.family)])

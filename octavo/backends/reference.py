@@ -95,8 +95,9 @@ class ReferenceOps:
 
     def rms_norm(self, x: F32, weight: Weight, eps: float) -> F32:
         rows = x.reshape(-1, weight.shape[0])
-        mean_square = np.mean(rows * rows, axis=-1, keepdims=True)
-        return (rows / np.sqrt(mean_square + np.float32(eps)) * self._vector(weight)).reshape(x.shape)
+        mean_square: F32 = np.mean(rows * rows, axis=-1, keepdims=True)
+        normed: F32 = rows / np.sqrt(mean_square + np.float32(eps)) * self._vector(weight)
+        return normed.reshape(x.shape)
 
     def linear(self, x: F32, weight: Weight, bias: Weight | None = None) -> F32:
         y = np.empty((len(x), weight.shape[0]), np.float32)

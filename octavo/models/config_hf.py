@@ -60,6 +60,7 @@ def config_from_hf(config: Metadata) -> ModelConfig:
     text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
     keys = Keys({**DEFAULTS.get(family, {}), **text})
     _check_activation(keys, ACTIVATIONS[family])
+    keys.number("partial_rotary_factor", 1, 1, 1.0)  # whole heads are rotated
     sizes: dict[str, Any] = {name: keys.integer(hf, low, high) for name, (_, hf, low, high) in SIZES.items()}
     head_dim = keys.integer("head_dim", *HEAD_DIM, sizes["hidden"] // sizes["heads"])
     rope = _rope_table(keys, "full_attention")

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from octavo.errors import ModelFileError
+from octavo.models.config_gguf import config_from_gguf
+from octavo.models.config_hf import config_from_hf
+from tests.tiny import FAMILIES, Tiny, tiny_config, tiny_metadata
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_both_sources_agree(family: str) -> None:
+    tiny = Tiny(family, tied=False)
+    gguf, hf = config_from_gguf(tiny_metadata(tiny)), config_from_hf(tiny_config(tiny))
+    assert gguf.rope_interleaved == (family == "llama")  # only llama's GGUF files reorder the rotary pairs
+    assert not hf.rope_interleaved
+    for field in gguf.__slots__:
+        if field != "rope_interleaved":
+            assert getattr(gguf, field) == getattr(hf, field), field
+
+
+GGUF_MISTAKES = [
+    ({"general.architecture": "mamba"}, "'mamba' is not supported; supported: gemma3, llama, qwen2, qwen3"),
+    ({"general.architecture": None}, "general.architecture is missing"),
+    ({"llama.block_count": None}, "llama.block_count is missing"),
+    ({"llama.block_count": 0}, "llama.block_count must be an integer from 1"),
+    ({"llama.block_count": 2.5}, "llama.block_count must be an integer"),
+    ({"llama.block_count": True}, "llama.block_count must be an integer"),
+    ({"llama.attention.head_count": [4, 2]}, "llama.attention.head_count must be an integer, not [4, 2]"),
+    ({"llama.attention.head_count_kv": 3}, "4 heads cannot share 3"),
+    ({"llama.attention.key_length": 7, "llama.attention.value_length": 7}, "head dimension 7 is odd"),
+    ({"llama.attention.value_length": 8}, "llama.attention.value_length"),
+    ({"llama.rope.dimension_count": 8}, "llama.rope.dimension_count"),
+    ({"llama.rope.freq_base": "fast"}, "llama.rope.freq_base must be a number"),
+    ({"llama.rope.freq_base": math.nan}, "llama.rope.freq_base must be a number"),
+    ({"llama.attention.layer_norm_rms_epsilon": 1.0}, "llama.attention.layer_norm_rms_epsilon"),
+    ({"llama.context_length": 1 << 40}, "llama.context_length"),
+    ({"llama.rope.scaling.type": "longrope", "llama.rope.scaling.factor": 4.0}, "'longrope' is not supported"),
+    ({"llama.expert_count": 8}, "llama.expert_count"),
+    ({"tokenizer.ggml.tokens": None}, "neither llama.vocab_size nor tokenizer.ggml.tokens"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), GGUF_MISTAKES)
+def test_gguf_mistakes_name_the_key(change: dict[str, Any], message: str) -> None:
+    metadata = {key: value for key, value in {**tiny_metadata(Tiny()), **change}.items() if value is not None}
+    with pytest.raises(ModelFileError) as error:
+        config_from_gguf(metadata)
+    assert message in str(error.value)
+
+
+HF_MISTAKES = [
+    ({"model_type": "gpt_oss"}, "'gpt_oss' is not supported; supported: gemma3, gemma3_text, llama, mistral"),
+    ({"hidden_size": None}, "hidden_size is missing"),
+    ({"num_key_value_heads": 3}, "4 heads cannot share 3"),
+    ({"hidden_act": "relu"}, "hidden_act 'relu' is not supported"),
+    ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_scaling.rope_type 'dynamic' is not supported"),
+    ({"rope_scaling": {"type": "linear"}}, "rope_scaling.factor is missing"),
+    ({"rope_scaling": [2]}, "rope_scaling must be a table"),
+    ({"layer_types": ["full_attention"]}, "layer_types must list"),
+    ({"tie_word_embeddings": "yes"}, "tie_word_embeddings must be true or false"),
+    ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), HF_MISTAKES)
+def test_hf_mistakes_name_the_key(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelFileError) as error:
+        config_from_hf({**tiny_config(Tiny()), **change})
+    assert message in str(error.value)
+
+
+def test_gemma_layers_alternate_and_scale() -> None:
+    tiny = Tiny("gemma3", layers=12, window=512)
+    metadata = tiny_metadata(tiny)
+    del metadata["gemma3.attention.sliding_window_pattern"]
+    config = config_from_gguf(metadata)
+    assert config.windows == ((512,) * 5 + (0,)) * 2
+    assert (config.rope_theta, config.local_rope_theta) == (10_000.0, 10_000.0)
+    assert config.embedding_scale == math.sqrt(64)
+    assert config.attention_scale == 1 / math.sqrt(16)
+    assert config_from_gguf({**metadata, "gemma3.block_count": 62}).attention_scale == 1 / math.sqrt(64 / 4)
+
+
+def test_multimodal_gemma_takes_defaults_for_what_its_text_config_leaves_out() -> None:
+    """As google/gemma-3-4b-it's config.json has it."""
+    text = {
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "sliding_window": 1024,
+    }
+    config = config_from_hf({"model_type": "gemma3", "text_config": text, "vision_config": {}})
+    assert (config.heads, config.kv_heads, config.head_dim, config.vocab) == (8, 4, 256, 262208)
+    assert (config.rope_theta, config.local_rope_theta, config.rope_scaling.factor) == (1e6, 1e4, 8.0)
+    assert config.windows[:6] == (1024,) * 5 + (0,) and config.tied
+
+
+def test_transformers_5_rope_parameters() -> None:
+    rope = {
+        "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 5e5},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
+    }
+    config = config_from_hf({**tiny_config(Tiny("gemma3")), "rope_parameters": rope})
+    assert (config.rope_theta, config.local_rope_theta, config.rope_scaling.factor) == (5e5, 2e4, 4.0)
+    plain = {"rope_type": "default", "rope_theta": 3e5}
+    assert config_from_hf({**tiny_config(Tiny()), "rope_parameters": plain}).rope_theta == 3e5
+
+
+def test_windows_of_mistral_and_qwen() -> None:
+    assert config_from_hf({**tiny_config(Tiny(window=32)), "model_type": "mistral"}).windows == (32, 32)
+    qwen = tiny_config(Tiny("qwen2", layers=4, window=32))
+    assert config_from_hf(qwen).windows == (0, 0, 0, 0)  # use_sliding_window is off by default
+    assert config_from_hf({**qwen, "use_sliding_window": True, "max_window_layers": 3}).windows == (0, 0, 0, 32)
+    types = ["full_attention", "sliding_attention"] * 2
+    assert config_from_hf({**qwen, "layer_types": types}).windows == (0, 32, 0, 32)
+
+
+def test_yarn_extends_the_context() -> None:
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}
+    assert config_from_hf({**tiny_config(Tiny()), "rope_scaling": scaling}).context == 2048
+    linear = {"rope_type": "linear", "factor": 4.0}
+    assert config_from_hf({**tiny_config(Tiny()), "rope_scaling": linear}).context == 512
