@@ -1,0 +1,88 @@
+"""Chat messages to a prompt, by the model's own Jinja template: `render`.
+
+Templates come from model files, which are not trusted: see `sandbox`. Text in a message that looks like a control
+token ("<|im_end|>") is not defused here: encoding the prompt makes it that token, as in transformers, vLLM and
+llama.cpp, so an application that passes on text from strangers must take such text out itself.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import Template, TemplateSyntaxError
+
+from octavo.chat import limits
+from octavo.chat.limits import LimitError, Meter
+from octavo.chat.messages import normalise
+from octavo.chat.sandbox import Sandbox
+from octavo.errors import TokenizerError
+
+__all__ = ["render"]
+
+
+def render(
+    template: str,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    add_generation_prompt: bool = True,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    bos_token: str = "",
+    eos_token: str = "",
+    **extra: Any,
+) -> str:
+    """The prompt for `messages`. Encode it with `add_special=False`: templates write their own beginning-of-text token.
+
+    messages: OpenAI's; content is text, or a list of {"type": "text", "text": ...}. tools: OpenAI's, for the template.
+    extra: more variables for the template, such as enable_thinking.
+    Raises RequestError for messages that make no sense, TokenizerError for a template that fails, refuses the messages
+    (`raise_exception`), or takes more than 250 ms of processor time or 1 M characters.
+    """
+    variables = {
+        **extra,
+        "messages": normalise(messages),
+        "add_generation_prompt": add_generation_prompt,
+        "tools": tools,
+        "bos_token": bos_token,
+        "eos_token": eos_token,
+    }
+    try:
+        return _run(_compile(template), variables)
+    except TemplateSyntaxError as error:
+        raise TokenizerError(f"chat template, line {error.lineno}: {_shorten(error.message)}") from error
+    except LimitError as error:
+        raise TokenizerError(f"chat template stopped: {error}") from error
+    except RecursionError as error:
+        raise TokenizerError("chat template stopped: it is nested too deeply") from error
+    except Exception as error:  # a template can raise whatever Python can: none of it is our bug or the engine's end
+        raise TokenizerError(f"chat template: {_shorten(str(error) or type(error).__name__)}") from error
+
+
+@functools.cache
+def _sandbox() -> Sandbox:
+    return Sandbox()
+
+
+@functools.lru_cache(maxsize=16)
+def _compile(source: str) -> Template:
+    return _sandbox().from_string(source)
+
+
+def _run(template: Template, variables: Mapping[str, Any]) -> str:
+    meter = Meter()
+    token = limits.start(meter)
+    try:
+        pieces, size = [], 0
+        for piece in template.generate(variables):
+            size += len(piece)
+            meter.allow(size)
+            meter.tick(len(piece))
+            pieces.append(piece)
+        return "".join(pieces)
+    finally:
+        limits.stop(token)
+
+
+def _shorten(message: str | None) -> str:
+    return (message or "")[:500]

@@ -1,0 +1,154 @@
+"""Template operations that can make much out of little, each refused before it is done.
+
+All others (slicing, adding, sorting, upper case ...) give at most a few times what they were given.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from jinja2 import filters
+from jinja2.exceptions import TemplateError
+from jinja2.nodes import EvalContext
+from jinja2.utils import Namespace, pass_eval_context
+from markupsafe import soft_str
+
+from octavo.chat.limits import MAX_BITS, LimitError, current
+
+MAX_NEEDLE = 100  # characters to strip, or to look for from the right: Python's search takes text x needle steps
+
+
+def multiply(left: Any, right: Any) -> Any:
+    """Numbers, or text or a list times a number."""
+    if isinstance(left, int) and isinstance(right, int):
+        _allow_bits(left.bit_length() + right.bit_length())
+    for value, times in ((left, right), (right, left)):
+        if isinstance(value, (str, list, tuple)) and isinstance(times, int):
+            current().allow(current().size(value) * max(times, 0))
+    return left * right
+
+
+def power(left: Any, right: Any) -> Any:
+    if isinstance(left, int) and isinstance(right, int):
+        _allow_bits(left.bit_length() * max(right, 0))
+    return left**right
+
+
+def modulo(left: Any, right: Any) -> Any:
+    """Remainder, or printf-style formatting."""
+    if isinstance(left, str):
+        if "*" in left or re.search(r"\d{5}", left):
+            raise LimitError("a format asks for a width over 9999")
+        # Each field may print the whole of its argument, which %(name)s can do again and again.
+        widths = sum(map(int, re.findall(r"\d+", left)))
+        current().allow(widths + left.count("%") * current().size(right))
+    return left % right
+
+
+def concatenate(parts: Iterable[Any]) -> str:
+    """The text of all parts, one after the other (`~`, and what macros and blocks return)."""
+    texts = [part if isinstance(part, str) else str(part) for part in parts]
+    current().allow(sum(map(len, texts)))
+    return str(current().checked("".join(texts)))
+
+
+@pass_eval_context
+def join(eval_ctx: EvalContext, value: Iterable[Any], d: str = "", attribute: str | int | None = None) -> str:
+    items = _check_join(d, value)
+    return filters.sync_do_join(eval_ctx, items, d, attribute)
+
+
+@pass_eval_context
+def replace(eval_ctx: EvalContext, s: str, old: str, new: str, count: int | None = None) -> str:
+    _check_replace(str(s), str(old), str(new))
+    return filters.do_replace(eval_ctx, s, old, new, count)
+
+
+def indent(s: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    pad = len(width) if isinstance(width, str) else width
+    current().allow(len(s) + pad * (s.count("\n") + 1))
+    return filters.do_indent(s, width, first, blank)
+
+
+def round_to(value: float, precision: int = 0, method: Any = "common") -> float:
+    if abs(precision) > 100:
+        raise LimitError("round: a precision over 100")
+    return filters.do_round(value, precision, method)
+
+
+def trim(value: str, chars: str | None = None) -> str:
+    _check_needle(chars)
+    return filters.do_trim(value, chars)
+
+
+def format_text(value: str, *args: Any, **kwargs: Any) -> Any:
+    return modulo(soft_str(value), kwargs or args)
+
+
+def to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """transformers' tojson: not Jinja's own, which escapes HTML."""
+    current().allow(current().size(value))
+    encoder = json.JSONEncoder(
+        ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys, check_circular=False
+    )
+    if indent is None and separators is None:
+        return encoder.encode(value)  # in C, at most 6 characters for one
+    return "".join(map(current().checked, encoder.iterencode(value)))
+
+
+def strftime_now(format: str) -> str:
+    if len(format) > MAX_NEEDLE:
+        raise LimitError(f"strftime_now: a format over {MAX_NEEDLE} characters")
+    return datetime.now().strftime(format)
+
+
+def raise_exception(message: str) -> None:
+    raise TemplateError(message)
+
+
+class QuietNamespace(Namespace):
+    """Says nothing about what is in it, which may be itself."""
+
+    def __repr__(self) -> str:
+        return "<Namespace>"
+
+
+def check_method(text: str, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Looks at a call of a text's method; returns the arguments to call it with."""
+    if name == "join" and args:
+        return (_check_join(text, args[0]), *args[1:])
+    if name == "replace" and len(args) >= 2:
+        _check_replace(text, *args[:2])
+    if name in ("strip", "lstrip", "rstrip", "rfind", "rindex", "rsplit", "rpartition") and args:
+        _check_needle(args[0])
+    return args
+
+
+def _check_join(separator: Any, value: Iterable[Any]) -> list[Any]:
+    meter, items = current(), list(value)
+    meter.allow(sum(map(meter.size, items)) + len(str(separator)) * len(items))
+    return items
+
+
+def _check_replace(text: str, old: str, new: str) -> None:
+    current().allow(len(text) + text.count(old) * max(len(new) - len(old), 0))
+
+
+def _check_needle(needle: str | None) -> None:
+    if needle is not None and len(needle) > MAX_NEEDLE:
+        raise LimitError(f"strip and search from the right take at most {MAX_NEEDLE} characters")
+
+
+def _allow_bits(bits: int) -> None:
+    if bits > MAX_BITS:
+        raise LimitError(f"it made an integer of more than {MAX_BITS} bits")

@@ -1,0 +1,6 @@
+"""Text to token ids and back: `Tokenizer`, and `Detokenizer` for text that arrives token by token."""
+
+from octavo.tokenizer.detokenize import Detokenizer
+from octavo.tokenizer.tokenizer import Tokenizer
+
+__all__ = ["Detokenizer", "Tokenizer"]

@@ -1,0 +1,30 @@
+"""The tokenizer inside a GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from octavo.errors import TokenizerError
+from octavo.tokenizer import bpe, spm
+from octavo.tokenizer.parts import Parts
+from octavo.tokenizer.vocab import KEY, read_vocabulary
+
+FAMILIES = {"gpt2": bpe.read, "llama": spm.read}
+
+
+def read(metadata: Mapping[str, Any]) -> Parts:
+    """Raises TokenizerError naming the key at fault."""
+    family = metadata.get(KEY + "model")
+    if family not in FAMILIES:
+        raise TokenizerError(f"{KEY}model: {family!r} is not supported (supported: {', '.join(FAMILIES)})")
+    parts = FAMILIES[family](metadata, read_vocabulary(metadata))
+    return replace(parts, chat_template=_chat_template(metadata))
+
+
+def _chat_template(metadata: Mapping[str, Any]) -> str | None:
+    template = metadata.get("tokenizer.chat_template")
+    if template is not None and not isinstance(template, str):
+        raise TokenizerError("tokenizer.chat_template: a string is needed")
+    return template or None

@@ -1,0 +1,94 @@
+"""SentencePiece BPE ("llama" in GGUF): Llama 1 and 2, Mistral, Gemma.
+
+Spaces are written as U+2581 and the whole text is one word. SentencePiece joins, again and again, the adjacent pair
+whose concatenation is the piece with the best score; a character that is no piece is spelled in bytes (Kudo and
+Richardson, 1808.06226; sentencepiece bpe_model.cc).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from tokenizers import models, normalizers
+
+from octavo.errors import TokenizerError
+from octavo.tokenizer.parts import Parts, make_encoders
+from octavo.tokenizer.vocab import KEY, Kind, Vocabulary, flag
+
+SPACE = "\u2581"
+
+
+def token_bytes(text: str, kind: int) -> bytes:
+    """The bytes that a token stands for: <0x0A> is one byte, U+2581 a space, control tokens are plain text."""
+    if kind == Kind.BYTE:
+        return bytes([_byte_value(text)])
+    if kind in (Kind.NORMAL, Kind.USER_DEFINED):
+        text = text.replace(SPACE, " ")
+    return text.encode("utf-8", "surrogatepass")
+
+
+def read(metadata: Mapping[str, Any], vocab: Vocabulary) -> Parts:
+    """The tokenizer of a GGUF file of this family. Raises TokenizerError for scores or byte tokens that make no sense.
+
+    add_space_prefix: a space is put before the text, and before text that follows a special token.
+    """
+    space_prefix = flag(metadata, "add_space_prefix", True)
+    steps = [normalizers.Prepend(SPACE)] if space_prefix else []
+    normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
+    encoders = make_encoders(vocab, _model(vocab, _ranked_pieces(metadata, vocab)), normalizer)
+    return Parts(vocab, encoders, token_bytes, *vocab.surround(metadata, bos=True), space_prefix)
+
+
+def _model(vocab: Vocabulary, pieces: list[str]) -> models.BPE:
+    byte_ids = vocab.ids_of(Kind.BYTE)
+    for i in byte_ids:
+        _byte_value(vocab.tokens[i])
+    unknown = None if vocab.unknown_id is None else vocab.tokens[vocab.unknown_id]
+    return models.BPE(
+        vocab.ids(),
+        derive_merges(pieces),
+        unk_token=unknown,
+        fuse_unk=True,
+        byte_fallback=len(byte_ids) == 256,
+    )
+
+
+def derive_merges(pieces: list[str]) -> list[tuple[str, str]]:
+    """Merge rules, best first, that give what SentencePiece gives for `pieces`, sorted best first.
+
+    Every way to cut a piece into two pieces becomes a rule at the piece's rank. That is exact, although rules need an
+    order and SentencePiece takes the leftmost of equal pairs: within the span that ends as piece P, joins happen as
+    they would in P alone (a join across its edge would have destroyed it), so P is always completed from the same two
+    parts, and P's other rules never find their pair. Only pieces of equal score can differ.
+
+    One pass of about 1.1 million cuts for Gemma's 255,474 pieces: 0.8 s.
+    """
+    known = set(pieces)
+    # The suffix is looked up first: it is a piece less often than the prefix, so fewer second look-ups.
+    return [
+        (left, right)
+        for piece in pieces
+        for cut in range(1, len(piece))
+        if (right := piece[cut:]) in known and (left := piece[:cut]) in known
+    ]
+
+
+def _ranked_pieces(metadata: Mapping[str, Any], vocab: Vocabulary) -> list[str]:
+    """Pieces that text can be merged into, best score first. Control tokens must not arise from plain text."""
+    scores = np.asarray(metadata.get(KEY + "scores", ()))
+    if scores.shape != vocab.kinds.shape or scores.dtype.kind not in "fiu" or np.isnan(scores).any():
+        raise TokenizerError(f"{KEY}scores: {len(vocab.tokens)} numbers are needed, one a token")
+    ids = np.array(vocab.ids_of(Kind.NORMAL, Kind.USER_DEFINED), np.int64)
+    best_first = ids[np.argsort(-scores[ids].astype(np.float64), kind="stable")]
+    return [vocab.tokens[i] for i in best_first.tolist()]
+
+
+def _byte_value(text: str) -> int:
+    try:
+        if text.startswith("<0x") and text.endswith(">"):
+            return bytes.fromhex(text[3:-1])[0]
+    except (ValueError, IndexError):
+        pass
+    raise TokenizerError(f"{KEY}token_type: {text!r} is marked as a byte token, which is written <0x00> to <0xFF>")

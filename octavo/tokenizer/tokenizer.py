@@ -1,0 +1,82 @@
+"""The tokenizer of a model: text to ids and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from octavo.tokenizer import files, gguf
+from octavo.tokenizer.detokenize import Detokenizer
+from octavo.tokenizer.parts import Parts
+from octavo.tokenizer.vocab import Kind
+
+
+class Tokenizer:
+    """Text to ids and back. Safe to share between threads.
+
+    vocab_size: ids the tokenizer knows; a model may have rows for more (padding), which decode to nothing.
+    eos_ids: tokens that end a text or a turn, the main one first. chat_template: Jinja source, None if there is none.
+    """
+
+    def __init__(self, parts: Parts):
+        self._parts = parts
+        self._bytes: dict[int, bytes] = {}  # of the tokens met so far
+        self.vocab_size = len(parts.vocab.tokens)
+        self.bos_id = parts.vocab.bos_id
+        self.eos_ids = parts.vocab.eos_ids
+        self.space_prefix = parts.space_prefix
+        self.chat_template = parts.chat_template
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
+        """The tokenizer that a GGUF file's metadata describes. Raises TokenizerError naming the key at fault."""
+        return cls(gguf.read(metadata))
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Tokenizer:
+        """The tokenizer of a folder with a tokenizer.json, or of that file. Raises TokenizerError naming the file."""
+        return cls(files.read(Path(path)))
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Control tokens: not text, left out by `decode`."""
+        return frozenset(self._parts.vocab.ids_of(Kind.CONTROL, Kind.UNKNOWN))
+
+    def encode(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]:
+        """Ids of `text`. Raises RequestError for text that is not valid Unicode.
+
+        add_special: put the beginning-of-text token before it, if the model wants one and the text has none of its own
+        (so a rendered chat template does not get a second one).
+        parse_special: text like "<|im_end|>" becomes the control token; otherwise it is spelled as plain text.
+        """
+        parts = self._parts
+        ids = parts.encoders.encode(text, parse_special)
+        if not add_special:
+            return ids
+        before = list(parts.prefix_ids)
+        return (ids if ids[: len(before)] == before else before + ids) + list(parts.suffix_ids)
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True, continuation: bool = False) -> str:
+        """The text of `ids`, U+FFFD for bytes that are no UTF-8. For `continuation` see Detokenizer."""
+        pieces = Detokenizer(self, skip_special, continuation)
+        return pieces.add(ids) + pieces.flush()
+
+    def token_text(self, token_id: int) -> str:
+        """The token as the model file stores it, such as "\\u0120the" or "<0x0A>"."""
+        return self._parts.vocab.tokens[token_id]
+
+    def token_bytes(self, token_id: int, skip_special: bool = False) -> bytes:
+        """The bytes that a token stands for: what it adds to a text. Nothing for ids that are in no vocabulary."""
+        if skip_special and token_id in self.special_ids:
+            return b""
+        found = self._bytes.get(token_id)
+        return self._look_up(token_id) if found is None else found
+
+    def _look_up(self, token_id: int) -> bytes:
+        vocab = self._parts.vocab
+        if not 0 <= token_id < self.vocab_size:
+            return b""
+        value = self._parts.token_bytes(vocab.tokens[token_id], int(vocab.kinds[token_id]))
+        return self._bytes.setdefault(token_id, value)

@@ -1,0 +1,134 @@
+"""A vocabulary as a GGUF file states it: the tokens, what kind each is, and which of them mark beginnings and ends.
+
+Source: the GGUF specification (ggml/docs/gguf.md), "Tokenizer"; token kinds are SentencePiece's.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.errors import TokenizerError
+
+KEY = "tokenizer.ggml."
+
+# Control tokens that end a turn or a text under names that several families share. Files often name only one end
+# token, and a chat model that emits the other one would run on to the length limit.
+END_TEXTS = (
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<eos>",
+    "</s>",
+)
+
+
+class Kind(enum.IntEnum):
+    """`tokenizer.ggml.token_type`."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Vocabulary:
+    """tokens[id] is a token's text as stored. kinds: [len(tokens)], values of `Kind`. eos_ids: the main one first."""
+
+    tokens: list[str]
+    kinds: NDArray[np.uint8]
+    bos_id: int | None
+    eos_ids: tuple[int, ...]
+    unknown_id: int | None
+
+    def ids(self) -> dict[str, int]:
+        """Text -> id; of tokens with the same text the last one."""
+        return dict(zip(self.tokens, range(len(self.tokens)), strict=True))
+
+    def ids_of(self, *kinds: Kind) -> list[int]:
+        """Ids of the tokens of these kinds, rising."""
+        found: list[int] = np.flatnonzero(np.isin(self.kinds, kinds)).tolist()
+        return found
+
+    def surround(self, metadata: Mapping[str, Any], bos: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Ids to put before and after a text. bos: the family's habit, where the file does not say."""
+        before = (self.bos_id,) if self.bos_id is not None and flag(metadata, "add_bos_token", bos) else ()
+        after = self.eos_ids[:1] if flag(metadata, "add_eos_token", False) else ()
+        return before, after
+
+
+def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
+    """The vocabulary in a GGUF file's metadata. Raises TokenizerError naming the key at fault."""
+    tokens = string_list(metadata, "tokens")
+    kinds = _kinds(metadata, len(tokens))
+    ends = [token_id(metadata, name, len(tokens)) for name in ("eos_token_id", "eot_token_id", "eom_token_id")]
+    return Vocabulary(
+        tokens,
+        kinds,
+        bos_id=token_id(metadata, "bos_token_id", len(tokens)),
+        eos_ids=end_ids(tokens, kinds, ends),
+        unknown_id=token_id(metadata, "unknown_token_id", len(tokens)),
+    )
+
+
+def string_list(metadata: Mapping[str, Any], name: str) -> list[str]:
+    """A required array of strings. The copy is wanted: the file may be closed before the tokenizer is."""
+    values = metadata.get(KEY + name)
+    if not isinstance(values, Sequence) or isinstance(values, (str, bytes)) or len(values) == 0:
+        raise TokenizerError(f"{KEY}{name}: an array of strings is needed, the file has {_describe(values)}")
+    texts = list(values)
+    if not all(map(str.__instancecheck__, texts)):
+        raise TokenizerError(f"{KEY}{name}: not all of its items are strings")
+    return texts
+
+
+def token_id(metadata: Mapping[str, Any], name: str, vocab_size: int) -> int | None:
+    """An optional id. Files use 2^32 - 1 for "none"; anything else out of range is an error."""
+    value = metadata.get(KEY + name)
+    if value is None or value in (-1, 0xFFFFFFFF):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < vocab_size:
+        raise TokenizerError(f"{KEY}{name}: {value!r} is not the id of one of {vocab_size} tokens")
+    return value
+
+
+def flag(metadata: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = metadata.get(KEY + name, default)
+    if not isinstance(value, bool):
+        raise TokenizerError(f"{KEY}{name}: true or false is needed, the file has {_describe(value)}")
+    return value
+
+
+def end_ids(tokens: Sequence[str], kinds: NDArray[np.uint8], stated: Sequence[int | None]) -> tuple[int, ...]:
+    """The stated ids, then control tokens with a well-known end text; each once."""
+    named = (i for i in np.flatnonzero(kinds == Kind.CONTROL).tolist() if tokens[i] in END_TEXTS)
+    return tuple(dict.fromkeys([*(i for i in stated if i is not None), *named]))
+
+
+def _kinds(metadata: Mapping[str, Any], count: int) -> NDArray[np.uint8]:
+    values = metadata.get(KEY + "token_type")
+    if values is None:
+        return np.full(count, Kind.NORMAL, np.uint8)
+    kinds = np.asarray(values)
+    if kinds.shape != (count,) or kinds.dtype.kind not in "iu":
+        raise TokenizerError(f"{KEY}token_type: {count} integers are needed (one a token), not {_describe(values)}")
+    return np.where((kinds >= Kind.NORMAL) & (kinds <= Kind.BYTE), kinds, Kind.NORMAL).astype(np.uint8)
+
+
+def _describe(value: object) -> str:
+    if value is None:
+        return "none"
+    size = f" of {len(value)}" if isinstance(value, (Sequence, np.ndarray)) else ""
+    return f"a value of type {type(value).__name__}{size}"
