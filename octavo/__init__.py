@@ -1,0 +1,66 @@
+"""Octavo: LLM inference on the machine you have.
+
+    from octavo import LLM, SamplingParams
+
+Names are imported when first used, so that `import octavo` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from octavo.beam import BeamSearchOutput, BeamSearchParams, BeamSearchSequence
+    from octavo.config import EngineConfig
+    from octavo.errors import (
+        CapacityError,
+        ConfigError,
+        ModelFileError,
+        OctavoError,
+        RequestError,
+        TokenizerError,
+    )
+    from octavo.llm import LLM
+    from octavo.outputs import CompletionOutput, Logprob, OutputDelta, RequestOutput
+    from octavo.types import SamplingParams
+
+__version__ = "0.1.0"
+__all__ = [
+    "LLM",
+    "BeamSearchOutput",
+    "BeamSearchParams",
+    "BeamSearchSequence",
+    "CapacityError",
+    "CompletionOutput",
+    "ConfigError",
+    "EngineConfig",
+    "Logprob",
+    "ModelFileError",
+    "OctavoError",
+    "OutputDelta",
+    "RequestError",
+    "RequestOutput",
+    "SamplingParams",
+    "TokenizerError",
+]
+
+_HOMES = {
+    "beam": ("BeamSearchOutput", "BeamSearchParams", "BeamSearchSequence"),
+    "config": ("EngineConfig",),
+    "errors": ("CapacityError", "ConfigError", "ModelFileError", "OctavoError", "RequestError", "TokenizerError"),
+    "llm": ("LLM",),
+    "outputs": ("CompletionOutput", "Logprob", "OutputDelta", "RequestOutput"),
+    "types": ("SamplingParams",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'octavo' has no attribute {name!r}")
+    return getattr(import_module(f"octavo.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME_OF]

@@ -58,7 +58,8 @@ class OutputProcessor:
         request_id = delta.seq.request.request_id
         if (output := self._outputs.get(request_id)) is None:
             return None
-        output.num_cached_tokens = max(output.num_cached_tokens, delta.seq.num_cached_tokens)
+        if delta.seq.index == 0:  # the others take the prompt over from it
+            output.num_cached_tokens = delta.seq.num_cached_tokens
         if delta.prompt_logprobs and output.prompt_logprobs is not None:
             output.prompt_logprobs += map(self._map, delta.prompt_logprobs)
         writer = self._writers[request_id][delta.seq.index]

@@ -1,0 +1,211 @@
+"""The offline API: `LLM` loads a model and answers prompts in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+import numpy as np
+
+from octavo import beam
+from octavo.assemble import Progress, assemble, engine_config
+from octavo.beam import BeamSearchOutput, BeamSearchParams, BeamSearchSequence, Candidates
+from octavo.driver import Driver, Stream
+from octavo.errors import CapacityError, RequestError, TokenizerError
+from octavo.outputs import (
+    EmbeddingOutput,
+    EmbeddingRequestOutput,
+    PoolingOutput,
+    PoolingRequestOutput,
+    RequestOutput,
+    ScoringOutput,
+    ScoringRequestOutput,
+)
+from octavo.pooling import MODES
+from octavo.progress import progress
+from octavo.requests import Prompt, RequestMaker, Tokens, as_list, pair
+from octavo.tokenizer import Tokenizer
+from octavo.types import F32, Request, SamplingParams
+
+Message = Mapping[str, Any]
+Prompts = Prompt | list[Prompt]
+
+
+class LLM:
+    """A model in this process.
+
+        with LLM("smollm2-135m") as llm:
+            print(llm.generate("Once upon a time", SamplingParams(max_tokens=40))[0].outputs[0].text)
+
+    model: a path, an alias (see `octavo models`), or hf:org/repo[:file]. tokenizer: a tokenizer.json, or a folder with
+    one, to be used instead of the model's own. settings: the fields of `config.EngineConfig`; of vLLM's settings that
+    have one meaning here (dtype, quantization, tensor_parallel_size, ...) that value is accepted. load_progress: called
+    while the weights are packed, with the bytes of the file done and in all.
+
+    Not thread-safe. Raises ModelFileError, TokenizerError, ConfigError or CapacityError.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        tokenizer: str | Path | None = None,
+        *,
+        load_progress: Progress | None = None,
+        **settings: Any,
+    ):
+        self.parts = assemble(model, engine_config(**settings), tokenizer, load_progress)
+        self._driver = Driver(self.parts.engine, self.parts.tokenizer)
+        self._maker = RequestMaker(self.parts.tokenizer, self.parts.model.vocab_size, self.parts.config.seed)
+        self._open = True
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        """Frees the model. Nothing can be asked afterwards; a second call does nothing."""
+        if self._open:
+            self._open = False
+            self.parts.close()
+
+    def get_tokenizer(self) -> Tokenizer:
+        return self.parts.tokenizer
+
+    def generate(
+        self,
+        prompts: Prompts,
+        sampling_params: SamplingParams | list[SamplingParams] | None = None,
+        use_tqdm: bool = True,
+    ) -> list[RequestOutput]:
+        """One output a prompt, in order.
+
+        prompts: a string, token ids, {"prompt": ...} or {"prompt_token_ids": ...}; or a list of them. sampling_params:
+        for all, or one each. use_tqdm: show a progress bar (on a terminal). Raises RequestError or CapacityError.
+        """
+        tokens = self._tokens(prompts)
+        requests = [self._maker.make(*each) for each in zip(tokens, pair(tokens, sampling_params), strict=True)]
+        jobs = [(request, each.text) for request, each in zip(requests, tokens, strict=True)]
+        with progress(sum(request.params.n for request in requests), use_tqdm) as watch:
+            return self._driver.generate(jobs, watch)
+
+    def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Stream:
+        """The answer as it is written: a generator of OutputDelta that returns the RequestOutput. Closing it aborts.
+
+        Several streams may be read in turn; their requests share batches.
+        """
+        (tokens,) = self._tokens([prompt])
+        return self._driver.stream(self._maker.make(tokens, sampling_params or SamplingParams()), tokens.text)
+
+    def chat(
+        self,
+        messages: list[Message] | list[list[Message]],
+        sampling_params: SamplingParams | list[SamplingParams] | None = None,
+        use_tqdm: bool = True,
+        **template: Any,
+    ) -> list[RequestOutput]:
+        """`generate` for a conversation, or a list of them. template: see `render`."""
+        many = bool(messages) and isinstance(messages[0], list)
+        conversations = cast(list[list[Message]], messages if many else [messages])
+        prompts: list[Prompt] = [self.render(each, **template) for each in conversations]
+        return self.generate(prompts, sampling_params, use_tqdm)
+
+    def render(
+        self,
+        messages: list[Message],
+        chat_template: str | None = None,
+        add_generation_prompt: bool = True,
+        tools: list[Mapping[str, Any]] | None = None,
+        **variables: Any,
+    ) -> dict[str, Any]:
+        """The conversation as a prompt, made by the model's chat template or the given one. variables: more for it."""
+        from octavo import chat  # jinja2 takes 40 ms, which plain completion need not spend
+
+        tokenizer = self.parts.tokenizer
+        template = tokenizer.chat_template if chat_template is None else chat_template
+        if template is None:
+            raise TokenizerError("this model has no chat template: pass chat_template, or use generate")
+        text = chat.render(
+            template,
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            tools=tools,
+            bos_token="" if tokenizer.bos_id is None else tokenizer.token_text(tokenizer.bos_id),
+            eos_token=tokenizer.token_text(tokenizer.eos_ids[0]) if tokenizer.eos_ids else "",
+            **variables,
+        )
+        # Templates write their own beginning-of-text token.
+        return {"prompt": text, "prompt_token_ids": tokenizer.encode(text, add_special=False)}
+
+    def encode(self, prompts: Prompts, pooling: str = "mean", normalize: bool = False) -> list[PoolingRequestOutput]:
+        """The last layer's hidden states of each prompt, pooled: "mean" over its tokens, or "last"."""
+        requests, vectors = self._pool(prompts, pooling, normalize)
+        return [
+            PoolingRequestOutput(request.request_id, request.prompt_token_ids, PoolingOutput(vector))
+            for request, vector in zip(requests, vectors, strict=True)
+        ]
+
+    def embed(self, prompts: Prompts, pooling: str = "mean") -> list[EmbeddingRequestOutput]:
+        """`encode` as lists of floats, of length 1."""
+        requests, vectors = self._pool(prompts, pooling, normalize=True)
+        return [
+            EmbeddingRequestOutput(request.request_id, request.prompt_token_ids, EmbeddingOutput(vector.tolist()))
+            for request, vector in zip(requests, vectors, strict=True)
+        ]
+
+    def score(self, text_1: Prompts, text_2: Prompts, pooling: str = "mean") -> list[ScoringRequestOutput]:
+        """Cosine similarity of each pair of embeddings; a single `text_1` is compared with every `text_2`."""
+        left, right = as_list(text_1), as_list(text_2)
+        if len(left) not in (1, len(right)):
+            raise RequestError(f"text_1 has {len(left)} texts: it must have 1, or {len(right)} as text_2", "text_1")
+        requests, vectors = self._pool([*left, *right], pooling, normalize=True)
+        pairs = [(0 if len(left) == 1 else i, len(left) + i) for i in range(len(right))]
+        return [
+            ScoringRequestOutput(
+                requests[b].request_id,
+                requests[a].prompt_token_ids + requests[b].prompt_token_ids,
+                ScoringOutput(float(np.dot(vectors[a], vectors[b]))),
+            )
+            for a, b in pairs
+        ]
+
+    def beam_search(self, prompts: Prompts, params: BeamSearchParams) -> list[BeamSearchOutput]:
+        """The `beam_width` most likely answers to each prompt, best first."""
+        beam.check(params)
+        starts = self._tokens(prompts)
+        self._check_length(max((len(start.ids) for start in starts), default=0) + params.max_tokens)
+        found = beam.search(starts, params, self.parts.tokenizer.eos_ids, self._expand)
+        for sequence in (sequence for sequences in found for sequence in sequences):
+            sequence.text = self.parts.tokenizer.decode(sequence.output_token_ids, continuation=True)
+        return [BeamSearchOutput(sequences) for sequences in found]
+
+    def _expand(self, beams: list[BeamSearchSequence], count: int) -> list[Candidates]:
+        """One step of beam search: the `count` most likely tokens after each beam."""
+        params = SamplingParams(temperature=0.0, max_tokens=1, logprobs=count, ignore_eos=True)
+        starts = [Tokens(each.tokens, cache_salt=each.cache_salt) for each in beams]
+        outputs = self._driver.generate([(self._maker.make_unchecked(start, params), None) for start in starts])
+        found = [output.outputs[0].logprobs for output in outputs]
+        if not all(found):
+            raise RequestError("beam search failed: the engine could not run one of its beams")
+        return [[(token, entry.logprob) for token, entry in maps[0].items()] for maps in found if maps]
+
+    def _check_length(self, length: int) -> None:
+        if length > (limit := self.parts.config.max_model_len or 0):
+            raise CapacityError(f"prompt and max_tokens need {length} tokens, but max_model_len is {limit}")
+
+    def _tokens(self, prompts: Prompts) -> list[Tokens]:
+        if not self._open:
+            raise RequestError("this LLM has been shut down")
+        return [self._maker.tokens(prompt) for prompt in as_list(prompts)]
+
+    def _pool(self, prompts: Prompts, pooling: str, normalize: bool) -> tuple[list[Request], list[F32]]:
+        if pooling not in MODES:
+            raise RequestError(f"pooling must be {' or '.join(MODES)}; got {pooling!r}", "pooling")
+        params = SamplingParams(max_tokens=0)
+        requests = [self._maker.make(tokens, params, pooling=pooling) for tokens in self._tokens(prompts)]
+        return requests, self._driver.pool(requests, normalize)
