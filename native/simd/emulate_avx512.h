@@ -20,6 +20,9 @@ static inline __m256i emulate_half(__m512i v, int i) {
   return _mm256_loadu_si256((const __m256i*)(lanes + 8 * i));
 }
 
+#undef _mm512_madd_epi16  // 0.7 defines it with the masked one's four arguments
+#define _mm512_madd_epi16(a, b) simde_mm512_madd_epi16(a, b)
+
 #undef _mm512_srai_epi32
 #undef _mm512_cvtps_epi32
 #undef _mm512_cvtepi32_ps
@@ -27,6 +30,7 @@ static inline __m256i emulate_half(__m512i v, int i) {
 #undef _mm512_cvtepi8_epi32
 #undef _mm512_cvtepu8_epi32
 #undef _mm512_cvtepu16_epi32
+#undef _mm512_cvtepu8_epi16
 #undef _mm512_cvtepi32_epi8
 #undef _mm512_cvtepi32_epi16
 #define _mm512_srai_epi32(v, n) \
@@ -41,6 +45,8 @@ static inline __m256i emulate_half(__m512i v, int i) {
 #define _mm512_cvtepu8_epi32(v) emulate_join(_mm256_cvtepu8_epi32(v), _mm256_cvtepu8_epi32(_mm_srli_si128(v, 8)))
 #define _mm512_cvtepu16_epi32(v) \
   emulate_join(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(v)), _mm256_cvtepu16_epi32(_mm256_extracti128_si256(v, 1)))
+#define _mm512_cvtepu8_epi16(v) \
+  emulate_join(_mm256_cvtepu8_epi16(_mm256_castsi256_si128(v)), _mm256_cvtepu8_epi16(_mm256_extracti128_si256(v, 1)))
 #define _mm512_cvtepi32_epi8(v) emulate_bytes(v)
 #define _mm512_cvtepi32_epi16(v) emulate_words(v)
 

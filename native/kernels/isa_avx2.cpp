@@ -1,0 +1,2 @@
+#define ISA_NS avx2
+#include "kernels/table.inc"

@@ -1,0 +1,2 @@
+#define ISA_NS portable
+#include "kernels/table.inc"

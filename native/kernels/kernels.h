@@ -1,0 +1,180 @@
+// What a kernel takes, and the table of kernels that each instruction set fills in.
+//
+// Every .inc file beside this one is compiled once for each instruction set (isa_*.cpp) in a namespace of its own, over
+// the 16-lane vectors of simd/vec.h. A kernel works on one *unit* of an operation (a token, a panel, an attention item); the
+// plan spreads units over threads. No kernel allocates, and none depends on which other units run: a unit's result is a function of its request.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/formats.h"
+
+namespace octavo {
+
+// One step's inputs; see Batch in octavo/types.py.
+struct StepView {
+  int tokens = 0, seqs = 0, rows = 0, table_width = 0;
+  const int32_t* token_ids = nullptr;     // [tokens]
+  const int32_t* positions = nullptr;     // [tokens]
+  const int32_t* slots = nullptr;         // [tokens]
+  const int32_t* query_starts = nullptr;  // [seqs + 1]
+  const int32_t* context_lens = nullptr;  // [seqs]
+  const int32_t* block_tables = nullptr;  // [seqs, table_width]
+  const int32_t* logit_rows = nullptr;    // [rows]
+};
+
+// ---------------------------------------------------------------- KV cache
+// One layer's pool. A block holds K then V (then the int8 scales), each [kv_heads] outermost. With P = 1 (f32), 2 (bf16), 4 (int8) values of
+// the summed index side by side, as dot-product instructions want them:
+//   K: [kv_heads][head_dim / P][block_size][P]   (lanes are tokens: q . k needs no horizontal sum)
+//   V: [kv_heads][block_size / P][head_dim][P]   (lanes are dims)
+//   int8 only: k_scale, v_scale: f32 [kv_heads][block_size], value = scale * code
+// block_size is a multiple of 16, head_dim of 16.
+enum class KvType : int { F32 = 0, BF16 = 1, INT8 = 2 };
+
+struct KvLayer {
+  uint8_t* base = nullptr;  // block b starts at base + b * block_bytes
+  size_t block_bytes = 0, v_offset = 0, k_scale_offset = 0, v_scale_offset = 0;
+  KvType type = KvType::BF16;
+  int kv_heads = 0, head_dim = 0, block_size = 16;
+};
+
+// ---------------------------------------------------------------- attention
+struct AttentionShape {
+  int heads, kv_heads, head_dim;
+  int window;  // 0: all
+  float scale, softcap;
+};
+
+constexpr int kMaxHeadDim = 512;
+constexpr int kSplit = 512;      // positions whose softmax is summed on its own; splits are then folded in order
+constexpr int kTileRows = 30;    // (token, head) rows that a tile of an item holds: register tiles of 2, 5 and 6 divide it
+constexpr int kPartialHead = 2;  // m and l, before the head_dim sums of a row in the scratch
+
+// Query tokens q0 .. q0 + n (rows of the batch) of sequence `seq`, all query heads of one kv head, over the keys of splits
+// split0 .. split1. partial: -1 = these are all the splits that the tokens see, and the result goes to the output; else the splits' sums
+// go to the scratch, rows partial .. partial + (split1 - split0) * n * (heads / kv_heads), for attention_merge.
+struct AttentionItem {
+  int32_t seq, kv_head, q0, n, split0, split1, partial;
+};
+
+// Where query token `token` of a sequence lies in its cache. A window counts cache positions.
+static inline int cache_position(const StepView& step, int seq, int token) {
+  return step.context_lens[seq] - step.query_starts[seq + 1] + token;
+}
+static inline int first_visible(int position, int window) {
+  return window > 0 && position >= window ? position - window + 1 : 0;
+}
+
+struct AttentionArgs {
+  const StepView* step;
+  AttentionShape shape;
+  KvLayer kv;
+  const float* q;  // [tokens][ldq]: head h at h * head_dim
+  size_t ldq;
+  float* out;  // [tokens][ldo]
+  size_t ldo;
+  float* partials;  // scratch: attention_partial_floats(...) of attention_work.h
+};
+
+struct AttentionWork {  // one step's items, for all layers of one shape: see attention_work.h
+  AttentionItem* items = nullptr;
+  int num_items = 0;
+  AttentionItem* merges = nullptr;  // to run when all items have: one for each (sequence, kv head, query tile) that was split
+  int num_merges = 0;
+};
+
+// ---------------------------------------------------------------- query, key, value preparation
+// For token t: optional RMS norm of each q and k head, optional rotary embedding of q and k (in place for q), then k and v are
+// written to the cache at the token's slot.
+struct QkvArgs {
+  const StepView* step;
+  float* q;
+  const float* k;
+  const float* v;
+  size_t ldq, ldk, ldv;
+  int heads, kv_heads, head_dim;
+  const float* q_norm;  // [head_dim] or null
+  const float* k_norm;
+  float eps;
+  const float* cos_sin;  // [tokens][rope_dim]: rope_dim / 2 cosines, then rope_dim / 2 sines; null: no rotation
+  int rope_dim;
+  bool interleaved;
+  KvLayer kv;
+};
+
+// ---------------------------------------------------------------- sampling
+// Mirrors SamplingArrays in octavo/types.py; the readable twin is octavo/sampling/rules.py.
+struct SamplingView {
+  const float *temperature, *top_p, *min_p, *typical_p, *repetition, *presence, *frequency;
+  const int32_t* top_k;
+  const uint64_t* seeds;
+  const int64_t* positions;
+  const int32_t *penalty_starts, *penalty_tokens, *penalty_counts;
+  const int32_t *bias_starts, *bias_tokens;
+  const float* bias_values;
+  const int32_t* mask_rows;
+  const uint32_t* masks;
+  int mask_words;
+};
+
+struct SampleOut {  // one row's results; null = not wanted
+  int32_t* token;
+  uint8_t* finite;
+  float* logprob;
+  int32_t* rank;
+  int32_t* top_ids;
+  float* top_logprobs;
+};
+
+struct SampleArgs {
+  const SamplingView* sampling;
+  int vocab;
+  int num_top;
+  bool want_logprob;
+};
+
+// ---------------------------------------------------------------- quantised activations
+// T tokens are cut into tiles of at most kMaxTile tokens; a tile's codes are [K / 4][n][4] int8, so that one pointer with constant
+// displacements reaches every token's 4-byte broadcast. Value = scale[k / group][token] * code. K is padded with zeros to a whole group.
+struct ActTile {
+  int t0 = 0, n = 0;
+  int8_t* codes = nullptr;
+  float* ratio = nullptr;               // [K / group][n]: the previous group's scale over this one's; 1 for the first
+  float* scale = nullptr;               // [K / group][n]
+  int32_t* side[kNumSides] = {};        // [K / side_k][n]: sums of codes in the forms that weight formats need (formats.h)
+};
+
+struct ActArgs {
+  int K, padded, group;  // padded: K rounded up to whole groups and superblocks
+  unsigned sides;        // bit s: side s is wanted
+};
+
+using TileFn = void (*)(const uint8_t* panel, const ActTile& x, const ActArgs& act, int K, float* y /* [n][16] */);
+using DenseTileFn = void (*)(const uint8_t* panel, const float* x, size_t ldx, int n, int K, float* y /* [n][16] */);
+
+struct KernelTable {
+  const char* name;
+  int max_tile;  // tokens a tile holds at most on this instruction set
+  // matmul.inc
+  TileFn tiles[kNumQuantised][kMaxTile];  // [format][tokens - 1]
+  DenseTileFn dense[3];                   // f32, f16, bf16
+  // quantize.inc: one tile of activations: optionally x * rsqrt(mean x^2 + eps) * norm first
+  void (*quantize)(const float* x, size_t ldx, const float* norm, float eps, const ActArgs&, const ActTile&, float* scratch);
+  // elementwise.inc
+  void (*rms_norm)(const float* x, const float* weight, float eps, int n, float* out);
+  void (*add)(const float* x, float* y, int n);                                      // y += x
+  void (*gated)(const float* gate, const float* up, int activation, int n, float* out);  // 0 silu, 1 gelu_tanh
+  void (*softcap)(float* x, float cap, int n);
+  void (*rope_angles)(const float* inv_freq, int half, float scale, int32_t position, float* cos_sin);
+  void (*qkv)(const QkvArgs&, int token);
+  // attention.inc
+  void (*attention)(const AttentionArgs&, const AttentionItem&);
+  void (*attention_merge)(const AttentionArgs&, const AttentionItem&);
+  // sample.inc: scratch holds vocab * 3 floats
+  void (*sample)(const SampleArgs&, int row, const float* logits, int32_t target, float* scratch, const SampleOut&);
+};
+
+// Null when this build or this processor lacks it. Names: "avx512", "avx2", "portable".
+const KernelTable* kernels(const char* isa);
+}  // namespace octavo

@@ -1,0 +1,299 @@
+// The operations of a step plan. Each is cut into units (tokens, activation tiles, panels, attention items) that threads claim; what a unit
+// computes depends on nothing but its inputs.
+#pragma once
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "attention_work.h"
+#include "pack.h"
+#include "plan.h"
+
+namespace octavo {
+
+struct Buffer {
+  float* data;
+  int width;
+  float* row(int i) const { return data + size_t(i) * size_t(width); }
+};
+
+// Quantised activations for up to max_rows rows. A tile of n tokens from t0 on takes the bytes of those tokens in every array.
+struct ActBuffer {
+  ActArgs args;
+  int8_t* codes;
+  float *ratio, *scale;
+  int32_t* side[kNumSides];
+
+  static int tiles(int rows, int max_tile) { return (rows + max_tile - 1) / max_tile; }
+  ActTile tile(int rows, int max_tile, int i) const {  // equal tiles: 16 tokens are 8 + 8, not 12 + 4
+    const int count = tiles(rows, max_tile), small = rows / count, larger = rows % count;
+    ActTile t;
+    t.n = small + (i < larger);
+    t.t0 = i * small + std::min(i, larger);
+    const size_t t0 = size_t(t.t0), groups = size_t(args.padded / args.group);
+    t.codes = codes + t0 * size_t(args.padded);
+    t.ratio = ratio + t0 * groups;
+    t.scale = scale + t0 * groups;
+    for (int s = 0; s < kNumSides; ++s)
+      if (side[s]) t.side[s] = side[s] + t0 * size_t(args.padded / kSides[s].k_value);
+    return t;
+  }
+};
+
+struct Plan::Context {
+  const KernelTable& kernels;
+  KvCache& kv;
+  std::vector<PackedWeight> weights;
+  std::vector<std::vector<float>> constants;
+  std::vector<Buffer> buffers;
+  std::vector<ActBuffer> acts;
+  std::vector<std::unique_ptr<Memory>> memory;
+  std::vector<AttentionShape> shapes;  // the distinct ones; works[i] belongs to shapes[i]
+  std::vector<AttentionWork> works;
+  float* partials = nullptr;
+  std::vector<std::vector<float>> scratch;  // one a thread
+
+  // The step being run.
+  const Step* step = nullptr;
+  int rows = 0;  // rows of the section: the step's tokens, or the logit rows of this round of the head
+  int row0 = 0;  // first logit row of this round
+
+  const StepView& view() const { return step->view; }
+  const float* constant(int id) const { return id < 0 ? nullptr : constants[size_t(id)].data(); }
+  Buffer& buffer(int id) { return buffers[size_t(id)]; }
+};
+
+class Plan::Op {
+ public:
+  virtual ~Op() = default;
+  virtual int units(const Context& c) const { return c.rows; }
+  virtual void run(Context& c, int begin, int end, int thread) const = 0;
+};
+
+namespace ops {
+
+using Op = Plan::Op;
+using Context = Plan::Context;
+
+struct Embed final : Op {
+  int weight, out;
+  float scale;
+  Embed(int weight, int out, float scale) : weight(weight), out(out), scale(scale) {}
+  void run(Context& c, int begin, int end, int) const override {
+    const PackedWeight& w = c.weights[size_t(weight)];
+    for (int t = begin; t < end; ++t) {
+      const int id = c.view().token_ids[t];
+      float* y = c.buffer(out).row(t);
+      unpack_row(w.format, w.panel(id / kPanel), id % kPanel, w.K, y);
+      if (scale != 1.0f)
+        for (int k = 0; k < w.K; ++k) y[k] *= scale;
+    }
+  }
+};
+
+struct Quantize final : Op {
+  int x, act, norm;
+  float eps;
+  Quantize(int x, int act, int norm, float eps) : x(x), act(act), norm(norm), eps(eps) {}
+  int units(const Context& c) const override { return ActBuffer::tiles(c.rows, c.kernels.max_tile); }
+  void run(Context& c, int begin, int end, int thread) const override {
+    const ActBuffer& a = c.acts[size_t(act)];
+    const Buffer& from = c.buffer(x);
+    for (int i = begin; i < end; ++i)
+      c.kernels.quantize(from.data, size_t(from.width), c.constant(norm), eps, a.args, a.tile(c.rows, c.kernels.max_tile, i),
+                         c.scratch[size_t(thread)].data());
+  }
+};
+
+// One panel of one segment times all rows is a unit. The products land in a small buffer, where the epilogue (gate, bias, residual) meets them in cache.
+struct Linear final : Op {
+  int input;   // an act, or a buffer for dense weights
+  bool dense;
+  std::vector<Segment> segments;
+  std::vector<int> first;  // first panel of each segment; the last entry is their total
+  Linear(const Context& c, int input, bool dense, std::vector<Segment> list) : input(input), dense(dense), segments(std::move(list)), first{0} {
+    for (const Segment& s : segments) first.push_back(first.back() + c.weights[size_t(s.weight)].panels());
+  }
+  int units(const Context& c) const override { return c.rows ? first.back() : 0; }
+  void run(Context& c, int begin, int end, int) const override {
+    const int max_tile = c.kernels.max_tile, tiles = ActBuffer::tiles(c.rows, max_tile);
+    size_t s = 0;
+    for (int u = begin; u < end; ++u) {
+      while (u >= first[s + 1]) ++s;
+      const int p = u - first[s];
+      for (int i = 0; i < tiles; ++i) panel_by_tile(c, segments[s], p, i);
+    }
+  }
+
+ private:
+  void multiply(Context& c, int weight, int p, const ActTile& tile, float* y) const {
+    const PackedWeight& w = c.weights[size_t(weight)];
+    if (dense) {
+      const Buffer& x = c.buffer(input);
+      c.kernels.dense[w.format - kNumQuantised](w.panel(p), x.row(tile.t0), size_t(x.width), tile.n, w.K, y);
+    } else {
+      c.kernels.tiles[w.format][tile.n - 1](w.panel(p), tile, c.acts[size_t(input)].args, w.K, y);
+    }
+  }
+  void panel_by_tile(Context& c, const Segment& s, int p, int i) const {
+    const ActTile tile = dense ? dense_tile(c, i) : c.acts[size_t(input)].tile(c.rows, c.kernels.max_tile, i);
+    alignas(64) float y[kMaxTile * kPanel], up[kMaxTile * kPanel];
+    multiply(c, s.weight, p, tile, y);
+    if (s.up >= 0) {
+      multiply(c, s.up, p, tile, up);
+      c.kernels.gated(y, up, s.activation, tile.n * kPanel, y);
+    }
+    const PackedWeight& w = c.weights[size_t(s.weight)];
+    const Buffer& out = c.buffer(s.out);
+    const float* bias = c.constant(s.bias);
+    const int row0 = p * kPanel, n = std::min(kPanel, w.N - row0);
+    for (int t = 0; t < tile.n; ++t) {
+      float* from = y + t * kPanel;
+      float* to = out.row(tile.t0 + t) + row0;
+      if (bias)
+        for (int r = 0; r < n; ++r) from[r] += bias[row0 + r];
+      if (s.residual) {
+        for (int r = 0; r < n; ++r) to[r] += from[r];
+      } else {
+        std::memcpy(to, from, size_t(n) * sizeof(float));
+      }
+    }
+  }
+  static ActTile dense_tile(const Context& c, int i) {
+    ActTile tile;
+    tile.t0 = i * c.kernels.max_tile;
+    tile.n = std::min(c.kernels.max_tile, c.rows - tile.t0);
+    return tile;
+  }
+};
+
+struct RmsNorm final : Op {
+  int x, width, weight;
+  float eps;
+  int out;
+  bool residual;
+  RmsNorm(int x, int width, int weight, float eps, int out, bool residual)
+      : x(x), width(width), weight(weight), eps(eps), out(out), residual(residual) {}
+  void run(Context& c, int begin, int end, int thread) const override {
+    const std::vector<float>& w = c.constants[size_t(weight)];
+    const int n = int(w.size());
+    for (int t = begin; t < end; ++t)
+      for (int k = 0; k < width; k += n) {
+        float* y = c.buffer(out).row(t) + k;
+        float* target = residual ? c.scratch[size_t(thread)].data() : y;
+        c.kernels.rms_norm(c.buffer(x).row(t) + k, w.data(), eps, n, target);
+        if (residual) c.kernels.add(target, y, n);
+      }
+  }
+};
+
+struct Add final : Op {
+  int x, out;
+  Add(int x, int out) : x(x), out(out) {}
+  void run(Context& c, int begin, int end, int) const override {
+    for (int t = begin; t < end; ++t) c.kernels.add(c.buffer(x).row(t), c.buffer(out).row(t), c.buffer(out).width);
+  }
+};
+
+struct Gated final : Op {
+  int gate, up, activation, out;
+  Gated(int gate, int up, int activation, int out) : gate(gate), up(up), activation(activation), out(out) {}
+  void run(Context& c, int begin, int end, int) const override {
+    for (int t = begin; t < end; ++t)
+      c.kernels.gated(c.buffer(gate).row(t), c.buffer(up).row(t), activation, c.buffer(out).width, c.buffer(out).row(t));
+  }
+};
+
+struct RopeAngles final : Op {
+  int inv_freq;
+  float scale;
+  int out;
+  RopeAngles(int inv_freq, float scale, int out) : inv_freq(inv_freq), scale(scale), out(out) {}
+  void run(Context& c, int begin, int end, int) const override {
+    const std::vector<float>& f = c.constants[size_t(inv_freq)];
+    for (int t = begin; t < end; ++t) c.kernels.rope_angles(f.data(), int(f.size()), scale, c.view().positions[t], c.buffer(out).row(t));
+  }
+};
+
+struct Qkv final : Op {
+  int q, k, v, heads, layer, q_norm, k_norm;
+  float eps;
+  int angles, rope_dim;
+  bool interleaved;
+  Qkv(int q, int k, int v, int heads, int layer, int q_norm, int k_norm, float eps, int angles, int rope_dim, bool interleaved)
+      : q(q), k(k), v(v), heads(heads), layer(layer), q_norm(q_norm), k_norm(k_norm), eps(eps), angles(angles), rope_dim(rope_dim),
+        interleaved(interleaved) {}
+  void run(Context& c, int begin, int end, int) const override {
+    const KvLayer& kv = c.kv.layer(layer);
+    const Buffer &bq = c.buffer(q), &bk = c.buffer(k), &bv = c.buffer(v);
+    const QkvArgs args{&c.view(), bq.data, bk.data, bv.data, size_t(bq.width), size_t(bk.width), size_t(bv.width), heads, kv.kv_heads,
+                       kv.head_dim, c.constant(q_norm), c.constant(k_norm), eps, angles < 0 ? nullptr : c.buffer(angles).data, rope_dim,
+                       interleaved, kv};
+    for (int t = begin; t < end; ++t) c.kernels.qkv(args, t);
+  }
+};
+
+struct Attention final : Op {
+  int q, out, layer;
+  size_t shape;
+  bool merge;
+  Attention(int q, int out, int layer, size_t shape, bool merge) : q(q), out(out), layer(layer), shape(shape), merge(merge) {}
+  int units(const Context& c) const override { return merge ? c.works[shape].num_merges : c.works[shape].num_items; }
+  void run(Context& c, int begin, int end, int) const override {
+    const Buffer &bq = c.buffer(q), &bo = c.buffer(out);
+    const AttentionArgs args{&c.view(), c.shapes[shape], c.kv.layer(layer), bq.data, size_t(bq.width), bo.data, size_t(bo.width), c.partials};
+    const AttentionWork& work = c.works[shape];
+    for (int i = begin; i < end; ++i) {
+      if (merge) {
+        c.kernels.attention_merge(args, work.merges[i]);
+      } else {
+        c.kernels.attention(args, work.items[i]);
+      }
+    }
+  }
+};
+
+struct Gather final : Op {
+  int x, out;
+  Gather(int x, int out) : x(x), out(out) {}
+  void run(Context& c, int begin, int end, int) const override {
+    for (int r = begin; r < end; ++r) {
+      const float* from = c.buffer(x).row(c.view().logit_rows[c.row0 + r]);
+      std::memcpy(c.buffer(out).row(r), from, size_t(c.buffer(out).width) * sizeof(float));
+    }
+  }
+};
+
+struct Hidden final : Op {
+  int x, norm;
+  float eps;
+  Hidden(int x, int norm, float eps) : x(x), norm(norm), eps(eps) {}
+  int units(const Context& c) const override { return c.step->out.hidden ? c.rows : 0; }
+  void run(Context& c, int begin, int end, int) const override {
+    const int n = c.buffer(x).width;
+    for (int r = begin; r < end; ++r)
+      c.kernels.rms_norm(c.buffer(x).row(r), c.constant(norm), eps, n, c.step->out.hidden + size_t(c.row0 + r) * size_t(n));
+  }
+};
+
+struct Sample final : Op {
+  int logits, vocab;
+  float softcap;
+  Sample(int logits, int vocab, float softcap) : logits(logits), vocab(vocab), softcap(softcap) {}
+  void run(Context& c, int begin, int end, int thread) const override {
+    const StepOutputs& out = c.step->out;
+    const SampleArgs args{c.step->sampling, vocab, out.num_top, out.logprobs != nullptr};
+    for (int r = begin; r < end; ++r) {
+      float* row = c.buffer(logits).row(r);
+      if (softcap > 0) c.kernels.softcap(row, softcap, vocab);
+      const size_t at = size_t(c.row0 + r), top = at * size_t(out.num_top);
+      if (out.logits) std::memcpy(out.logits + at * size_t(vocab), row, size_t(vocab) * sizeof(float));
+      const SampleOut one{out.tokens + at, out.finite + at, out.logprobs ? out.logprobs + at : nullptr, out.ranks ? out.ranks + at : nullptr,
+                          out.top_ids ? out.top_ids + top : nullptr, out.top_logprobs ? out.top_logprobs + top : nullptr};
+      c.kernels.sample(args, int(at), row, c.step->targets ? c.step->targets[at] : -1, c.scratch[size_t(thread)].data(), one);
+    }
+  }
+};
+
+}  // namespace ops
+}  // namespace octavo

@@ -1,0 +1,210 @@
+#include "plan.h"
+
+#include <stdexcept>
+
+#include "ops.h"
+
+namespace octavo {
+namespace {
+
+constexpr size_t kAlign = 64;
+size_t aligned(size_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
+
+}  // namespace
+
+// ---------------------------------------------------------------- KV cache
+
+static KvLayer kv_geometry(int kv_heads, int head_dim, int block_size, KvType type) {
+  const size_t element = type == KvType::F32 ? 4 : type == KvType::BF16 ? 2 : 1;
+  const size_t half = size_t(kv_heads) * size_t(head_dim) * size_t(block_size) * element;
+  const size_t scales = type == KvType::INT8 ? size_t(kv_heads) * size_t(block_size) * sizeof(float) : 0;
+  KvLayer layer;
+  layer.v_offset = half;
+  layer.k_scale_offset = 2 * half;
+  layer.v_scale_offset = 2 * half + scales;
+  layer.block_bytes = 2 * (half + scales);
+  layer.type = type;
+  layer.kv_heads = kv_heads;
+  layer.head_dim = head_dim;
+  layer.block_size = block_size;
+  return layer;
+}
+
+size_t KvCache::block_bytes(int kv_heads, int head_dim, int block_size, KvType type) {
+  return kv_geometry(kv_heads, head_dim, block_size, type).block_bytes;
+}
+
+KvCache::KvCache(const std::vector<std::pair<int, int>>& heads_and_dims, int num_blocks, int block_size, KvType type)
+    : num_blocks_(num_blocks) {
+  size_t total = 0;
+  for (auto [heads, dim] : heads_and_dims) total += size_t(num_blocks) * block_bytes(heads, dim, block_size, type);
+  memory_ = std::make_unique<Memory>(total);
+  uint8_t* at = memory_->data();
+  for (auto [heads, dim] : heads_and_dims) {
+    layers_.push_back(kv_geometry(heads, dim, block_size, type));
+    layers_.back().base = at;
+    at += size_t(num_blocks) * layers_.back().block_bytes;
+  }
+}
+
+void KvCache::copy_block(int from, int to) {
+  for (const KvLayer& l : layers_) std::memcpy(l.base + size_t(to) * l.block_bytes, l.base + size_t(from) * l.block_bytes, l.block_bytes);
+}
+
+// ---------------------------------------------------------------- building
+
+Plan::Plan(const KernelTable& kernels, std::shared_ptr<Pool> pool, std::shared_ptr<KvCache> kv, int max_tokens, int max_seqs, int max_context)
+    : kernels_(kernels), pool_(std::move(pool)), kv_(std::move(kv)), max_tokens_(max_tokens), max_seqs_(max_seqs), max_context_(max_context),
+      context_(new Context{kernels_, *kv_, {}, {}, {}, {}, {}, {}, {}, nullptr, {}, nullptr, 0, 0}) {
+  context_->scratch.resize(size_t(pool_->threads()));
+}
+
+Plan::~Plan() = default;
+
+template <class T, class... Args>
+void Plan::push(Args&&... args) {
+  (in_head_ ? head_ : trunk_).push_back(std::make_unique<T>(std::forward<Args>(args)...));
+  if (trunk_.size() + head_.size() > size_t(Pool::kMaxOps)) throw std::length_error("the model has more operations than a plan can hold");
+}
+
+static uint8_t* reserve(std::vector<std::unique_ptr<Memory>>& memory, size_t bytes) {
+  memory.push_back(std::make_unique<Memory>(bytes));
+  return memory.back()->data();
+}
+
+static void need_scratch(std::vector<std::vector<float>>& scratch, size_t floats) {
+  for (auto& s : scratch)
+    if (s.size() < floats) s.resize(floats);
+}
+
+int Plan::weight(const PackedWeight& w) {
+  if (w.panels() > Pool::kMaxUnits) throw std::length_error("a weight has too many rows");
+  context_->weights.push_back(w);
+  return int(context_->weights.size()) - 1;
+}
+
+int Plan::constant(const float* data, int n) {
+  context_->constants.emplace_back(data, data + n);
+  return int(context_->constants.size()) - 1;
+}
+
+int Plan::buffer(int width) {
+  const size_t rows = in_head_ ? size_t(kHeadRows) : size_t(max_tokens_), bytes = rows * size_t(width) * sizeof(float);
+  scratch_bytes_ += bytes;
+  context_->buffers.push_back({reinterpret_cast<float*>(reserve(context_->memory, bytes)), width});
+  need_scratch(context_->scratch, size_t(width));
+  return int(context_->buffers.size()) - 1;
+}
+
+int Plan::act(int K, int group, unsigned sides) {
+  ActBuffer a{};
+  const int whole = std::max(group, 64);  // 64: the superblock of some formats whose group is 32
+  a.args = {K, (K + whole - 1) / whole * whole, group, sides};
+  const size_t rows = size_t(std::max(max_tokens_, kHeadRows)), groups = size_t(a.args.padded / group);
+  size_t bytes = aligned(rows * size_t(a.args.padded)) + 2 * aligned(rows * groups * 4);
+  for (int s = 0; s < kNumSides; ++s)
+    if (sides >> s & 1) bytes += aligned(rows * size_t(a.args.padded / kSides[s].k_value) * 4);
+  scratch_bytes_ += bytes;
+  uint8_t* at = reserve(context_->memory, bytes);
+  auto take = [&at](size_t n) {
+    uint8_t* p = at;
+    at += aligned(n);
+    return p;
+  };
+  a.codes = reinterpret_cast<int8_t*>(take(rows * size_t(a.args.padded)));
+  a.ratio = reinterpret_cast<float*>(take(rows * groups * 4));
+  a.scale = reinterpret_cast<float*>(take(rows * groups * 4));
+  for (int s = 0; s < kNumSides; ++s)
+    if (sides >> s & 1) a.side[s] = reinterpret_cast<int32_t*>(take(rows * size_t(a.args.padded / kSides[s].k_value) * 4));
+  need_scratch(context_->scratch, size_t(a.args.padded));
+  context_->acts.push_back(a);
+  return int(context_->acts.size()) - 1;
+}
+
+void Plan::embed(int weight, int out, float scale) { push<ops::Embed>(weight, out, scale); }
+void Plan::quantize(int x, int act, int norm, float eps) { push<ops::Quantize>(x, act, norm, eps); }
+void Plan::linear(int act, const std::vector<Segment>& segments) { push<ops::Linear>(*context_, act, false, segments); }
+void Plan::linear_dense(int x, const std::vector<Segment>& segments) { push<ops::Linear>(*context_, x, true, segments); }
+void Plan::rms_norm(int x, int width, int weight, float eps, int out, bool residual) {
+  push<ops::RmsNorm>(x, width, weight, eps, out, residual);
+}
+void Plan::add(int x, int out) { push<ops::Add>(x, out); }
+void Plan::gated(int gate, int up, int activation, int out) { push<ops::Gated>(gate, up, activation, out); }
+void Plan::rope_angles(int inv_freq, float scale, int out) { push<ops::RopeAngles>(inv_freq, scale, out); }
+void Plan::qkv(int q, int k, int v, int heads, int layer, int q_norm, int k_norm, float eps, int angles, int rope_dim, bool interleaved) {
+  push<ops::Qkv>(q, k, v, heads, layer, q_norm, k_norm, eps, angles, rope_dim, interleaved);
+}
+
+void Plan::attention(int q, int out, int layer, const AttentionShape& shape) {
+  auto& shapes = context_->shapes;
+  size_t id = 0;
+  while (id < shapes.size() && std::memcmp(&shapes[id], &shape, sizeof shape)) ++id;
+  if (id == shapes.size()) {
+    shapes.push_back(shape);
+    const int items = attention_max_items(max_tokens_, max_seqs_, max_context_, shape);
+    const size_t bytes = 2 * size_t(items) * sizeof(AttentionItem);
+    AttentionWork work;
+    work.items = reinterpret_cast<AttentionItem*>(reserve(context_->memory, bytes));
+    work.merges = work.items + items;
+    context_->works.push_back(work);
+    const size_t partials = attention_partial_floats(max_tokens_, max_seqs_, max_context_, shape) * sizeof(float);
+    scratch_bytes_ += bytes;
+    if (partials > partial_bytes_) {  // shapes share them: an attention is merged before the next one starts
+      scratch_bytes_ += partials - partial_bytes_;
+      partial_bytes_ = partials;
+      partials_ = std::make_unique<Memory>(partials);
+      context_->partials = reinterpret_cast<float*>(partials_->data());
+    }
+  }
+  push<ops::Attention>(q, out, layer, id, false);
+  push<ops::Attention>(q, out, layer, id, true);
+}
+
+int Plan::logit_rows(int x) {
+  in_head_ = true;
+  const int out = buffer(context_->buffer(x).width);
+  push<ops::Gather>(x, out);
+  return out;
+}
+
+void Plan::logits(int buffer, int vocab, float softcap) {
+  vocab_ = vocab;
+  need_scratch(context_->scratch, 3 * size_t(vocab) + 64);
+  push<ops::Sample>(buffer, vocab, softcap);
+}
+
+void Plan::hidden(int buffer, int norm, float eps) {
+  hidden_ = context_->buffer(buffer).width;
+  push<ops::Hidden>(buffer, norm, eps);
+}
+
+int Plan::num_ops() const { return int(trunk_.size() + head_.size()); }
+
+// ---------------------------------------------------------------- running
+
+namespace {
+struct Section final : Pool::Job {
+  const std::vector<std::unique_ptr<Plan::Op>>& list;
+  Plan::Context& context;
+  Section(const std::vector<std::unique_ptr<Plan::Op>>& list, Plan::Context& context) : list(list), context(context) {}
+  int ops() const override { return int(list.size()); }
+  int units(int op) const override { return list[size_t(op)]->units(context); }
+  void run(int op, int begin, int end, int thread) override { list[size_t(op)]->run(context, begin, end, thread); }
+};
+}  // namespace
+
+void Plan::run(const Step& step) {
+  Context& c = *context_;
+  c.step = &step;
+  c.rows = step.view.tokens;
+  for (size_t i = 0; i < c.shapes.size(); ++i) build_attention_work(step.view, c.shapes[i], c.works[i]);
+  Section trunk(trunk_, c);
+  pool_->run(trunk);
+  Section head(head_, c);
+  for (c.row0 = 0; c.row0 < step.view.rows; c.row0 += kHeadRows) {
+    c.rows = std::min(kHeadRows, step.view.rows - c.row0);
+    pool_->run(head);
+  }
+}
+
+}  // namespace octavo

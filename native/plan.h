@@ -1,0 +1,123 @@
+// A step plan: the forward pass as a flat list of operations over buffers, recorded once and replayed for every batch.
+//
+// Python (octavo/backends/cpu/lower.py) builds it with the methods below; run() executes a step with one parallel region. The trunk runs on all tokens; the
+// head, from the gathering of the logit rows on, runs on at most kHeadRows rows at a time so that logits never need more than that.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/kernels.h"
+#include "memory.h"
+#include "threads.h"
+
+namespace octavo {
+
+struct PackedWeight {
+  int format = 0, N = 0, K = 0;
+  const uint8_t* data = nullptr;
+  size_t panel_stride = 0;
+  int panels() const { return (N + kPanel - 1) / kPanel; }
+  const uint8_t* panel(int p) const { return data + size_t(p) * panel_stride; }
+};
+
+// The KV pool: for each layer, blocks one after the other.
+class KvCache {
+ public:
+  KvCache(const std::vector<std::pair<int, int>>& heads_and_dims, int num_blocks, int block_size, KvType type);
+  const KvLayer& layer(int i) const { return layers_[size_t(i)]; }
+  int num_blocks() const { return num_blocks_; }
+  size_t bytes() const { return memory_->bytes(); }
+  void copy_block(int from, int to);
+
+  static size_t block_bytes(int kv_heads, int head_dim, int block_size, KvType type);
+
+ private:
+  int num_blocks_;
+  std::vector<KvLayer> layers_;
+  std::unique_ptr<Memory> memory_;
+};
+
+struct StepOutputs {  // null = not wanted
+  int32_t* tokens = nullptr;     // [rows]
+  uint8_t* finite = nullptr;     // [rows]
+  float* logprobs = nullptr;     // [rows]
+  int32_t* ranks = nullptr;      // [rows]
+  int32_t* top_ids = nullptr;    // [rows][num_top]
+  float* top_logprobs = nullptr;
+  float* logits = nullptr;  // [rows][vocab]
+  float* hidden = nullptr;  // [rows][hidden]
+  int num_top = 0;
+};
+
+struct Step {
+  StepView view;
+  const int32_t* targets = nullptr;         // [rows]
+  const SamplingView* sampling = nullptr;   // null: greedy
+  StepOutputs out;
+};
+
+// One of the products of a linear operation.
+struct Segment {
+  int weight = -1, up = -1;  // up >= 0: the output is activation(weight x) * (up x)
+  int activation = 0;
+  int bias = -1;  // a constant
+  int out = -1;
+  bool residual = false;  // add to what is there
+};
+
+class Plan {
+ public:
+  static constexpr int kHeadRows = 32;
+
+  Plan(const KernelTable& kernels, std::shared_ptr<Pool> pool, std::shared_ptr<KvCache> kv, int max_tokens, int max_seqs, int max_context);
+  ~Plan();
+
+  // Building. Each returns an id where one is needed later.
+  int weight(const PackedWeight& w);
+  int constant(const float* data, int n);
+  int buffer(int width);                             // [rows][width] floats
+  int act(int K, int group, unsigned sides);         // quantised activations
+  void embed(int weight, int out, float scale);
+  void quantize(int x, int act, int norm, float eps);  // norm: a constant, or -1
+  void linear(int act, const std::vector<Segment>& segments);
+  void linear_dense(int x, const std::vector<Segment>& segments);
+  void rms_norm(int x, int width, int weight, float eps, int out, bool residual);  // slices of `weight`'s length; residual: out +=
+  void add(int x, int out);
+  void gated(int gate, int up, int activation, int out);
+  void rope_angles(int inv_freq, float scale, int out);
+  void qkv(int q, int k, int v, int heads, int layer, int q_norm, int k_norm, float eps, int angles, int rope_dim, bool interleaved);
+  void attention(int q, int out, int layer, const AttentionShape& shape);
+  int logit_rows(int x);  // the head begins: the buffer of the gathered rows
+  void logits(int buffer, int vocab, float softcap);
+  void hidden(int buffer, int norm, float eps);  // how to get the final hidden state from the gathered rows
+
+  void run(const Step& step);
+
+  size_t scratch_bytes() const { return scratch_bytes_; }
+  int num_ops() const;
+  int vocab() const { return vocab_; }
+  int hidden_size() const { return hidden_; }
+
+  class Op;
+  struct Context;
+
+ private:
+  friend struct Context;
+  template <class T, class... Args>
+  void push(Args&&... args);
+
+  const KernelTable& kernels_;
+  std::shared_ptr<Pool> pool_;
+  std::shared_ptr<KvCache> kv_;
+  int max_tokens_, max_seqs_, max_context_;
+  std::vector<std::unique_ptr<Op>> trunk_, head_;
+  bool in_head_ = false;
+  size_t scratch_bytes_ = 0;
+  int vocab_ = 0, hidden_ = 0;
+  size_t partial_bytes_ = 0;
+  std::unique_ptr<Memory> partials_;
+  std::unique_ptr<Context> context_;
+};
+
+}  // namespace octavo

@@ -1,0 +1,79 @@
+// A pool that runs a list of operations in order, each cut into units that threads claim.
+//
+// There is no barrier in the usual sense. An operation is finished when every one of its units is, whoever ran them; a thread moves on when it sees
+// that. So a worker that the system has put aside holds nobody up unless it has claimed something, and one that comes late finds
+// finished operations and skips through them.
+//
+// Each operation has one word {generation, front, back}: even threads claim from the front, odd ones from the back (two sequential
+// memory streams), 3/8 of a fair share at a time, so claims are few and the end is balanced. The generation in the word
+// keeps a late worker of an earlier run from claiming anything of this one.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <vector>
+
+namespace octavo {
+
+class Pool {
+ public:
+  explicit Pool(int threads);
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  int threads() const { return threads_; }
+
+  // Something to run: operation `op` has units(op) units; run(op, begin, end, thread) does some of them. An operation may read what earlier ones
+  // wrote. Not reentrant; must not throw.
+  class Job {
+   public:
+    virtual ~Job() = default;
+    virtual int ops() const = 0;
+    virtual int units(int op) const = 0;
+    virtual void run(int op, int begin, int end, int thread) = 0;
+  };
+  void run(Job& job);
+
+  // One operation given as a function(begin, end).
+  template <class Fn>
+  void parallel_for(int units, Fn&& fn) {
+    struct One final : Job {
+      int n;
+      Fn& fn;
+      One(int n, Fn& fn) : n(n), fn(fn) {}
+      int ops() const override { return 1; }
+      int units(int) const override { return n; }
+      void run(int, int begin, int end, int) override { fn(begin, end); }
+    } job(units, fn);
+    run(job);
+  }
+
+  static constexpr int kMaxOps = 16384;
+  static constexpr int kMaxUnits = (1 << 20) - 1;
+
+ private:
+  struct alignas(128) Slot {
+    std::atomic<uint64_t> claim{0};  // generation << 40 | front << 20 | back
+    alignas(64) std::atomic<int> done{0};
+    std::atomic<int> units{0};
+  };
+  bool take(Slot& slot, uint64_t generation, int thread, int& begin, int& end);
+  void execute(uint64_t generation, int thread);
+  void worker(int thread);
+
+  int threads_;
+  std::unique_ptr<Slot[]> slots_;
+  std::atomic<Job*> job_{nullptr};
+  std::atomic<int> num_ops_{0};
+  alignas(64) std::atomic<uint64_t> generation_{0};
+  std::atomic<int> parked_{0};
+  std::atomic<bool> stop_{false};
+  std::vector<std::thread> workers_;
+};
+
+// Physical cores that this process may use: its affinity mask, one hardware thread a core.
+int default_threads();
+
+}  // namespace octavo

@@ -1,0 +1,128 @@
+"""The CPU backend: packs a model's weights, records its forward pass once, and runs each batch as one native call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from octavo import _native
+from octavo.backends.base import Model, Weight
+from octavo.backends.cpu.fuse import fuse
+from octavo.backends.cpu.lower import lower
+from octavo.backends.cpu.record import record
+from octavo.backends.cpu.records import Embed, Linear, Recording
+from octavo.config import KV_DTYPES, CacheConfig
+from octavo.errors import ConfigError
+from octavo.types import Batch, StepResult
+from octavo.weights.checkpoint import release
+
+Progress = Callable[[int, int], None]  # (bytes of the file packed, bytes in all)
+
+
+class CpuBackend:
+    """Runs batches of up to `max_tokens` tokens of `max_seqs` sequences, none longer than `max_context` tokens.
+
+    isa: "auto" (the best there is) or one of `_native.isas()`. threads: None is one for each physical core.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        cache: CacheConfig,
+        *,
+        threads: int | None = None,
+        isa: str = "auto",
+        max_tokens: int = 512,
+        max_seqs: int = 64,
+        max_context: int | None = None,
+        progress: Progress | None = None,
+    ):
+        self.model = model
+        self.isa = _choose_isa(isa)
+        self.threads = threads or _native.default_threads()
+        pool = _native.Pool(self.threads)
+        layers = [(spec.kv_heads, spec.head_dim) for spec in model.attention]
+        self._kv = _native.KvCache(layers, cache.num_blocks, cache.block_size, KV_DTYPES.index(cache.dtype))
+        self._plan = _native.Plan(self.isa, pool, self._kv, max_tokens, max_seqs, max_context or model.max_context)
+        recording = fuse(record(model))
+        self._weights, packed = _pack(matrices(recording), pool, progress)
+        lower(recording, self._plan, packed)
+
+    def run(self, batch: Batch) -> StepResult:
+        rows, n = len(batch.logit_rows), batch.num_logprobs
+        result = StepResult(np.empty(rows, np.int32), np.empty(rows, np.bool_))
+        if n >= 0:
+            result.logprobs, result.ranks = np.empty(rows, np.float32), np.empty(rows, np.int32)
+            result.top_ids, result.top_logprobs = np.empty((rows, n), np.int32), np.empty((rows, n), np.float32)
+        if batch.want_logits:
+            result.logits = np.empty((rows, self.model.vocab_size), np.float32)
+        if batch.want_hidden:
+            result.hidden = np.empty((rows, self.model.hidden_size), np.float32)
+        self._plan.run(
+            self._kv,
+            batch.token_ids,
+            batch.positions,
+            batch.slot_mapping,
+            batch.query_starts,
+            batch.context_lens,
+            batch.block_tables,
+            batch.logit_rows,
+            batch.targets,
+            None if batch.sampling.plain_greedy else batch.sampling,
+            np.array(batch.copies, np.int32).reshape(-1, 2),
+            result.token_ids,
+            result.finite.view(np.uint8),
+            result.logprobs,
+            result.ranks,
+            None if result.top_ids is None else result.top_ids.reshape(-1),
+            None if result.top_logprobs is None else result.top_logprobs.reshape(-1),
+            max(n, 0),
+            None if result.logits is None else result.logits.reshape(-1),
+            None if result.hidden is None else result.hidden.reshape(-1),
+        )
+        return result
+
+    def memory(self) -> dict[str, int]:
+        return {"weights": self._weights.bytes, "kv": self._kv.bytes, "scratch": self._plan.scratch_bytes}
+
+    def close(self) -> None:
+        del self._plan, self._kv, self._weights
+
+
+def _choose_isa(isa: str) -> str:
+    available: list[str] = _native.isas()
+    if isa == "auto":
+        return available[0]
+    if isa not in available:
+        raise ConfigError(f"isa {isa!r} is not available here: choose from {', '.join(available)} or 'auto'")
+    return isa
+
+
+def matrices(recording: Recording) -> list[Weight]:
+    """Every matrix that the pass reads, once each, in the order of first use."""
+    found: dict[Weight, None] = {}
+    for r in recording.records:
+        if isinstance(r, Embed):
+            found[r.table] = None
+        elif isinstance(r, Linear):
+            for product in r.products:
+                found[product.weight] = None
+                if product.up:
+                    found[product.up] = None
+    return list(found)
+
+
+def _pack(weights: list[Weight], pool: _native.Pool, progress: Progress | None) -> tuple[_native.Weights, dict[Weight, _native.PackedWeight]]:
+    """Packs one weight after the other, giving the file's pages back as it goes: the peak is one copy and one weight."""
+    offsets = np.cumsum([0, *(_native.packed_bytes(w.type, *w.shape) for w in weights)])
+    memory = _native.Weights(int(offsets[-1]))
+    total, done = sum(w.data.nbytes for w in weights), 0
+    packed = {}
+    for weight, offset in zip(weights, offsets[:-1], strict=True):
+        packed[weight] = memory.pack(pool, weight.type, weight.data, *weight.shape, int(offset))
+        release(weight.data)
+        done += weight.data.nbytes
+        if progress:
+            progress(done, total)
+    return memory, packed

@@ -1,0 +1,89 @@
+"""The recorder: an `Ops` that writes down what a model's forward pass does instead of doing it."""
+
+from __future__ import annotations
+
+from octavo.backends.base import Attention, Model, Rope, Weight
+from octavo.backends.cpu.records import (
+    Add,
+    Attend,
+    Embed,
+    Gated,
+    Linear,
+    LogitRows,
+    Logits,
+    Norm,
+    Product,
+    Record,
+    Recording,
+    Turn,
+    Value,
+)
+
+
+def record(model: Model) -> Recording:
+    """The model's forward pass, one record a verb."""
+    recorder = Recorder()
+    model.forward(recorder)
+    return recorder.recording
+
+
+class Recorder:
+    """`Ops` whose tensors are the numbers of values."""
+
+    def __init__(self) -> None:
+        self.recording = Recording()
+
+    def _value(self, width: int) -> Value:
+        self.recording.widths.append(width)
+        return len(self.recording.widths) - 1
+
+    def _add(self, record: Record) -> None:
+        self.recording.records.append(record)
+
+    def _width(self, x: Value) -> int:
+        return self.recording.widths[x]
+
+    def embed(self, table: Weight, scale: float = 1.0) -> Value:
+        out = self._value(table.shape[1])
+        self._add(Embed(out, table, scale))
+        return out
+
+    def rms_norm(self, x: Value, weight: Weight, eps: float) -> Value:
+        out = self._value(self._width(x))
+        self._add(Norm(x, weight, eps, out))
+        return out
+
+    def linear(self, x: Value, weight: Weight, bias: Weight | None = None) -> Value:
+        out = self._value(weight.shape[0])
+        self._add(Linear(x, [Product(weight, out, bias)]))
+        return out
+
+    def rope(self, x: Value, rope: Rope, heads: int) -> Value:
+        out = self._value(self._width(x))
+        self._add(Turn(x, rope, heads, out))
+        return out
+
+    def attention(self, q: Value, k: Value, v: Value, layer: int, spec: Attention) -> Value:
+        out = self._value(spec.heads * spec.head_dim)
+        self._add(Attend(q, k, v, layer, spec, out))
+        return out
+
+    def add(self, x: Value, y: Value) -> Value:
+        out = self._value(self._width(x))
+        self._add(Add(x, y, out))
+        return out
+
+    def gated(self, gate: Value, up: Value, activation: str) -> Value:
+        out = self._value(self._width(gate))
+        self._add(Gated(gate, up, activation, out))
+        return out
+
+    def logit_rows(self, x: Value) -> Value:
+        out = self._value(self._width(x))
+        self._add(LogitRows(x, out))
+        return out
+
+    def logits(self, x: Value, head: Weight, softcap: float = 0.0) -> Value:
+        out = self.linear(x, head)
+        self._add(Logits(out, softcap))
+        return out

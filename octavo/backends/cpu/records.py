@@ -1,0 +1,150 @@
+"""The records of a forward pass, before and after fusion. A value is named by a number; each record says what it reads and writes.
+
+Values are [rows, width] float32. A record may write *into* the buffer of a value that it reads for the last time: `into` names it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from octavo.backends.base import Attention, Rope, Weight
+
+Value = int
+
+
+@dataclass(slots=True)
+class Embed:
+    out: Value
+    table: Weight
+    scale: float
+
+
+@dataclass(slots=True)
+class Norm:
+    """RMS norm of each slice of len(weight) values; with `into`, added to that value instead of stored."""
+
+    x: Value
+    weight: Weight
+    eps: float
+    out: Value
+    into: Value | None = None
+
+
+@dataclass(slots=True)
+class Product:
+    """out = weight x (+ bias); with `up`, activation(weight x) * (up x); with `into`, added to that value."""
+
+    weight: Weight
+    out: Value
+    bias: Weight | None = None
+    up: Weight | None = None
+    activation: str = ""
+    into: Value | None = None
+
+
+@dataclass(slots=True)
+class Linear:
+    """Products that share their input, which is normalised first when `norm` is given."""
+
+    x: Value
+    products: list[Product]
+    norm: Norm | None = None
+
+
+@dataclass(slots=True)
+class Turn:
+    """Rotary embedding; always fused into `Attend`."""
+
+    x: Value
+    rope: Rope
+    heads: int
+    out: Value
+
+
+@dataclass(slots=True)
+class Attend:
+    """Attention; q and k may be normalised by head and rotated first. Both happen in q's own buffer."""
+
+    q: Value
+    k: Value
+    v: Value
+    layer: int
+    spec: Attention
+    out: Value
+    q_norm: Norm | None = None
+    k_norm: Norm | None = None
+    rope: Rope | None = None
+
+
+@dataclass(slots=True)
+class Add:
+    """out = x + y, in y's buffer."""
+
+    x: Value
+    y: Value
+    out: Value
+
+
+@dataclass(slots=True)
+class Gated:
+    gate: Value
+    up: Value
+    activation: str
+    out: Value
+
+
+@dataclass(slots=True)
+class LogitRows:
+    x: Value
+    out: Value
+
+
+@dataclass(slots=True)
+class Logits:
+    x: Value
+    softcap: float
+
+
+Record = Embed | Norm | Linear | Turn | Attend | Add | Gated | LogitRows | Logits
+
+
+@dataclass(slots=True)
+class Recording:
+    """A forward pass as a list, and the width of each value."""
+
+    records: list[Record] = field(default_factory=list)
+    widths: list[int] = field(default_factory=list)
+
+
+def reads(record: Record) -> list[Value]:
+    """The values a record needs, those it writes into included."""
+    match record:
+        case Embed():
+            return []
+        case Norm(x=x, into=into):
+            return [x] if into is None else [x, into]
+        case Linear(x=x, products=products):
+            return [x, *(p.into for p in products if p.into is not None)]
+        case Attend(q=q, k=k, v=v):
+            return [q, k, v]
+        case Add(x=x, y=y):
+            return [x, y]
+        case Gated(gate=gate, up=up):
+            return [gate, up]
+        case Turn(x=x) | LogitRows(x=x) | Logits(x=x):
+            return [x]
+
+
+def writes(record: Record) -> list[tuple[Value, Value | None]]:
+    """(value, the value whose buffer it takes over or None) for each result."""
+    match record:
+        case Linear(products=products):
+            return [(p.out, p.into) for p in products]
+        case Norm(out=out, into=into):
+            return [(out, into)]
+        case Add(y=y, out=out):
+            return [(out, y)]
+        case Logits():
+            return []
+        case Embed(out=out) | Turn(out=out) | Attend(out=out) | Gated(out=out) | LogitRows(out=out):
+            return [(out, None)]
