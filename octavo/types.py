@@ -101,6 +101,7 @@ class Sequence:
     index: int
     token_ids: list[int]
     num_prompt_tokens: int
+    max_length: int = 1 << 62  # tokens, prompt included, at which it ends with "length"; set when it is added
     num_computed_tokens: int = 0
     num_cached_tokens: int = 0  # prompt tokens found in the prefix cache at first admission
     num_preemptions: int = 0

@@ -52,6 +52,8 @@ class PagedCache:
     def grow(self, seq: Sequence, num_tokens: int) -> bool:
         pool, table, start = self.pool, seq.block_table, seq.num_computed_tokens
         first = start // self.block_size
+        if start + num_tokens <= len(table) * self.block_size and pool.refs[table[first]] == 1:
+            return True
         missing = max(0, -(-(start + num_tokens) // self.block_size) - len(table))
         shared = first < len(table) and pool.refs[table[first]] > 1
         if missing + shared > pool.num_available:

@@ -133,8 +133,9 @@ def _pool_blocks(config: EngineConfig, block: int, length: int, weights: int, av
     needed = sequence if config.max_model_len is not None else 1
     if blocks < needed:
         raise CapacityError(
-            f"a sequence of max_model_len ({length} tokens) takes {needed * block / 2**20:.1f} MiB of KV cache, but "
-            f"{name} is {memory / 2**20:.1f} MiB: raise kv_cache_memory, lower max_model_len, or choose a smaller kv_cache_dtype"
+            f"{name} is {memory / 2**20:.1f} MiB, but a sequence of max_model_len ({length} tokens) takes "
+            f"{needed * block / 2**20:.1f} MiB of KV cache: "
+            f"raise kv_cache_memory, lower max_model_len, or choose a smaller kv_cache_dtype"
         )
     return blocks
 

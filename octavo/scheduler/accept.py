@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from octavo.types import Sequence, StepResult, TokenLogprob
+from octavo.types import Chunk, Sequence, StepResult, TokenLogprob
 
 
 def agreeing(sampled: list[int], drafts: list[int]) -> int:
@@ -13,37 +13,37 @@ def agreeing(sampled: list[int], drafts: list[int]) -> int:
     return len(drafts)
 
 
-def append(seq: Sequence, tokens: list[int], limit: int) -> int:
+def append(seq: Sequence, tokens: list[int]) -> int:
     """Appends until a stop rule holds, and sets the finish reason then. Returns how many tokens were taken."""
-    if len(seq.token_ids) >= limit:  # max_tokens = 0: only the prompt was to be scored
+    known, limit = seq.token_ids, seq.max_length
+    if len(known) >= limit:  # max_tokens = 0: only the prompt was to be scored
         seq.finish_reason = "length"
         return 0
     for count, token in enumerate(tokens, 1):
-        seq.token_ids.append(token)
-        if _stops(seq, token):
-            return count
-        if len(seq.token_ids) >= limit:
+        known.append(token)
+        _stop(seq, token)
+        if len(known) >= limit and seq.finish_reason is None:
             seq.finish_reason = "length"
+        if seq.finish_reason is not None:
             return count
     return len(tokens)
 
 
-def _stops(seq: Sequence, token: int) -> bool:
+def _stop(seq: Sequence, token: int) -> None:
     request, params = seq.request, seq.request.params
-    if seq.num_output_tokens < params.min_tokens:
-        return False
+    if len(seq.token_ids) - seq.num_prompt_tokens < params.min_tokens:
+        return
     if token in request.eos_token_ids and not params.ignore_eos:
         seq.finish_reason = "stop"
     elif token in params.stop_token_ids:
         seq.finish_reason, seq.stop_reason = "stop", token
-    return seq.finish_reason is not None
 
 
-def wanted_logprobs(sequences: list[Sequence]) -> int:
-    """`Batch.num_logprobs` for these sequences: the most that any asks for, -1 when none does."""
+def wanted_logprobs(chunks: list[Chunk]) -> int:
+    """`Batch.num_logprobs` for these chunks: the most that any asks for, -1 when none does."""
     most = -1
-    for seq in sequences:
-        params = seq.request.params
+    for chunk in chunks:
+        seq, params = chunk.seq, chunk.seq.request.params
         if params.logprobs is not None:
             most = max(most, params.logprobs)
         if params.prompt_logprobs is not None and seq.num_scored_tokens < seq.num_prompt_tokens - 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from octavo.errors import CapacityError, RequestError
-from octavo.types import Request, Sequence
+from octavo.types import Request
 
 
 def check(request: Request, max_model_len: int, capacity: int) -> None:
@@ -20,10 +20,11 @@ def check(request: Request, max_model_len: int, capacity: int) -> None:
             f"{_terms(prompt, wanted)} is {prompt + wanted - max_model_len} more than max_model_len ({max_model_len}): "
             f"shorten the prompt, lower max_tokens or raise max_model_len"
         )
-    if prompt + max(wanted, 1) - 1 > capacity:
+    missing = prompt + max(wanted, 1) - 1 - capacity
+    if missing > 0:
         raise CapacityError(
-            f"{_terms(prompt, wanted)} needs {prompt + max(wanted, 1) - 1 - capacity} tokens of KV cache more than the "
-            f"whole pool holds ({capacity}): shorten the prompt, lower max_tokens or raise kv_cache_memory (or num_kv_blocks)"
+            f"{_terms(prompt, wanted)} needs {missing} tokens of KV cache more than the whole pool holds ({capacity}): "
+            f"shorten the prompt, lower max_tokens or raise kv_cache_memory (or num_kv_blocks)"
         )
 
 
@@ -38,8 +39,8 @@ def _terms(prompt: int, wanted: int) -> str:
     return f"the prompt of {prompt} tokens" + (f" and {wanted} to generate" if wanted else "")
 
 
-def longest(seq: Sequence, max_model_len: int, capacity: int) -> int:
-    """Tokens at which `seq` ends with "length". Depends on settings alone, never on what else is in the pool."""
+def max_length(request: Request, max_model_len: int, capacity: int) -> int:
+    """Tokens at which a sequence ends with "length". Depends on settings alone, never on what else is in the pool."""
     most = min(max_model_len, capacity + 1)
-    wanted = seq.request.params.max_tokens
-    return most if wanted is None else min(most, seq.num_prompt_tokens + wanted)
+    wanted = request.params.max_tokens
+    return most if wanted is None else min(most, len(request.prompt_token_ids) + wanted)

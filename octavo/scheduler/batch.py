@@ -9,7 +9,7 @@ import numpy as np
 
 from octavo.kv.tables import BlockTables
 from octavo.scheduler.accept import wanted_logprobs
-from octavo.types import Batch, Chunk, SamplingArrays, Sequence, SequenceDelta
+from octavo.types import I32, Batch, Chunk, SamplingArrays, Sequence, SequenceDelta
 
 Row = tuple[Sequence, int]  # a logit row: the sequence, and the index in it of the token the row chooses
 BuildSampling = Callable[[list[Row]], SamplingArrays]
@@ -47,32 +47,38 @@ class BatchBuilder:
             _add_rows(chunk, len(tokens), logit_rows, targets, rows)
             chunk.row_stop = len(rows)
             _add_tokens(chunk, tokens)
-        counts = np.array([chunk.num_tokens for chunk in chunks], np.int32)
-        computed = np.array([chunk.seq.num_computed_tokens for chunk in chunks], np.int32)
-        table_rows = np.array([self._tables.rows[chunk.seq] for chunk in chunks], np.intp)
-        query_starts = np.zeros(len(chunks) + 1, np.int32)
-        np.cumsum(counts, out=query_starts[1:])
-        context_lens = computed + counts
-        positions = np.arange(len(tokens), dtype=np.int32) + np.repeat(computed - query_starts[:-1], counts)
-        width = -(-int(context_lens.max()) // self._block_size)
-        tables = np.ascontiguousarray(self._tables.array[table_rows, :width])
-        blocks, offsets = np.divmod(positions, self._block_size)
-        slots = tables[np.repeat(np.arange(len(chunks)), counts), blocks] * self._block_size + offsets
+        starts, positions, contexts, tables, slots = self._place(chunks, len(tokens))
         return Batch(
             token_ids=np.array(tokens, np.int32),
             positions=positions,
             slot_mapping=slots,
-            query_starts=query_starts,
-            context_lens=context_lens,
+            query_starts=starts,
+            context_lens=contexts,
             block_tables=tables,
             logit_rows=np.array(logit_rows, np.int32),
             targets=np.array(targets, np.int32),
             sampling=self._build_sampling(rows),
-            num_logprobs=wanted_logprobs([chunk.seq for chunk in chunks]),
-            want_hidden=any(chunk.seq.request.pooling is not None for chunk in chunks),
+            num_logprobs=wanted_logprobs(chunks),
+            want_hidden=any([chunk.seq.request.pooling is not None for chunk in chunks]),
             copies=copies,
             chunks=chunks,
         )
+
+    def _place(self, chunks: list[Chunk], num_tokens: int) -> tuple[I32, I32, I32, I32, I32]:
+        """(query_starts [S+1], positions [T], context_lens [S], block_tables [S, W], slot_mapping [T])."""
+        rows_of = self._tables.rows
+        fields = [(chunk.num_tokens, chunk.seq.num_computed_tokens, rows_of[chunk.seq]) for chunk in chunks]
+        counts, computed, rows = np.array(fields, np.int32).T.copy()
+        contexts = computed + counts
+        tables = self._tables.array[rows, : -(-max(contexts.tolist()) // self._block_size)]
+        starts, positions = np.arange(len(chunks) + 1, dtype=np.int32), computed  # when each has one token
+        owners = starts[:-1]
+        if num_tokens > len(chunks):
+            owners = owners.repeat(counts)
+            counts.cumsum(out=starts[1:])
+            positions = np.arange(num_tokens, dtype=np.int32) + (computed - starts[:-1])[owners]
+        blocks, offsets = np.divmod(positions, self._block_size)
+        return starts, positions, contexts, tables, tables[owners, blocks] * self._block_size + offsets
 
 
 def _add_tokens(chunk: Chunk, tokens: list[int]) -> None:
@@ -85,10 +91,11 @@ def _add_tokens(chunk: Chunk, tokens: list[int]) -> None:
 def _add_rows(chunk: Chunk, first: int, logit_rows: list[int], targets: list[int], rows: list[Row]) -> None:
     """`first`: token row of the chunk's first token. Order: scored prompt tokens, sampled rows, siblings' rows."""
     seq, start = chunk.seq, chunk.seq.num_computed_tokens
-    for position in scored_positions(seq, chunk.num_tokens):
-        logit_rows.append(first + position - start)
-        targets.append(seq.token_ids[position + 1])
-        rows.append((seq, position + 1))
+    if seq.request.wants_prompt_rows:
+        for position in scored_positions(seq, chunk.num_tokens):
+            logit_rows.append(first + position - start)
+            targets.append(seq.token_ids[position + 1])
+            rows.append((seq, position + 1))
     if not chunk.samples:
         return
     last = chunk.num_tokens - 1

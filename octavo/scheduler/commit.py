@@ -30,46 +30,45 @@ class Commit:
     def _commit(self, chunk: Chunk, deltas: list[SequenceDelta]) -> None:
         seq = chunk.seq
         first = chunk.row_stop - (1 + chunk.num_drafts + len(chunk.forks) if chunk.samples else 0)
-        accepted = agreeing(self._tokens[first : chunk.row_stop], seq.drafts) if chunk.num_drafts else 0
+        accepted = self._verify(chunk, first) if chunk.num_drafts else 0
         rejected = chunk.num_drafts - accepted
-        if not self._finite(chunk.row_start, chunk.row_stop - rejected):
+        if not (self._all_finite or self._result.finite[chunk.row_start : chunk.row_stop - rejected].all()):
             deltas += self._roster.end_request(seq.request.request_id, "error")
             return
-        self._count(chunk, accepted)
         delta = SequenceDelta(seq, [])
-        if seq.request.wants_prompt_rows or seq.request.pooling is not None:
+        if first > chunk.row_start or seq.request.pooling is not None:
             self._score(delta, chunk, first)
         if chunk.samples:
             self._roster.prefilling.discard(seq)
-            self._append(delta, range(first, first + accepted + 1))
+            self._append(delta, first, first + accepted + 1)
         self._advance(seq, chunk.num_tokens - rejected)
-        if delta.token_ids or delta.prompt_logprobs is not None or delta.hidden is not None or seq.finish_reason:
+        if chunk.samples or delta.prompt_logprobs is not None or delta.hidden is not None:
             deltas.append(delta)
-        for row, sibling in enumerate(chunk.forks, chunk.row_stop - len(chunk.forks)):
-            deltas.append(self._start_sibling(seq, sibling, row))
+        if chunk.forks:
+            del self._roster.siblings[seq]  # else they would start again when a preempted parent has caught up
+            deltas += [self._start(seq, sibling, row) for row, sibling in enumerate(chunk.forks, first + 1)]
         self._finish(delta)
 
-    def _finite(self, start: int, stop: int) -> bool:
-        return self._all_finite or bool(self._result.finite[start:stop].all())
+    def _verify(self, chunk: Chunk, first: int) -> int:
+        """How many of the chunk's drafts stand."""
+        accepted = agreeing(self._tokens[first : chunk.row_stop], chunk.seq.drafts)
+        stats = self._roster.stats
+        stats.drafts += 1
+        stats.draft_tokens += chunk.num_drafts
+        stats.accepted_tokens += accepted
+        return accepted
 
-    def _count(self, chunk: Chunk, accepted: int) -> None:
-        if chunk.num_drafts:
-            stats = self._roster.stats
-            stats.drafts += 1
-            stats.draft_tokens += chunk.num_drafts
-            stats.accepted_tokens += accepted
-
-    def _append(self, delta: SequenceDelta, rows: range) -> None:
-        """Appends the sampled tokens of `rows` up to the first that ends the sequence."""
+    def _append(self, delta: SequenceDelta, start: int, stop: int) -> None:
+        """Appends the tokens sampled by rows start .. stop, up to the first that ends the sequence."""
         seq = delta.seq
         if seq.request.pooling is not None:
             seq.finish_reason = "stop"
             return
-        taken = append(seq, self._tokens[rows.start : rows.stop], self._roster.limit(seq))
-        delta.token_ids = self._tokens[rows.start : rows.start + taken]
+        taken = append(seq, self._tokens[start:stop])
+        delta.token_ids = self._tokens[start : start + taken]
         self._roster.stats.generation_tokens += taken
         if (count := seq.request.params.logprobs) is not None:
-            delta.logprobs = read_logprobs(self._result, rows[:taken], count)
+            delta.logprobs = read_logprobs(self._result, range(start, start + taken), count)
             seq.cumulative_logprob += sum(entry.logprob for entry in delta.logprobs)
 
     def _advance(self, seq: Sequence, computed: int) -> None:
@@ -89,9 +88,9 @@ class Commit:
             assert self._result.hidden is not None
             delta.hidden = self._result.hidden[chunk.row_start : chunk.row_stop].copy()
 
-    def _start_sibling(self, parent: Sequence, sibling: Sequence, row: int) -> SequenceDelta:
+    def _start(self, parent: Sequence, sibling: Sequence, row: int) -> SequenceDelta:
         delta = SequenceDelta(sibling, [])
-        self._append(delta, range(row, row + 1))
+        self._append(delta, row, row + 1)
         if sibling.finish_reason is None:
             self._roster.fork(parent, sibling)
         self._finish(delta)

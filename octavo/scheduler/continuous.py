@@ -72,7 +72,7 @@ class ContinuousScheduler:
             if plan.budget == 0:
                 break
             if seq.drafts:
-                del seq.drafts[min(spare, max(0, self._roster.limit(seq) - len(seq.token_ids) - 1)) :]
+                del seq.drafts[min(spare, max(0, seq.max_length - len(seq.token_ids) - 1)) :]
             if seq.status is Status.RUNNING and self._reserve(seq):  # else it was preempted a moment ago
                 spare -= len(seq.drafts)
                 plan.add(seq, 1 + len(seq.drafts), samples=True)

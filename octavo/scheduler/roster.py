@@ -43,24 +43,23 @@ class Roster:
     def has_work(self) -> bool:
         return bool(self._requests)
 
-    def limit(self, seq: Sequence) -> int:
-        """Tokens at which `seq` ends with "length"."""
-        return admission.longest(seq, self._max_len, self.cache.capacity)
-
     def add(self, request: Request) -> list[Sequence]:
         """Queues the request; returns its sequences. Raises RequestError or CapacityError if it can never run."""
         if request.request_id in self._requests:
             raise RequestError(f"request_id {request.request_id!r} is in use by an unfinished request", "request_id")
         admission.check(request, self._max_len, self.cache.capacity)
-        prompt = request.prompt_token_ids
-        answers = 1 if request.pooling is not None else request.params.n
-        first, *siblings = sequences = [Sequence(request, index, list(prompt), len(prompt)) for index in range(answers)]
+        first, *siblings = sequences = self._sequences(request)
         self._requests[request.request_id] = list(sequences)
         if siblings:
             self.siblings[first] = siblings
         self._deadlines.add(request)
         self.wait(first)
         return sequences
+
+    def _sequences(self, request: Request) -> list[Sequence]:
+        prompt, answers = request.prompt_token_ids, 1 if request.pooling is not None else request.params.n
+        limit = admission.max_length(request, self._max_len, self.cache.capacity)
+        return [Sequence(request, index, list(prompt), len(prompt), limit) for index in range(answers)]
 
     def wait(self, seq: Sequence) -> None:
         seq.status = Status.WAITING

@@ -1,4 +1,4 @@
-"""Static batching, the baseline: a batch forms when nothing runs, and nobody joins it until its last sequence has ended."""
+"""Static batching, the baseline: a batch forms when nothing runs, and nobody joins until its last sequence ended."""
 
 from __future__ import annotations
 

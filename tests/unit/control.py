@@ -1,0 +1,104 @@
+"""Small engines on the null backend, for the tests of the control plane."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable
+from collections.abc import Sequence as Many
+from dataclasses import dataclass, field
+from typing import Any
+
+from octavo.backends.null import NullBackend
+from octavo.config import CacheConfig, EngineConfig
+from octavo.engine import Engine
+from octavo.spec.proposer import Proposer
+from octavo.types import Request, SamplingParams, Sequence, SequenceDelta, TokenLogprob
+
+VOCAB = 997
+GREEDY = SamplingParams(temperature=0, max_tokens=12)
+
+
+def engine(
+    *,
+    blocks: int = 64,
+    block_size: int = 4,
+    proposer: Proposer | None = None,
+    nan_tokens: Iterable[int] = (),
+    crash_tokens: Iterable[int] = (),
+    **settings: Any,
+) -> Engine:
+    defaults: dict[str, Any] = {"max_model_len": 128, "max_num_seqs": 8, "max_num_batched_tokens": 32}
+    config = EngineConfig(block_size=block_size, **(defaults | settings))
+    cache = CacheConfig(blocks, block_size)
+    return Engine(NullBackend(cache, VOCAB, nan_tokens, crash_tokens), config, cache, VOCAB, proposer)
+
+
+def prompt(length: int, seed: int = 0) -> list[int]:
+    return random.Random(seed).choices(range(50, VOCAB), k=length)
+
+
+def request(name: str, tokens: Many[int], params: SamplingParams = GREEDY, **fields: Any) -> Request:
+    fields.setdefault("arrival", 0.0)
+    return Request(name, list(tokens), params, **fields)
+
+
+@dataclass
+class Answer:
+    """Everything the deltas said about one sequence."""
+
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+    hidden: list[list[float]] = field(default_factory=list)
+    finish_reason: str | None = None
+    stop_reason: int | None = None
+
+
+Answers = dict[tuple[str, int], Answer]
+
+
+def collect(answers: Answers, deltas: list[SequenceDelta]) -> None:
+    for delta in deltas:
+        answer = answers[delta.seq.request.request_id, delta.seq.index]
+        assert answer.finish_reason is None, "a delta after the last"
+        answer.token_ids += delta.token_ids
+        assert delta.seq.token_ids[len(delta.seq.token_ids) - len(delta.token_ids) :] == delta.token_ids
+        answer.logprobs += delta.logprobs or []
+        answer.prompt_logprobs += delta.prompt_logprobs or []
+        answer.hidden += [] if delta.hidden is None else delta.hidden.tolist()
+        if delta.finished:
+            answer.finish_reason, answer.stop_reason = delta.seq.finish_reason, delta.seq.stop_reason
+            assert delta.seq.finish_reason is not None
+
+
+def drain(engine: Engine, requests: Iterable[Request] = (), max_steps: int = 20_000) -> Answers:
+    """Adds the requests and runs the engine until it is idle, checking its books after every step."""
+    answers: Answers = defaultdict(Answer)
+    for item in requests:
+        engine.add(item)
+    for _ in range(max_steps):
+        if not engine.has_work:
+            break
+        collect(answers, engine.step())
+        engine.cache.check_integrity()
+    assert not engine.has_work, "livelock"
+    assert engine.cache.usage == 0, "blocks leaked"
+    return dict(answers)
+
+
+class RandomDrafts:
+    """Drafts 0 to `most` tokens: each right with probability `skill`, as known from `answers`, else random."""
+
+    def __init__(self, answers: Answers, skill: float, most: int = 5, seed: int = 0):
+        self._answers, self._skill, self._most = answers, skill, most
+        self._random = random.Random(seed)
+
+    def propose(self, sequences: list[Sequence]) -> None:
+        for seq in sequences:
+            known = self._answers[seq.request.request_id, seq.index].token_ids[seq.num_output_tokens :]
+            count = self._random.randint(0, self._most)
+            right = (known + [0] * count)[:count]
+            seq.drafts = [
+                token if self._random.random() < self._skill else self._random.randrange(VOCAB) for token in right
+            ]

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+
+from octavo.backends.base import Attention
+from octavo.config import CacheConfig, EngineConfig
+from octavo.errors import CapacityError, ConfigError
+from octavo.kv.planner import available_memory, block_bytes, plan, resolve, token_bytes
+
+LLAMA_70B = [Attention(heads=64, kv_heads=8, head_dim=128, scale=1.0)] * 80
+QWEN_1_5B = [Attention(heads=12, kv_heads=2, head_dim=128, scale=1.0)] * 28
+GIB = 1 << 30
+
+
+def test_published_figures() -> None:
+    assert token_bytes(LLAMA_70B, "bf16") == 320 << 10
+    assert 32768 * token_bytes(LLAMA_70B, "bf16") == 10 * GIB
+    assert token_bytes(QWEN_1_5B, "bf16") == 28 << 10
+    assert token_bytes(QWEN_1_5B, "f32") == 56 << 10
+
+
+def test_int8_stores_a_scale_for_each_token_and_head() -> None:
+    assert block_bytes(QWEN_1_5B, 16, "int8") == 28 * 2 * (2 * 16 * 128 + 2 * 16 * 4)
+
+
+def test_layers_may_differ() -> None:
+    mixed = [Attention(4, 1, 256, 1.0), Attention(4, 2, 64, 1.0)]
+    assert block_bytes(mixed, 16, "bf16") == 2 * 16 * 2 * (256 + 128)
+
+
+def test_plan_adds_up() -> None:
+    memory = plan(QWEN_1_5B, CacheConfig(1000), weights=GIB, scratch=1 << 20, length=1000, available=2 * GIB)
+    assert memory.kv_token == 28 << 10
+    assert memory.kv_sequence == 63 * 16 * (28 << 10)
+    assert memory.kv_pool == 1000 * 16 * (28 << 10)
+    assert memory.total == GIB + (1 << 20) + memory.kv_pool and memory.fits
+    assert memory.max_sequences == 1000 // 63
+    assert not plan(QWEN_1_5B, CacheConfig(1000), GIB, 0, 1000, available=GIB).fits
+
+
+def test_resolve_fills_every_auto() -> None:
+    config, cache = resolve(EngineConfig(), QWEN_1_5B, 32768, weights=GIB, available=16 * GIB)
+    assert cache.dtype == config.kv_cache_dtype == "bf16"
+    assert cache.num_blocks == config.num_kv_blocks == GIB // block_bytes(QWEN_1_5B, 16, "bf16")
+    assert config.max_model_len == 32768
+    assert config.threads is not None and config.threads >= 1
+
+
+def test_auto_context_shrinks_to_the_pool_but_a_set_one_does_not() -> None:
+    block = block_bytes(QWEN_1_5B, 16, "bf16")
+    config, cache = resolve(EngineConfig(kv_cache_memory=10 * block), QWEN_1_5B, 32768, GIB, 16 * GIB)
+    assert (cache.num_blocks, config.max_model_len) == (10, 160)
+    with pytest.raises(CapacityError, match="kv_cache_memory"):
+        resolve(EngineConfig(kv_cache_memory=10 * block, max_model_len=161), QWEN_1_5B, 32768, GIB, 16 * GIB)
+    config, _ = resolve(EngineConfig(kv_cache_memory=10 * block, max_model_len=160), QWEN_1_5B, 32768, GIB, 16 * GIB)
+    assert config.max_model_len == 160
+
+
+def test_the_pool_is_no_larger_than_all_sequences_can_use() -> None:
+    _, cache = resolve(EngineConfig(max_model_len=100, max_num_seqs=3), QWEN_1_5B, 32768, GIB, 16 * GIB)
+    assert cache.num_blocks == 3 * 7
+
+
+def test_a_context_longer_than_the_model_s_is_refused() -> None:
+    with pytest.raises(CapacityError, match="2048"):
+        resolve(EngineConfig(max_model_len=4096), QWEN_1_5B, 2048, GIB, 16 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_num_seqs", 0),
+        ("max_model_len", -1),
+        ("kv_cache_memory", 1.5),
+        ("threads", True),
+        ("block_size", 12),
+        ("kv_cache_dtype", "fp8"),
+        ("kv_cache", "ring"),
+        ("scheduler", "none"),
+        ("policy", "lottery"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=name):
+        resolve(EngineConfig(**{name: value}), QWEN_1_5B, 2048, GIB, 16 * GIB)  # type: ignore[arg-type]
+
+
+def test_available_memory_is_plausible() -> None:
+    assert 1 << 24 < available_memory() < 1 << 50
