@@ -22,20 +22,22 @@ from octavo.weights.sources import resolve
 
 Progress = Callable[[int, int], None]
 
-# vLLM's settings that have one meaning here, with the values that say it.
+# Settings that can say only one thing here, with the values that say it.
 SAME_EVERYWHERE: dict[str, tuple[Any, ...]] = {
     "dtype": ("auto", "float32"),
     "quantization": (None, "gguf"),
     "tensor_parallel_size": (1,),
     "trust_remote_code": (False,),
     "kv_eviction": (None,),
+    "speculative_config": (None,),
 }
 REASONS = {
     "dtype": "activations are float32 and weights stay as the file has them; kv_cache_dtype sets the cache's",
     "quantization": "the file says how its weights are quantised",
     "tensor_parallel_size": "one process runs the model",
     "trust_remote_code": "no code is ever loaded with a model",
-    "kv_eviction": "eviction is not there yet",
+    "kv_eviction": "there is no eviction yet",
+    "speculative_config": "there is no speculative decoding yet",
 }
 
 

@@ -77,7 +77,7 @@ class OutputProcessor:
             metrics.last_token_time = now
             if metrics.first_token_time is None:
                 metrics.first_token_time = now
-        if all(answer.finished() for answer in output.outputs):
+        if new.finish_reason is not None and all(answer.finished() for answer in output.outputs):
             output.finished, metrics.finished_time = True, now
 
     def _forget(self, request_id: str) -> None:
