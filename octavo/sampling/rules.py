@@ -25,6 +25,7 @@ from octavo.types import F32, I32, I64, U32, U64, Batch, SamplingArrays, StepRes
 
 F64 = NDArray[np.float64]
 NEG_INF = np.float32(-np.inf)
+NO_WEIGHT = np.float32(-87)  # exp of less is (nearly) subnormal, which not all machines compute alike: taken as 0
 GAMMA = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: splitmix64's increment
 
 
@@ -129,6 +130,7 @@ def weights(x: F32, row: int, arrays: SamplingArrays) -> F32:
     z = x / arrays.temperature[row]
     z = z - z.max()
     w: F32 = np.exp(z)
+    w[z < NO_WEIGHT] = 0
     if (min_p := arrays.min_p[row]) > 0:
         w[z < np.float32(math.log(min_p))] = 0
     top_k, top_p = int(arrays.top_k[row]), float(arrays.top_p[row])

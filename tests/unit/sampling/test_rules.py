@@ -73,6 +73,10 @@ def test_typical_keeps_the_surprise_nearest_the_entropy():
     assert kept(np.log(np.array([[0.6, 0.3, 0.1]], np.float32)), typical_p=0.2, min_p=0.9) == [0]
 
 
+def test_weights_that_float32_cannot_hold_exactly_are_nothing():
+    assert kept(logits(0, -86.9, -87.1, -np.inf)) == [0, 1]
+
+
 def test_probabilities_are_the_softmax_at_that_temperature():
     made = arrays(sequence([0], temperature=0.5, vocab=5), vocab=5)
     expected = np.array([0.4, 0.3, 0.15, 0.1, 0.05]) ** 2
