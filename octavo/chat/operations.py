@@ -19,6 +19,7 @@ from markupsafe import soft_str
 
 from octavo.chat.limits import MAX_BITS, LimitError, current
 
+MAX_INDENT = 16  # of tojson: times the depth, on each line
 MAX_NEEDLE = 100  # characters to strip, or to look for from the right: Python's search takes text x needle steps
 
 
@@ -98,6 +99,8 @@ def to_json(
 ) -> str:
     """transformers' tojson: not Jinja's own, which escapes HTML."""
     current().allow(current().size(value))
+    if indent is not None and (len(indent) if isinstance(indent, str) else indent) > MAX_INDENT:
+        raise LimitError(f"tojson: an indent over {MAX_INDENT}")
     encoder = json.JSONEncoder(
         ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys, check_circular=False
     )
@@ -114,6 +117,11 @@ def strftime_now(format: str) -> str:
 
 def raise_exception(message: str) -> None:
     raise TemplateError(message)
+
+
+def make_dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
+    """A function, as a class can be subscripted."""
+    return dict(*args, **kwargs)
 
 
 class QuietNamespace(Namespace):

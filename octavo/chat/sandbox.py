@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator, Frame
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.filters import FILTERS
 from jinja2.lexer import Token, TokenStream
@@ -124,7 +125,7 @@ class _Generator(CodeGenerator):
     def visit_Call(self, node: nodes.Call, frame: Frame, forward_caller: bool = False) -> None:
         """Our own reports are called directly: no template can write an EnvironmentAttribute."""
         if not isinstance(node.node, nodes.EnvironmentAttribute):
-            super().visit_Call(node, frame, forward_caller)
+            super().visit_Call(node, frame, forward_caller=forward_caller)
             return
         self.write(f"environment.{node.node.name}(")
         self.visit(node.args[0], frame)
@@ -181,7 +182,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters |= {name: metered(function) for name, function in _OWN_FILTERS.items()}
         self.tests = {name: metered(cast(Any, function)) for name, function in TESTS.items()}
         self.globals = {
-            "dict": dict,
+            "dict": ops.make_dict,
             "namespace": ops.QuietNamespace,
             "raise_exception": ops.raise_exception,
             "range": safe_range,
@@ -205,6 +206,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         allowed = next((names for kind, names in ATTRIBUTES if isinstance(obj, kind)), frozenset[str]())
         return super().is_safe_attribute(obj, attr, value) and (attr in allowed or isinstance(obj, Namespace))
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
+        """At once, where Jinja's own sandbox waits until the value is used (and writes it out as nothing)."""
+        raise SecurityError(f"access to attribute {attribute!r} of a {type(obj).__name__} is not allowed")
 
     def wrap_str_format(self, value: Any) -> None:
         """`str.format` is not among the methods allowed: nothing to wrap."""
