@@ -108,7 +108,7 @@ class PoolMachine(RuleBasedStateMachine):
 
 def test_pool_against_the_model() -> None:
     examples = max(1, OPERATIONS // STEPS)
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         PoolMachine, settings=settings(max_examples=examples, stateful_step_count=STEPS, deadline=None)
     )
 

@@ -1,0 +1,105 @@
+"""Dependencies point one way (docs/architecture.md): parsed, not run, so lazy imports count too."""
+
+from __future__ import annotations
+
+import ast
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+import octavo
+
+ROOT = Path(octavo.__file__).parent
+
+# What each part may import from octavo besides itself. A part is what lies right below octavo/, or "backends.X".
+# Every other part is above the engine (server, cli, llm, ...): it imports what it likes, but no part below imports it.
+VOCABULARY = {"types", "errors", "config"}
+ALLOWED: dict[str, set[str]] = {
+    "types": set(),
+    "errors": set(),
+    "config": {"errors"},
+    "kv": VOCABULARY,
+    "sampling": VOCABULARY,
+    "spec": VOCABULARY | {"kv", "sampling", "backends.base"},
+    "scheduler": VOCABULARY | {"kv", "sampling"},
+    "engine": VOCABULARY | {"kv", "sampling", "spec", "scheduler", "backends.base"},
+    "weights": VOCABULARY | {"backends.base"},
+    "tokenizer": VOCABULARY | {"weights"},
+    "chat": VOCABULARY | {"tokenizer"},
+    "models": VOCABULARY | {"weights", "backends.base"},
+    "backends": set(),
+    "backends.base": VOCABULARY,
+    "backends.null": VOCABULARY | {"backends.base"},
+    "backends.reference": VOCABULARY
+    | {"backends.base", "backends.reference_kv", "models", "weights", "sampling", "kv"},
+    "backends.reference_kv": VOCABULARY | {"backends.base", "kv"},
+    "backends.cpu": VOCABULARY | {"backends.base", "models", "weights", "sampling", "kv"},
+}
+CONTROL_PLANE = ("types", "errors", "config", "kv", "sampling", "spec", "scheduler", "engine")
+TENSOR_LIBRARIES = {"torch", "tensorflow", "jax"}
+
+
+@lru_cache
+def modules() -> dict[str, Path]:
+    """Dotted names below octavo ("kv.blocks") of all source files."""
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
+    return {name.removesuffix(".__init__"): path for name, path in names.items() if name != "__init__"}
+
+
+def part(module: str) -> str:
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "backends" else parts[0]
+
+
+@lru_cache
+def imports(path: Path) -> set[str]:
+    """Absolute names of all that a file imports, wherever the statement stands; those for types only count too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative import"
+            assert node.module is not None
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def own(path: Path) -> set[str]:
+    """The parts of octavo that a file imports. `from octavo import x` of a plain name (a version) names no part."""
+    known = {part(module) for module in modules()}
+    inside = {name.removeprefix("octavo.") for name in imports(path) if name.startswith("octavo.")}
+    return {found for name in inside if (found := part(name)) in known}
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if part(name) in ALLOWED])
+def test_dependencies_point_one_way(module: str) -> None:
+    excess = own(modules()[module]) - {part(module)} - ALLOWED[part(module)]
+    assert not excess, f"octavo.{module} imports {', '.join(sorted(excess))}"
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if part(name) not in ALLOWED])
+def test_what_is_above_the_engine_is_imported_by_its_like_only(module: str) -> None:
+    """The list of parts is closed: a new one below the engine must be put into ALLOWED."""
+    users = {part(name) for name, path in modules().items() if part(module) in own(path)} - {part(module)}
+    assert not users & ALLOWED.keys()
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if part(name) in CONTROL_PLANE])
+def test_the_control_plane_knows_no_tensor_library_and_no_device(module: str) -> None:
+    found = imports(modules()[module])
+    assert not {name.split(".")[0] for name in found} & TENSOR_LIBRARIES
+    assert not {name for name in found if name.startswith("octavo.backends.") and part(name[7:]) != "backends.base"}
+
+
+def test_nothing_in_the_default_install_imports_torch() -> None:
+    users = [name for name, path in modules().items() if "torch" in {found.split(".")[0] for found in imports(path)}]
+    assert not [name for name in users if part(name) != "backends.cuda"]
+
+
+def test_the_rule_has_teeth(tmp_path: Path) -> None:
+    source = tmp_path / "bad.py"
+    source.write_text("def f():\n    from octavo.backends.null import NullBackend\n    import torch.nn\n")
+    assert imports(source) == {"octavo.backends.null.NullBackend", "torch.nn"}
+    assert own(source) == {"backends.null"}
