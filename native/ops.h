@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "act_buffer.h"
 #include "attention_work.h"
 #include "pack.h"
 #include "plan.h"
@@ -15,29 +16,6 @@ struct Buffer {
   float* data;
   int width;
   float* row(int i) const { return data + size_t(i) * size_t(width); }
-};
-
-// Quantised activations for up to max_rows rows. A tile of n tokens from t0 on takes the bytes of those tokens in every array.
-struct ActBuffer {
-  ActArgs args;
-  int8_t* codes;
-  float *ratio, *scale;
-  int32_t* side[kNumSides];
-
-  static int tiles(int rows, int max_tile) { return (rows + max_tile - 1) / max_tile; }
-  ActTile tile(int rows, int max_tile, int i) const {  // equal tiles: 16 tokens are 8 + 8, not 12 + 4
-    const int count = tiles(rows, max_tile), small = rows / count, larger = rows % count;
-    ActTile t;
-    t.n = small + (i < larger);
-    t.t0 = i * small + std::min(i, larger);
-    const size_t t0 = size_t(t.t0), groups = size_t(args.padded / args.group);
-    t.codes = codes + t0 * size_t(args.padded);
-    t.ratio = ratio + t0 * groups;
-    t.scale = scale + t0 * groups;
-    for (int s = 0; s < kNumSides; ++s)
-      if (side[s]) t.side[s] = side[s] + t0 * size_t(args.padded / kSides[s].k_value);
-    return t;
-  }
 };
 
 struct Plan::Context {

@@ -5,13 +5,6 @@
 #include "ops.h"
 
 namespace octavo {
-namespace {
-
-constexpr size_t kAlign = 64;
-size_t aligned(size_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
-
-}  // namespace
-
 // ---------------------------------------------------------------- KV cache
 
 static KvLayer kv_geometry(int kv_heads, int head_dim, int block_size, KvType type) {
@@ -97,27 +90,10 @@ int Plan::buffer(int width) {
 }
 
 int Plan::act(int K, int group, unsigned sides) {
-  ActBuffer a{};
-  const int whole = std::max(group, 64);  // 64: the superblock of some formats whose group is 32
-  a.args = {K, (K + whole - 1) / whole * whole, group, sides};
-  const size_t rows = size_t(std::max(max_tokens_, kHeadRows)), groups = size_t(a.args.padded / group);
-  size_t bytes = aligned(rows * size_t(a.args.padded)) + 2 * aligned(rows * groups * 4);
-  for (int s = 0; s < kNumSides; ++s)
-    if (sides >> s & 1) bytes += aligned(rows * size_t(a.args.padded / kSides[s].k_value) * 4);
-  scratch_bytes_ += bytes;
-  uint8_t* at = reserve(context_->memory, bytes);
-  auto take = [&at](size_t n) {
-    uint8_t* p = at;
-    at += aligned(n);
-    return p;
-  };
-  a.codes = reinterpret_cast<int8_t*>(take(rows * size_t(a.args.padded)));
-  a.ratio = reinterpret_cast<float*>(take(rows * groups * 4));
-  a.scale = reinterpret_cast<float*>(take(rows * groups * 4));
-  for (int s = 0; s < kNumSides; ++s)
-    if (sides >> s & 1) a.side[s] = reinterpret_cast<int32_t*>(take(rows * size_t(a.args.padded / kSides[s].k_value) * 4));
-  need_scratch(context_->scratch, size_t(a.args.padded));
-  context_->acts.push_back(a);
+  ActLayout layout(std::max(max_tokens_, kHeadRows), K, group, sides);
+  scratch_bytes_ += layout.bytes;
+  context_->acts.push_back(layout.place(reserve(context_->memory, layout.bytes)));
+  need_scratch(context_->scratch, size_t(context_->acts.back().args.padded));
   return int(context_->acts.size()) - 1;
 }
 

@@ -113,7 +113,9 @@ def matrices(recording: Recording) -> list[Weight]:
     return list(found)
 
 
-def _pack(weights: list[Weight], pool: _native.Pool, progress: Progress | None) -> tuple[_native.Weights, dict[Weight, _native.PackedWeight]]:
+def _pack(
+    weights: list[Weight], pool: _native.Pool, progress: Progress | None
+) -> tuple[_native.Weights, dict[Weight, _native.PackedWeight]]:
     """Packs one weight after the other, giving the file's pages back as it goes: the peak is one copy and one weight."""
     offsets = np.cumsum([0, *(_native.packed_bytes(w.type, *w.shape) for w in weights)])
     memory = _native.Weights(int(offsets[-1]))

@@ -115,7 +115,9 @@ class Lowering:
 
     def norm(self, r: Norm) -> None:
         width = self.recording.widths[r.x]
-        self.plan.rms_norm(self.buffers[r.x], width, self._constant(r.weight), r.eps, self.buffers[r.out], r.into is not None)
+        self.plan.rms_norm(
+            self.buffers[r.x], width, self._constant(r.weight), r.eps, self.buffers[r.out], r.into is not None
+        )
 
     def linear(self, r: Linear) -> None:
         """Quantises the input once for each kind of activation that the products' formats ask for."""
@@ -161,7 +163,9 @@ class Lowering:
         q, k, v, spec = self.buffers[r.q], self.buffers[r.k], self.buffers[r.v], r.spec
         angles = self._angles(r.rope) if r.rope else -1
         rope_dim = 2 * len(r.rope.inv_freq) if r.rope else 0
-        norms = (self._constant(r.q_norm.weight), self._constant(r.k_norm.weight)) if r.q_norm and r.k_norm else (-1, -1)
+        norms = (
+            (self._constant(r.q_norm.weight), self._constant(r.k_norm.weight)) if r.q_norm and r.k_norm else (-1, -1)
+        )
         eps = r.q_norm.eps if r.q_norm else 0.0
         interleaved = bool(r.rope and r.rope.interleaved)
         self.plan.qkv(q, k, v, spec.heads, r.layer, *norms, eps, angles, rope_dim, interleaved)

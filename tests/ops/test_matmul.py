@@ -1,0 +1,102 @@
+"""Packing is lossless; a product is the exact one of the quantised activations, and the same bits for every tile and instruction set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from octavo import _native
+from octavo.backends.base import Weight
+from octavo.weights.dequantize import dequantize
+from octavo.weights.formats import FORMATS
+
+QUANTISED = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"]
+DENSE = ["F32", "F16", "BF16"]
+HALVES = {  # byte offsets of the f16 fields of a block, which random bytes must not make infinite or huge
+    "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,), "IQ4_NL": (0,), "Q2_K": (80, 82),
+    "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_XS": (0,),
+}  # fmt: skip
+
+
+def random_weight(type: str, rows: int, columns: int, seed: int = 0) -> Weight:
+    """Random bytes with plausible scales, so that every code and every sub-scale occurs."""
+    rng = np.random.default_rng(seed)
+    if type in DENSE:
+        values = rng.standard_normal((rows, columns)).astype(np.float32)
+        words = {
+            "F32": values,
+            "F16": values.astype(np.float16),
+            "BF16": (values.view(np.uint32) >> 16).astype(np.uint16),
+        }[type]
+        return Weight("w", (rows, columns), type, np.ascontiguousarray(words).view(np.uint8).reshape(-1))
+    form = FORMATS[type]
+    blocks = rng.integers(0, 256, (rows * columns // form.block_size, form.block_bytes), np.uint8)
+    for at in HALVES[type]:
+        blocks[:, at : at + 2] = (
+            (rng.uniform(-2e-2, 2e-2, len(blocks)).astype(np.float16)).view(np.uint8).reshape(-1, 2)
+        )
+    return Weight("w", (rows, columns), type, blocks.reshape(-1))
+
+
+def activations(tokens: int, columns: int, seed: int = 1) -> np.ndarray:
+    """Normal values with outliers, an all-zero stretch and one tiny token: what the running rescale must survive."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((tokens, columns)).astype(np.float32)
+    x[:, :: max(1, columns // 7)] *= 50
+    x[:, columns // 2 : columns // 2 + 32] = 0
+    x[-1] *= 1e-6
+    return x
+
+
+def columns_of(type: str) -> tuple[int, ...]:
+    return (256, 512, 1536) if FORMATS[type].block_size == 256 else (32, 96, 576, 1536)
+
+
+@pytest.mark.parametrize("type", QUANTISED + DENSE)
+def test_packing_is_lossless(type: str) -> None:
+    for columns in columns_of(type):
+        weight = random_weight(type, 37, columns)
+        np.testing.assert_array_equal(_native.unpack(type, weight.data, 37, columns), dequantize(weight))
+
+
+@pytest.mark.parametrize("isa", _native.isas())
+@pytest.mark.parametrize("type", QUANTISED)
+def test_product_of_the_quantised_activations(isa: str, type: str) -> None:
+    for columns in columns_of(type):
+        weight, x = random_weight(type, 37, columns), activations(13, columns)
+        y, _ = _native.matmul(isa, type, weight.data, 37, x)
+        exact = _native.quantized(isa, type, x).astype(np.float64) @ dequantize(weight).astype(np.float64).T
+        size = (
+            np.abs(_native.quantized(isa, type, x)).astype(np.float64) @ np.abs(dequantize(weight)).astype(np.float64).T
+        )
+        assert np.all(np.abs(y - exact) <= 2e-6 * size + 1e-30)
+
+
+@pytest.mark.parametrize("isa", _native.isas())
+@pytest.mark.parametrize("type", DENSE)
+def test_dense_product(isa: str, type: str) -> None:
+    weight, x = random_weight(type, 37, 96), activations(13, 96)
+    y, _ = _native.matmul(isa, type, weight.data, 37, x)
+    size = np.abs(x).astype(np.float64) @ np.abs(dequantize(weight)).astype(np.float64).T
+    assert np.all(np.abs(y - x.astype(np.float64) @ dequantize(weight).astype(np.float64).T) <= 2e-6 * size + 1e-30)
+
+
+@pytest.mark.parametrize("isa", _native.isas())
+@pytest.mark.parametrize("type", QUANTISED)
+def test_quantised_activations_are_within_half_a_step(isa: str, type: str) -> None:
+    x = activations(5, 512)
+    group, _ = _native.act_spec(type)
+    groups = x.reshape(5, -1, group)
+    step = np.abs(groups).max(-1, keepdims=True) / 127
+    error = np.abs(_native.quantized(isa, type, x).reshape(groups.shape) - groups)
+    assert np.all(error <= step * 0.5001 + 1e-30)
+
+
+@pytest.mark.parametrize("type", QUANTISED + DENSE)
+def test_same_bits_for_every_tile_and_instruction_set(type: str) -> None:
+    columns = 512
+    weight, x = random_weight(type, 48, columns), activations(23, columns)
+    want, _ = _native.matmul(_native.isas()[0], type, weight.data, 48, x)
+    for isa in _native.isas():
+        for tile in (1, 2, 3, 4, 7, 12):
+            got, _ = _native.matmul(isa, type, weight.data, 48, x, tile)
+            np.testing.assert_array_equal(got, want, err_msg=f"{isa}, tiles of {tile}")
