@@ -1,0 +1,57 @@
+"""What the commands write to standard error: complaints, notes, the loading bar, figures."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+WIDTH = 30  # characters of the loading bar
+
+
+def complain(message: str) -> None:
+    """One line, whatever the message holds."""
+    print("octavo:", " ".join(message.split()), file=sys.stderr)
+
+
+def note(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def loading_bar() -> Iterator[Callable[[int, int], None] | None]:
+    """Yields what is to be told of bytes done and in all; None where nobody would see it.
+
+    Drawn by hand: to load rich would take longer than to load a small model's first layers.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+
+    def show(done: int, total: int) -> None:
+        part = done / max(total, 1)
+        print(f"\rloading {'#' * round(part * WIDTH):.<{WIDTH}} {part:4.0%}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def process_age() -> float:
+    """Seconds since this process started: what a user has waited, interpreter and imports included."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+        return uptime - int(fields[19]) / 100  # field 22, in ticks of 10 ms
+    except (OSError, AttributeError):  # not Linux: the imports before this module are missing
+        return time.perf_counter() - STARTED
+
+
+STARTED = time.perf_counter()
+
+
+def megabytes(size: float) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -1,0 +1,106 @@
+"""`octavo`: the command line. A command's module is imported only when that command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperGroup
+
+from octavo import __version__
+from octavo.cli.console import complain
+from octavo.errors import OctavoError
+
+
+class Command(NamedTuple):
+    """Where a command's function is, and its line in the list of commands."""
+
+    module: str
+    function: str
+    help: str
+
+
+COMMANDS = {
+    "run": Command("run", "run", "Answer one prompt."),
+    "chat": Command("chat", "chat", "Talk with a model."),
+    "bench": Command("bench", "bench", "Measure prefill and decode speed."),
+    "plan": Command("plan", "plan", "Say what a model takes of memory, and what fits."),
+    "info": Command("info", "info", "Show what is inside a model file."),
+    "pull": Command("pull", "pull", "Fetch a model into the cache folder."),
+    "models": Command("models_cmd", "models", "List the models that have a name, and those that are here."),
+}
+SPEAKING = "rich_markup_mode"  # None: typer then writes plain help, and never loads rich
+
+
+class Commands(TyperGroup):
+    """The commands of the table, each made when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        entry = COMMANDS[cmd_name]
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(cmd_name)(getattr(import_module(f"octavo.cli.{entry.module}"), entry.function))
+        return typer.main.get_command(app)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The list in `octavo --help`, from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+
+app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def octavo(
+    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
+) -> None:
+    """Octavo: LLM inference on the machine you have."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status: 0, 2 for a user's mistake (one line on stderr), 130 for Ctrl-C.
+
+    Anything that is not a user's mistake is our bug and keeps its traceback (status 1).
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words == ["--version"]:
+        print(f"octavo {__version__}")
+        return 0
+    try:
+        return int(typer.main.get_command(app)(words, prog_name="octavo", standalone_mode=False) or 0)
+    except OctavoError as error:
+        complain(str(error))
+    except MemoryError:
+        complain("not enough memory: lower kv_cache_memory or max_model_len (`octavo plan MODEL` does the arithmetic)")
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except Exception as error:
+        usage = getattr(error, "format_message", None)  # the option parser's own exceptions have it
+        if usage is None:
+            raise
+        complain(f"{usage()} (see `octavo --help`)")
+    return 2
+
+
+def entry() -> None:
+    """The console script."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone, as in `octavo models | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,131 @@
+"""`octavo run`: one prompt, one answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from octavo.cli.options import ENGINE, SAMPLING, sampling_params, takes
+from octavo.errors import RequestError
+
+if TYPE_CHECKING:
+    from octavo.cli.answer import Answer
+    from octavo.llm import LLM
+    from octavo.requests import Prompt
+
+
+@takes(sampling=SAMPLING, engine=ENGINE)
+def run(
+    model: Annotated[str, typer.Argument(help="A path, an alias (see `octavo models`), or hf:org/repo[:file].")],
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; without it, or with -, standard input.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="Read the prompt from a file.")] = None,
+    system: Annotated[str | None, typer.Option("--system", help="A system message before the prompt.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="The prompt as it is, without the chat template.")] = False,
+    chat_template: Annotated[str | None, typer.Option("--chat-template", help="A Jinja template: file or text.")] = None,
+    logprobs: Annotated[int | None, typer.Option("--logprobs", help="With --json: this many a token.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, nothing before.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No figures on standard error.")] = False,
+    sampling: dict[str, Any] = {},  # noqa: B006  # both are always given: see `takes`
+    engine: dict[str, Any] = {},  # noqa: B006
+) -> None:
+    """Answer one prompt. The answer is streamed to standard output, figures go to standard error.
+
+    A model with a chat template gets the prompt as a user's message; one without continues it.
+    """
+    if logprobs is not None and not as_json:
+        raise RequestError("logprobs are only in the JSON output: add --json", "logprobs")
+    text = read_prompt(prompt, file)
+    params = dataclasses.replace(sampling_params(sampling), logprobs=logprobs)
+
+    from octavo.cli import answer as answering
+    from octavo.cli.console import note
+    from octavo.cli.session import figures, load, since_start
+
+    llm, load_seconds = load(model, engine)
+    made = make_prompt(llm, text, system, raw, chat_template)
+    answer = answering.stream(llm, made, params, (lambda text: None) if as_json else answering.write)
+    first = since_start(answer)
+    if as_json:
+        print(json.dumps(describe(llm, model, text, answer, load_seconds, first), ensure_ascii=False))
+    else:
+        answering.write("" if answer.text.endswith("\n") else "\n")
+    if not quiet:
+        note(f"{figures(answer)} | first token {first:.2f} s after the start (loading {load_seconds:.2f} s)")
+    llm.shutdown()
+    if answer.finish_reason == "error":
+        raise RequestError("the engine could not compute an answer to this prompt (logits that are not finite)")
+    if answer.interrupted:
+        raise typer.Exit(130)
+
+
+def read_prompt(prompt: str | None, file: Path | None) -> str:
+    """The prompt's text, from wherever it comes. Raises RequestError."""
+    if file is not None and prompt is not None:
+        raise RequestError("give the prompt either as an argument or by --file, not both", "prompt")
+    if file is None and prompt in (None, "-"):
+        if prompt is None and sys.stdin.isatty():
+            raise RequestError("there is no prompt: give it as an argument, by --file, or on standard input", "prompt")
+        text = decode(sys.stdin.buffer.read(), "standard input")
+    elif file is not None:
+        try:
+            text = decode(file.read_bytes(), str(file))
+        except OSError as error:
+            raise RequestError(f"cannot read the prompt from {file}: {error.strerror}", "prompt") from error
+    else:
+        text = prompt or ""
+    if not text:
+        raise RequestError("the prompt is empty", "prompt")
+    return text
+
+
+def decode(data: bytes, source: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{source} is not UTF-8 text (byte {error.start})", "prompt") from error
+
+
+def make_prompt(llm: LLM, text: str, system: str | None, raw: bool, chat_template: str | None) -> Prompt:
+    """The text as a conversation in the model's template; the text alone if asked for, or if there is none."""
+    from octavo.cli.session import template_of
+
+    template = None if raw else template_of(llm, chat_template)
+    if template is None:
+        if system is not None:
+            raise RequestError("a system message needs a chat template: this prompt has none", "system")
+        return text
+    messages = [{"role": "system", "content": system}] if system is not None else []
+    return llm.render([*messages, {"role": "user", "content": text}], chat_template=template)
+
+
+def describe(llm: LLM, model: str, prompt: str, answer: Answer, load_seconds: float, first: float) -> dict[str, Any]:
+    """The JSON object. Times are seconds, memory is bytes."""
+    from octavo.bench.usage import peak_rss
+
+    logprobs = [[{"token_id": t, **dataclasses.asdict(p)} for t, p in each.items()] for each in answer.logprobs]
+    return {
+        "model": model,
+        "prompt": prompt,
+        "text": answer.text,
+        "token_ids": answer.token_ids,
+        "finish_reason": answer.finish_reason,
+        "stop_reason": answer.stop_reason,
+        "num_prompt_tokens": answer.num_prompt_tokens,
+        "num_cached_tokens": answer.num_cached_tokens,
+        "num_output_tokens": len(answer.token_ids),
+        **({"logprobs": logprobs} if logprobs else {}),
+        "timings": {
+            "load_s": round(load_seconds, 4),
+            "ttft_s": round(answer.prefill_seconds, 4),
+            "decode_s": round(answer.decode_seconds, 4),
+            "first_token_after_start_s": round(first, 3),
+        },
+        "prefill_tok_s": round(answer.prefill_tok_s, 1),
+        "decode_tok_s": round(answer.decode_tok_s, 1),
+        "memory": {"peak_rss": peak_rss(), **llm.parts.backend.memory()},
+    }
