@@ -106,11 +106,18 @@ def resolve(
     resolved = dataclasses.replace(
         config,
         max_model_len=length,
+        max_num_batched_tokens=_budget(config, length),
         num_kv_blocks=num_blocks,
         kv_cache_dtype=dtype,
         threads=config.threads or default_threads(),
     )
     return resolved, CacheConfig(num_blocks, config.block_size, dtype)
+
+
+def _budget(config: EngineConfig, length: int) -> int:
+    """Without chunks a step must hold the longest prompt."""
+    budget = config.max_num_batched_tokens
+    return budget if config.enable_chunked_prefill else max(budget, length)
 
 
 def _dtype(config: EngineConfig) -> str:

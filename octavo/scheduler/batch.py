@@ -40,13 +40,20 @@ class BatchBuilder:
         """The step's arrays; sets each chunk's row span."""
         tokens: list[int] = []
         logit_rows: list[int] = []
-        targets: list[int] = []
         rows: list[Row] = []
+        scored: dict[int, int] = {}
         for chunk in chunks:
+            seq, start = chunk.seq, chunk.seq.num_computed_tokens
             chunk.row_start = len(rows)
-            _add_rows(chunk, len(tokens), logit_rows, targets, rows)
+            if chunk.num_tokens == 1 and chunk.samples and not chunk.forks:  # a decode: `_add_rows` by hand
+                logit_rows.append(len(tokens))
+                rows.append((seq, start + 1))
+                tokens.append(seq.token_ids[start])
+            else:
+                _add_rows(chunk, len(tokens), logit_rows, rows, scored)
+                tokens += seq.token_ids[start : start + chunk.num_tokens - chunk.num_drafts]
+                tokens += seq.drafts
             chunk.row_stop = len(rows)
-            _add_tokens(chunk, tokens)
         starts, positions, contexts, tables, slots = self._place(chunks, len(tokens))
         return Batch(
             token_ids=np.array(tokens, np.int32),
@@ -56,7 +63,7 @@ class BatchBuilder:
             context_lens=contexts,
             block_tables=tables,
             logit_rows=np.array(logit_rows, np.int32),
-            targets=np.array(targets, np.int32),
+            targets=_targets(len(rows), scored),
             sampling=self._build_sampling(rows),
             num_logprobs=wanted_logprobs(chunks),
             want_hidden=any([chunk.seq.request.pooling is not None for chunk in chunks]),
@@ -67,8 +74,10 @@ class BatchBuilder:
     def _place(self, chunks: list[Chunk], num_tokens: int) -> tuple[I32, I32, I32, I32, I32]:
         """(query_starts [S+1], positions [T], context_lens [S], block_tables [S, W], slot_mapping [T])."""
         rows_of = self._tables.rows
-        fields = [(chunk.num_tokens, chunk.seq.num_computed_tokens, rows_of[chunk.seq]) for chunk in chunks]
-        counts, computed, rows = np.array(fields, np.int32).T.copy()
+        fields = [chunk.num_tokens for chunk in chunks]
+        fields += [chunk.seq.num_computed_tokens for chunk in chunks]
+        fields += [rows_of[chunk.seq] for chunk in chunks]
+        counts, computed, rows = np.array(fields, np.int32).reshape(3, -1)  # one conversion: each has a fixed cost
         contexts = computed + counts
         tables = self._tables.array[rows, : -(-max(contexts.tolist()) // self._block_size)]
         starts, positions = np.arange(len(chunks) + 1, dtype=np.int32), computed  # when each has one token
@@ -81,32 +90,30 @@ class BatchBuilder:
         return starts, positions, contexts, tables, tables[owners, blocks] * self._block_size + offsets
 
 
-def _add_tokens(chunk: Chunk, tokens: list[int]) -> None:
-    seq, start = chunk.seq, chunk.seq.num_computed_tokens
-    tokens.extend(seq.token_ids[start : start + chunk.num_tokens - chunk.num_drafts])
-    if chunk.num_drafts:
-        tokens.extend(seq.drafts)
-
-
-def _add_rows(chunk: Chunk, first: int, logit_rows: list[int], targets: list[int], rows: list[Row]) -> None:
+def _add_rows(chunk: Chunk, first: int, logit_rows: list[int], rows: list[Row], scored: dict[int, int]) -> None:
     """`first`: token row of the chunk's first token. Order: scored prompt tokens, sampled rows, siblings' rows."""
     seq, start = chunk.seq, chunk.seq.num_computed_tokens
-    if seq.request.wants_prompt_rows:
-        for position in scored_positions(seq, chunk.num_tokens):
-            logit_rows.append(first + position - start)
-            targets.append(seq.token_ids[position + 1])
-            rows.append((seq, position + 1))
+    for position in scored_positions(seq, chunk.num_tokens):
+        scored[len(rows)] = seq.token_ids[position + 1]
+        logit_rows.append(first + position - start)
+        rows.append((seq, position + 1))
     if not chunk.samples:
         return
     last = chunk.num_tokens - 1
     for query in range(last - chunk.num_drafts, last + 1):
         logit_rows.append(first + query)
-        targets.append(-1)
         rows.append((seq, start + query + 1))
     for sibling in chunk.forks:
         logit_rows.append(first + last)
-        targets.append(-1)
         rows.append((sibling, start + last + 1))
+
+
+def _targets(count: int, scored: dict[int, int]) -> I32:
+    """-1 for each of `count` logit rows, but for the scored ones: their token."""
+    targets = np.full(count, -1, np.int32)
+    if scored:
+        targets[list(scored)] = list(scored.values())
+    return targets
 
 
 def scored_positions(seq: Sequence, num_tokens: int) -> range:

@@ -44,10 +44,10 @@ class Commit:
         self._advance(seq, chunk.num_tokens - rejected)
         if chunk.samples or delta.prompt_logprobs is not None or delta.hidden is not None:
             deltas.append(delta)
-        if chunk.forks:
-            del self._roster.siblings[seq]  # else they would start again when a preempted parent has caught up
-            deltas += [self._start(seq, sibling, row) for row, sibling in enumerate(chunk.forks, first + 1)]
-        self._finish(delta)
+        if chunk.samples and seq in self._roster.siblings:
+            self._start_siblings(chunk, first + 1, deltas)
+        if seq.finish_reason is not None:
+            self._finish(delta)
 
     def _verify(self, chunk: Chunk, first: int) -> int:
         """How many of the chunk's drafts stand."""
@@ -64,8 +64,9 @@ class Commit:
         if seq.request.pooling is not None:
             seq.finish_reason = "stop"
             return
-        taken = append(seq, self._tokens[start:stop])
-        delta.token_ids = self._tokens[start : start + taken]
+        delta.token_ids = self._tokens[start:stop]
+        taken = append(seq, delta.token_ids)
+        del delta.token_ids[taken:]
         self._roster.stats.generation_tokens += taken
         if (count := seq.request.params.logprobs) is not None:
             delta.logprobs = read_logprobs(self._result, range(start, start + taken), count)
@@ -75,7 +76,8 @@ class Commit:
         """Marks tokens whose KV is final: no rejected drafts, and nothing behind the token that ended the sequence."""
         start = seq.num_computed_tokens
         seq.num_computed_tokens = min(start + computed, len(seq.token_ids))
-        seq.drafts = []
+        if seq.drafts:
+            seq.drafts = []
         self._roster.cache.commit(seq, start)
 
     def _score(self, delta: SequenceDelta, chunk: Chunk, first: int) -> None:
@@ -88,15 +90,20 @@ class Commit:
             assert self._result.hidden is not None
             delta.hidden = self._result.hidden[chunk.row_start : chunk.row_stop].copy()
 
-    def _start(self, parent: Sequence, sibling: Sequence, row: int) -> SequenceDelta:
-        delta = SequenceDelta(sibling, [])
-        self._append(delta, row, row + 1)
-        if sibling.finish_reason is None:
-            self._roster.fork(parent, sibling)
-        self._finish(delta)
-        return delta
+    def _start_siblings(self, chunk: Chunk, first: int, deltas: list[SequenceDelta]) -> None:
+        """Forks have their first token in row `first` and on. Whom there was no room for queues."""
+        siblings = self._roster.siblings.pop(chunk.seq)
+        for row, sibling in enumerate(chunk.forks, first):
+            deltas.append(delta := SequenceDelta(sibling, []))
+            self._append(delta, row, row + 1)
+            if sibling.finish_reason is None:
+                self._roster.fork(chunk.seq, sibling)
+            else:
+                self._finish(delta)
+        for sibling in siblings[len(chunk.forks) :]:
+            self._roster.wait(sibling)
 
     def _finish(self, delta: SequenceDelta) -> None:
-        if (reason := delta.seq.finish_reason) is not None:
-            delta.finished = True
-            self._roster.end(delta.seq, reason)
+        assert delta.seq.finish_reason is not None
+        delta.finished = True
+        self._roster.end(delta.seq, delta.seq.finish_reason)

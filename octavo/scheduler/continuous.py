@@ -101,7 +101,7 @@ class ContinuousScheduler:
             room -= _remaining(seq)
 
     def _prefill(self, plan: Schedule) -> None:
-        prefilling = self._roster.prefilling
+        prefilling, room = self._roster.prefilling, self._roster.room
         if not prefilling:
             return
         for seq in [seq for seq in self._roster.running if seq in prefilling]:
@@ -109,8 +109,10 @@ class ContinuousScheduler:
             if size == 0:
                 break
             last = size == _remaining(seq)
+            forks = self._roster.siblings.get(seq, [])[:room] if last else []
+            room -= len(forks)
             plan.scored_rows -= len(scored_positions(seq, size))
-            plan.add(seq, size, last, self._roster.siblings.get(seq) if last else None)
+            plan.add(seq, size, last, forks)
 
     def _chunk_size(self, seq: Sequence, plan: Schedule) -> int:
         size = min(_remaining(seq), plan.budget)

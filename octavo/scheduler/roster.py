@@ -43,6 +43,11 @@ class Roster:
     def has_work(self) -> bool:
         return bool(self._requests)
 
+    @property
+    def room(self) -> int:
+        """How many more sequences may run."""
+        return self._max_seqs - len(self.running)
+
     def add(self, request: Request) -> list[Sequence]:
         """Queues the request; returns its sequences. Raises RequestError or CapacityError if it can never run."""
         if request.request_id in self._requests:
@@ -71,7 +76,7 @@ class Roster:
         A block is kept back for each running sequence, which will soon need one: else it would preempt the newcomer at
         once.
         """
-        if not self.waiting or len(self.running) >= self._max_seqs:
+        if not self.waiting or self.room == 0:
             return None
         seq = self.waiting[0]
         if not self.cache.admit(seq, keep_free=len(self.running)):
@@ -107,7 +112,7 @@ class Roster:
 
     def fork(self, parent: Sequence, child: Sequence) -> None:
         """Starts a sibling from the parent's cache; it queues, to compute its own, where that cannot be."""
-        if len(self.running) < self._max_seqs and self.cache.fork(parent, child):
+        if self.room > 0 and self.cache.fork(parent, child):
             child.num_cached_tokens = child.num_computed_tokens
             self._run(child)
         else:

@@ -61,6 +61,13 @@ def test_the_pool_is_no_larger_than_all_sequences_can_use() -> None:
     assert cache.num_blocks == 3 * 7
 
 
+def test_without_chunks_a_step_holds_the_longest_prompt() -> None:
+    chunked = EngineConfig(max_model_len=1000, enable_chunked_prefill=True)
+    whole = EngineConfig(max_model_len=1000, enable_chunked_prefill=False)
+    budgets = [resolve(config, QWEN_1_5B, 2048, GIB, 16 * GIB)[0].max_num_batched_tokens for config in (chunked, whole)]
+    assert budgets == [512, 1000]
+
+
 def test_a_context_longer_than_the_model_s_is_refused() -> None:
     with pytest.raises(CapacityError, match="2048"):
         resolve(EngineConfig(max_model_len=4096), QWEN_1_5B, 2048, GIB, 16 * GIB)
