@@ -95,6 +95,7 @@ def fuzz(raw: bytes, header: int, path: Path, read: Callable[[Path], None], iter
     """Writes each mutation to `path` and reads it. Lets any exception but a ModelFileError through."""
     tally = Tally()
     for i in range(iterations):
+        path.unlink(missing_ok=True)  # some file systems flush to disk when a file is overwritten
         path.write_bytes(mutate(raw, header, random.Random(f"{seed}/{i}")))
         start = time.process_time()
         try:
