@@ -86,10 +86,10 @@ def token_bytes(text: str, kind: int) -> bytes:
 
 def pre_tokenizer(name: Any) -> Pre:
     """The pre-tokenizer called `name` in GGUF; "default", with a warning, when it is not known."""
-    if name not in PRE:
-        known = f"known are {', '.join(PRE)}"
-        warnings.warn(f"{KEY}pre {name!r} is not known, using 'default' ({known}): check the output", stacklevel=2)
-    return PRE.get(name, _DEFAULT)
+    if isinstance(name, str) and name in PRE:
+        return PRE[name]
+    warnings.warn(f"{KEY}pre {name!r} is not known (known: {', '.join(PRE)}), 'default' is used", stacklevel=2)
+    return _DEFAULT
 
 
 def read(metadata: Mapping[str, Any], vocab: Vocabulary) -> Parts:
@@ -99,7 +99,7 @@ def read(metadata: Mapping[str, Any], vocab: Vocabulary) -> Parts:
         vocab,
         _model(vocab, string_list(metadata, "merges"), pre.whole_words),
         normalizers.NFC() if pre.nfc else None,
-        _splitter(pre.patterns),
+        splitter(pre.patterns),
     )
     return Parts(vocab, encoders, token_bytes, *vocab.surround(metadata, bos=pre.bos))
 
@@ -114,7 +114,8 @@ def _model(vocab: Vocabulary, lines: list[str], whole_words: bool) -> models.BPE
         raise TokenizerError(f"{KEY}merges: {error}") from error
 
 
-def _splitter(patterns: tuple[str, ...]) -> pre_tokenizers.PreTokenizer:
+def splitter(patterns: tuple[str, ...]) -> pre_tokenizers.PreTokenizer:
+    """Cuts text into words and writes their bytes in GPT-2's alphabet."""
     splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns]
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     return pre_tokenizers.Sequence([*splits, to_bytes])

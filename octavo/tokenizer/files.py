@@ -6,7 +6,6 @@ The file's own normaliser, pre-tokenizer and model are used as they are; its dec
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from octavo.tokenizer.vocab import Kind, Vocabulary, end_ids
 
 NAME = "tokenizer.json"
 MAX_BYTES = 1 << 28  # 256 MB; Gemma's, the largest known, has 33
-_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 def read(path: Path) -> Parts:
@@ -74,7 +72,7 @@ def _vocabulary(encoder: Encoder, config: Mapping[str, Any], generation: Mapping
     kinds = np.full(len(tokens), Kind.NORMAL, np.uint8)
     for text, i in ids.items():
         tokens[i] = text
-    kinds[[i for text, i in ids.items() if _BYTE.fullmatch(text)]] = Kind.BYTE
+    kinds[[i for text, i in ids.items() if spm.BYTE_TOKEN.fullmatch(text)]] = Kind.BYTE
     for i, token in encoder.get_added_tokens_decoder().items():
         kinds[i] = Kind.CONTROL if token.special else Kind.USER_DEFINED
     unknown = ids.get(str(getattr(encoder.model, "unk_token", None)))

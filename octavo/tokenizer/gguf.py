@@ -17,7 +17,7 @@ FAMILIES = {"gpt2": bpe.read, "llama": spm.read}
 def read(metadata: Mapping[str, Any]) -> Parts:
     """Raises TokenizerError naming the key at fault."""
     family = metadata.get(KEY + "model")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise TokenizerError(f"{KEY}model: {family!r} is not supported (supported: {', '.join(FAMILIES)})")
     parts = FAMILIES[family](metadata, read_vocabulary(metadata))
     return replace(parts, chat_template=_chat_template(metadata))

@@ -27,9 +27,17 @@ class Encoders:
         encoder = self.parsing if parse_special else self.plain
         try:
             return encoder.encode(text, add_special_tokens=False).ids
-        except UnicodeEncodeError as error:
-            problem = f"character {error.start} is a lone surrogate"
-            raise RequestError(f"the prompt is not valid Unicode: {problem}", field="prompt") from error
+        except TypeError:  # the library's word for it; Python's own says where
+            _check_unicode(text)
+            raise
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        problem = f"character {error.start} is a lone surrogate"
+        raise RequestError(f"the prompt is not valid Unicode: {problem}", field="prompt") from error
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -7,6 +7,7 @@ Richardson, 1808.06226; sentencepiece bpe_model.cc).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from octavo.tokenizer.parts import Parts, make_encoders
 from octavo.tokenizer.vocab import KEY, Kind, Vocabulary, flag
 
 SPACE = "\u2581"
+BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def token_bytes(text: str, kind: int) -> bytes:
@@ -86,9 +88,6 @@ def _ranked_pieces(metadata: Mapping[str, Any], vocab: Vocabulary) -> list[str]:
 
 
 def _byte_value(text: str) -> int:
-    try:
-        if text.startswith("<0x") and text.endswith(">"):
-            return bytes.fromhex(text[3:-1])[0]
-    except (ValueError, IndexError):
-        pass
-    raise TokenizerError(f"{KEY}token_type: {text!r} is marked as a byte token, which is written <0x00> to <0xFF>")
+    if (match := BYTE_TOKEN.fullmatch(text)) is None:
+        raise TokenizerError(f"{KEY}token_type: {text!r} is marked as a byte token, but is not of the form <0x0A>")
+    return int(match[1], 16)
