@@ -1,7 +1,7 @@
 """The options that several commands share: one table for the engine's settings, one for sampling.
 
-A row's default is that of the field it sets (of EngineConfig, of SamplingParams), so there is one truth. A command takes
-a table by `@takes(engine=ENGINE)`: it then has these options, and gets their values as one mapping `engine`.
+A row's default is that of the field it sets (of EngineConfig, of SamplingParams), so there is one truth. A command
+takes a table by `@takes(engine=ENGINE)`: it then has these options, and gets their values as one mapping `engine`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,13 @@ import typer
 
 from octavo.config import EngineConfig
 from octavo.types import SamplingParams
+
+MODEL_HELP = "A path, an alias (see `octavo models`), or hf:org/repo[:file]."
+ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP)]
+ModelOption = Annotated[str, typer.Option("--model", help=MODEL_HELP)]
+SystemOption = Annotated[str | None, typer.Option("--system", help="A system message.")]
+TemplateOption = Annotated[str | None, typer.Option("--chat-template", help="A Jinja template: a file, or its text.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No figures on standard error.")]
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -124,7 +131,8 @@ def takes(**tables: Table) -> Callable[[Callable[..., None]], Callable[..., None
 
         own = inspect.signature(function, eval_str=True).parameters.values()
         shared = [_parameter(row, table.defaults[row.name]) for table in tables.values() for row in table.rows]
-        parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name not in tables] + shared
+        parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name not in tables]
+        parameters += shared
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         command.__name__, command.__doc__ = function.__name__, function.__doc__
@@ -149,7 +157,7 @@ def _parameter(row: Row, default: Any) -> inspect.Parameter:
 
 def sampling_params(values: Mapping[str, Any]) -> SamplingParams:
     """SamplingParams of the values that a command got for SAMPLING (unchecked, as everywhere before a request)."""
-    made = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    made: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     made["logit_bias"] = dict(made["logit_bias"])
     made["allowed_token_ids"] = made["allowed_token_ids"] or None
     return SamplingParams(**made)

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octavo.cli.options import ENGINE, SAMPLING, sampling_params, takes
+from octavo.cli.options import (
+    ENGINE,
+    SAMPLING,
+    ModelArgument,
+    QuietOption,
+    SystemOption,
+    TemplateOption,
+    sampling_params,
+    takes,
+)
 from octavo.errors import RequestError
 
 if TYPE_CHECKING:
@@ -21,17 +30,18 @@ if TYPE_CHECKING:
 
 @takes(sampling=SAMPLING, engine=ENGINE)
 def run(
-    model: Annotated[str, typer.Argument(help="A path, an alias (see `octavo models`), or hf:org/repo[:file].")],
+    model: ModelArgument,
     prompt: Annotated[str | None, typer.Argument(help="The prompt; without it, or with -, standard input.")] = None,
     file: Annotated[Path | None, typer.Option("--file", help="Read the prompt from a file.")] = None,
-    system: Annotated[str | None, typer.Option("--system", help="A system message before the prompt.")] = None,
+    system: SystemOption = None,
     raw: Annotated[bool, typer.Option("--raw", help="The prompt as it is, without the chat template.")] = False,
-    chat_template: Annotated[str | None, typer.Option("--chat-template", help="A Jinja template: file or text.")] = None,
+    chat_template: TemplateOption = None,
     logprobs: Annotated[int | None, typer.Option("--logprobs", help="With --json: this many a token.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, nothing before.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No figures on standard error.")] = False,
-    sampling: dict[str, Any] = {},  # noqa: B006  # both are always given: see `takes`
-    engine: dict[str, Any] = {},  # noqa: B006
+    quiet: QuietOption = False,
+    *,
+    sampling: dict[str, Any],
+    engine: dict[str, Any],
 ) -> None:
     """Answer one prompt. The answer is streamed to standard output, figures go to standard error.
 

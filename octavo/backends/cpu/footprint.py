@@ -1,0 +1,36 @@
+"""The memory that the CPU backend will take, found without packing a weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from octavo import _native
+from octavo.backends.base import Model
+from octavo.backends.cpu.backend import matrices
+from octavo.backends.cpu.fuse import fuse
+from octavo.backends.cpu.lower import lower
+from octavo.backends.cpu.record import record
+from octavo.config import KV_DTYPES, CacheConfig
+
+
+class Outline:
+    """A native plan that gets its buffers, which are address space until they are touched, but no operations."""
+
+    RESERVING = frozenset({"buffer", "act", "attention", "logit_rows"})
+
+    def __init__(self, plan: Any):
+        self.plan = plan
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.plan, name) if name in self.RESERVING else lambda *arguments: 0
+
+
+def footprint(model: Model, cache: CacheConfig, *, max_tokens: int, max_seqs: int, max_context: int) -> dict[str, int]:
+    """Bytes of "weights" (packed) and "scratch": what `CpuBackend.memory` says, given the same arguments."""
+    layers = [(spec.kv_heads, spec.head_dim) for spec in model.attention]
+    kv = _native.KvCache(layers, 1, cache.block_size, KV_DTYPES.index(cache.dtype))
+    plan = _native.Plan(_native.isas()[0], _native.Pool(1), kv, max_tokens, max_seqs, max_context)
+    recording = fuse(record(model))
+    weights = matrices(recording)
+    lower(recording, Outline(plan), dict.fromkeys(weights))
+    return {"weights": sum(_native.packed_bytes(w.type, *w.shape) for w in weights), "scratch": plan.scratch_bytes}

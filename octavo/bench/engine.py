@@ -1,0 +1,101 @@
+"""Measures the engine on the shared workload."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from octavo import __version__
+from octavo.assemble import Assembly, Progress, assemble, engine_config
+from octavo.bench.usage import peak_rss
+from octavo.bench.workload import Workload, measure
+from octavo.driver import Driver
+from octavo.errors import ConfigError
+from octavo.kv.planner import blocks_for
+from octavo.outputs import OutputDelta
+from octavo.types import Request, SamplingParams
+
+
+def load(
+    model: str | Path, workload: Workload, settings: Mapping[str, Any], progress: Progress | None = None
+) -> Assembly:
+    """The model, with room for the largest batch and no more, and without a prefix cache, which would flatter.
+
+    settings: of EngineConfig; a length or a KV cache that they set is kept. Raises ConfigError for a workload that
+    measures nothing, and what loading raises.
+    """
+    check(workload)
+    made = {**settings, "max_num_seqs": max(workload.batches), "enable_prefix_caching": False}
+    longest = max(length for _, length in workload.rows()) + workload.gen_tokens + 1
+    made["max_model_len"] = made.get("max_model_len") or longest
+    if not (made.get("num_kv_blocks") or made.get("kv_cache_memory")):
+        made["num_kv_blocks"] = blocks_needed(workload, made)
+    return assemble(model, engine_config(**made), progress=progress)
+
+
+def check(workload: Workload) -> None:
+    counts = {"batch": min(workload.batches, default=0), "prompt_tokens": workload.prompt_tokens}
+    counts |= {"gen_tokens": workload.gen_tokens, "repeat": workload.repeat}
+    for name, value in counts.items():
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1; got {value}")
+
+
+def blocks_needed(workload: Workload, settings: Mapping[str, Any]) -> int:
+    """Blocks that the hungriest row fills; the contiguous cache gives every sequence its longest length."""
+    size, contiguous = settings.get("block_size") or 16, settings.get("kv_cache") == "contiguous"
+    rows = [(batch, length + workload.gen_tokens + 1) for batch, length in workload.rows()]
+    return max(batch * blocks_for(settings["max_model_len"] if contiguous else length, size) for batch, length in rows)
+
+
+def run(parts: Assembly, workload: Workload) -> Iterator[dict[str, Any]]:
+    """Yields a row a batch: the workload's fields, and what the engine knows of itself.
+
+    control_us: microseconds of the control plane (schedule, build, commit) a step, the median. preemptions: not 0 means
+    that the KV cache was too small, and that the speeds say little. peak_rss: bytes, so far.
+    """
+    driver, stats = Driver(parts.engine, parts.tokenizer), parts.engine.stats
+    control: list[float] = []  # seconds of each step of the row
+    total = 0.0
+
+    def watch(new: list[OutputDelta]) -> None:
+        nonlocal total
+        control.append(stats.control_seconds - total)
+        total = stats.control_seconds
+
+    def generate(ids: list[list[int]], tokens: int) -> None:
+        nonlocal total
+        params = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
+        total = stats.control_seconds
+        driver.generate([(Request(str(i), prompt, params), None) for i, prompt in enumerate(ids)], watch)
+
+    preemptions = stats.preemptions
+    for row in measure(workload, generate):
+        yield {
+            "engine": "octavo",
+            **row,
+            "control_us": round(1e6 * statistics.median(control), 1),
+            "preemptions": stats.preemptions - preemptions,
+            "peak_rss": peak_rss(),
+        }
+        control.clear()
+        preemptions = stats.preemptions
+
+
+def describe(parts: Assembly, startup_seconds: float) -> dict[str, Any]:
+    """The first line: what is measured, and how long until it was ready. Memory is bytes."""
+    operations = getattr(getattr(parts.backend, "_plan", None), "num_ops", None)
+    return {
+        "engine": "octavo",
+        "version": __version__,
+        "startup_s": round(startup_seconds, 2),
+        "model": parts.model.name,
+        "backend": parts.config.backend,
+        "isa": getattr(parts.backend, "isa", None),
+        "threads": parts.config.threads,
+        "kv_cache_dtype": parts.config.kv_cache_dtype,
+        "barriers_per_layer": None if operations is None else round(operations / parts.model.num_layers, 2),
+        "memory": parts.backend.memory(),
+    }

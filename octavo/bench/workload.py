@@ -1,0 +1,70 @@
+"""The workload that engines are compared on: random token ids, greedy, no end-of-sequence stop.
+
+Standard library only, so that a peer's script can use it in a virtual environment without Octavo (see bench/peers).
+A row is one batch: prefill speed is prompt tokens over the time until each sequence has one token; decode speed is
+tokens over the time that generating more of them takes beyond that. Each is the best of `repeat` tries.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Generate = Callable[[list[list[int]], int], Any]  # runs all prompts together until each has that many tokens
+
+LONG_PROMPT = 512  # tokens of the last row's only prompt
+LOW_ID, HIGH_ID = 1000, 20000  # ids to draw from: ordinary words in every vocabulary
+
+
+@dataclass(frozen=True)
+class Workload:
+    batches: tuple[int, ...] = (1, 4, 16)
+    prompt_tokens: int = 128
+    gen_tokens: int = 64
+    repeat: int = 2
+    vocab_size: int = HIGH_ID + 1
+
+    def rows(self) -> list[tuple[int, int]]:
+        """(batch, prompt tokens) of each row."""
+        return [*((batch, self.prompt_tokens) for batch in self.batches), (1, LONG_PROMPT)]
+
+
+def prompts(batch: int, length: int, seed: int = 0, vocab_size: int = HIGH_ID + 1) -> list[list[int]]:
+    """The same for every engine. A vocabulary that is smaller than usual (a test's) gives what it has."""
+    rng = random.Random(seed)
+    high = min(HIGH_ID, vocab_size - 1)
+    low = min(LOW_ID, high)
+    return [[rng.randint(low, high) for _ in range(length)] for _ in range(batch)]
+
+
+def measure(workload: Workload, generate: Generate) -> Iterator[dict[str, Any]]:
+    """Warms up, then yields a row a batch as it is measured."""
+    generate(prompts(1, 16, vocab_size=workload.vocab_size), 4)
+    for batch, length in workload.rows():
+        yield measure_row(workload, generate, batch, length)
+
+
+def measure_row(workload: Workload, generate: Generate, batch: int, length: int) -> dict[str, Any]:
+    first = best(workload, generate, batch, length, 1, offset=0)
+    total = best(workload, generate, batch, length, workload.gen_tokens + 1, offset=500)
+    return {
+        "batch": batch,
+        "prompt_tokens": length,
+        "gen_tokens": workload.gen_tokens,
+        "prefill_tok_s": round(batch * length / first, 1),
+        "decode_tok_s": round(batch * workload.gen_tokens / max(total - first, 1e-9), 1),
+    }
+
+
+def best(workload: Workload, generate: Generate, batch: int, length: int, tokens: int, offset: int) -> float:
+    """Seconds of the best try. Each try has other prompts, so that nothing can be remembered from the one before."""
+    times = []
+    for attempt in range(workload.repeat):
+        ids = prompts(batch, length, attempt * 1000 + batch + offset, workload.vocab_size)
+        begin = time.perf_counter()
+        generate(ids, tokens)
+        times.append(time.perf_counter() - begin)
+    return min(times)

@@ -1,0 +1,98 @@
+"""`octavo chat`: a conversation on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from octavo.cli.options import (
+    ENGINE,
+    SAMPLING,
+    ModelArgument,
+    QuietOption,
+    SystemOption,
+    TemplateOption,
+    sampling_params,
+    takes,
+)
+
+HISTORY_LINES = 1000
+
+
+@takes(sampling=SAMPLING, engine=ENGINE)
+def chat(
+    model: ModelArgument,
+    system: SystemOption = None,
+    chat_template: TemplateOption = None,
+    quiet: QuietOption = False,
+    *,
+    sampling: dict[str, Any],
+    engine: dict[str, Any],
+) -> None:
+    """Talk with a model. Each turn computes only what the cache does not have of the conversation so far.
+
+    Ctrl-C stops an answer, Ctrl-D leaves, /help lists the commands.
+    """
+    from octavo.cli.console import complain, note
+    from octavo.cli.conversation import Conversation
+    from octavo.cli.session import load, template_of
+    from octavo.errors import OctavoError, TokenizerError
+    from octavo.sampling.params import check
+
+    llm, seconds = load(model, engine)
+    template = template_of(llm, chat_template)
+    if template is None:
+        raise TokenizerError(f"{model} has no chat template: give one by --chat-template, or use `octavo run`")
+    params = check(sampling_params(sampling), llm.parts.model.vocab_size)
+    talk = Conversation(llm, template, params, system, quiet)
+    note(f"{llm.parts.model.name}, loaded in {seconds:.1f} s. /help lists the commands, Ctrl-D leaves.")
+    with history():
+        for line in lines():
+            try:
+                if not talk.take(line):
+                    break
+            except OctavoError as error:  # the conversation goes on
+                complain(str(error))
+    llm.shutdown()
+
+
+def lines() -> Iterator[str]:
+    """What the user types, without blank lines, until Ctrl-D. Ctrl-C at the prompt drops the line."""
+    while True:
+        try:
+            line = input(">>> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print()
+            continue
+        if line:
+            yield line
+
+
+@contextmanager
+def history() -> Iterator[None]:
+    """Arrow keys and earlier lines, kept in the cache folder between sessions where that is possible."""
+    try:
+        import readline
+    except ImportError:  # a Python built without it
+        yield
+        return
+    from contextlib import suppress
+
+    from octavo.weights.aliases import home
+
+    file = home() / "chat_history"
+    with suppress(OSError):
+        readline.read_history_file(file)
+    readline.set_history_length(HISTORY_LINES)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch(mode=0o600)
+            readline.write_history_file(file)
