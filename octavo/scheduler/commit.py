@@ -91,7 +91,7 @@ class Commit:
             delta.hidden = self._result.hidden[chunk.row_start : chunk.row_stop].copy()
 
     def _start_siblings(self, chunk: Chunk, first: int, deltas: list[SequenceDelta]) -> None:
-        """Forks have their first token in row `first` and on. Whom there was no room for queues."""
+        """Forks have their first token in rows `first` and on; siblings there was no room for queue."""
         siblings = self._roster.siblings.pop(chunk.seq)
         for row, sibling in enumerate(chunk.forks, first):
             deltas.append(delta := SequenceDelta(sibling, []))

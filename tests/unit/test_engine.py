@@ -319,9 +319,30 @@ def test_nan_fails_its_request_alone_and_leaves_no_prefix_behind() -> None:
     assert {answers["bad", index].finish_reason for index in (0, 1)} == {"error"}
     innocent = untouched_by(poison)
     assert {key: answers[key] for key in innocent} == innocent and len(innocent) > 20
-    (retry,) = small.add(request("retry", bad.prompt_token_ids))
+
+
+def test_what_was_computed_beside_a_nan_is_never_shared() -> None:
+    small = engine(nan_tokens=[500], max_num_batched_tokens=16)
+    tokens = [*prompt(9), 500, *prompt(30, 1)]
+    assert drain(small, [request("bad", tokens)])["bad", 0].finish_reason == "error"
+    (retry,) = small.add(request("retry", tokens))
     small.step()
     assert retry.num_cached_tokens == 0
+
+
+class Poisoner:
+    def propose(self, sequences: list[Sequence]) -> None:
+        for seq in sequences:
+            seq.drafts = [500, 500]
+
+
+def test_a_nan_behind_a_rejected_draft_is_nobody_s_fault() -> None:
+    item = request("a", prompt(9))
+    truth = drain(engine(), [item])
+    assert 500 not in truth["a", 0].token_ids
+    speculative = engine(nan_tokens=[500], proposer=Poisoner())
+    assert drain(speculative, [item]) == truth
+    assert speculative.stats.draft_tokens > 0
 
 
 def test_a_crash_fails_the_culprit_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -334,6 +355,22 @@ def test_a_crash_fails_the_culprit_alone(caplog: pytest.LogCaptureFixture) -> No
     innocent = untouched_by(culprit)
     assert {key: answers[key] for key in innocent} == innocent and len(innocent) > 20
     assert small.stats.backend_errors >= 2
+
+
+def test_a_crash_in_the_step_of_a_copy_on_write_loses_no_copy(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    item = request("a", prompt(6), SamplingParams(n=3, temperature=1, max_tokens=6), seed=3)
+    truth = drain(engine(), [item])
+    small = engine(crash_tokens=[501])
+    small.add(item)
+    answers: Answers = defaultdict(Answer)
+    collect(answers, small.step())
+    small.add(request("bad", [501]))
+    collect(answers, small.step())
+    assert answers.pop(("bad", 0)).finish_reason == "error"
+    while small.has_work:
+        collect(answers, small.step())
+    assert answers == truth
 
 
 class BrokenProposer:

@@ -182,8 +182,9 @@ def test_drafts_give_way_before_anyone_is_preempted() -> None:
     assert rig.scheduler.stats.preemptions == 0
 
 
-def test_scored_prompts_go_in_small_chunks_and_once() -> None:
-    rig = Rig(max_num_batched_tokens=150, blocks=200)
+@pytest.mark.parametrize("prefix", [True, False])
+def test_scored_prompts_go_in_small_chunks_and_once(prefix: bool) -> None:
+    rig = Rig(max_num_batched_tokens=150, blocks=200, enable_prefix_caching=prefix)
     rig.add("a", 100, SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0))
     plan = rig.schedule()
     (chunk,) = plan.chunks
@@ -192,7 +193,7 @@ def test_scored_prompts_go_in_small_chunks_and_once() -> None:
     assert delta.prompt_logprobs is not None and len(delta.prompt_logprobs) == SCORED_ROWS and not delta.token_ids
     rig.scheduler._roster.preempt(rig.scheduler._roster.running[0])
     plan = rig.schedule()
-    assert plan.chunks[0].seq.num_computed_tokens == SCORED_ROWS  # its own blocks were still cached
+    assert plan.chunks[0].seq.num_computed_tokens == (SCORED_ROWS if prefix else 0)
     (delta,) = rig.run(plan)
     assert delta.prompt_logprobs is not None and len(delta.prompt_logprobs) == 99 - SCORED_ROWS
     assert len(delta.token_ids) == 1 and delta.finished
