@@ -1,0 +1,126 @@
+"""What each kernel computes, slowly and plainly, in float64; and what the bytes of the KV cache mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.types import F32
+
+F64 = NDArray[np.float64]
+KV_TYPES = {"f32": 0, "bf16": 1, "int8": 2}
+WIDTHS = {"f32": 4, "bf16": 2, "int8": 1}  # bytes of a value
+
+
+def rms_norm(x: F32, weight: F32, eps: float) -> F64:
+    wide = x.astype(np.float64)
+    return np.asarray(wide / np.sqrt((wide**2).mean(-1, keepdims=True) + eps) * weight)
+
+
+def silu(x: F32) -> F64:
+    return np.asarray(x / (1 + np.exp(-x.astype(np.float64))))
+
+
+def gelu_tanh(x: F32) -> F64:
+    wide = x.astype(np.float64)
+    return np.asarray(wide / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3))))
+
+
+def angles(inv_freq: F32, scale: float, position: int) -> F64:
+    """[2 * len(inv_freq)]: cosines, then sines."""
+    angle = position * inv_freq.astype(np.float64)
+    return np.concatenate([np.cos(angle), np.sin(angle)]) * scale
+
+
+def rope(x: F64, cos_sin: F64, interleaved: bool) -> F64:
+    """x [..., head_dim]: the first len(cos_sin) values of each head, in pairs (2i, 2i+1) or (i, i + half), are rotated."""
+    dim, half = len(cos_sin), len(cos_sin) // 2
+    first = slice(0, dim, 2) if interleaved else slice(0, half)
+    second = slice(1, dim, 2) if interleaved else slice(half, dim)
+    turn = cos_sin[:half] + 1j * cos_sin[half:]
+    turned = (x[..., first] + 1j * x[..., second]) * turn
+    out = x.copy()
+    out[..., first], out[..., second] = turned.real, turned.imag
+    return out
+
+
+def bfloat16(x: F32) -> F32:
+    """Rounded to the nearest bfloat16, ties to even."""
+    bits = x.view(np.uint32)
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)
+    return rounded.view(np.float32)
+
+
+def int8_row(x: F32) -> F32:
+    """Each row (last axis) as scale * code, scale = max |x| / 127."""
+    largest = np.abs(x).max(-1, keepdims=True)
+    codes = np.rint(
+        x * np.where(largest > 0, np.float32(127) / np.where(largest > 0, largest, 1), 0).astype(np.float32)
+    )
+    return np.asarray(codes * (largest / np.float32(127)), np.float32)
+
+
+def stored(x: F32, kv_type: str) -> F32:
+    """What the cache gives back for a written row."""
+    return {"f32": lambda v: v, "bf16": bfloat16, "int8": int8_row}[kv_type](x)
+
+
+@dataclass(frozen=True)
+class KvLayout:
+    """One layer's blocks, as native/kernels/kernels.h lays them out."""
+
+    kv_type: str
+    kv_heads: int
+    head_dim: int
+    block_size: int
+
+    @property
+    def half(self) -> int:
+        """Bytes of a block's K, or V."""
+        return self.kv_heads * self.head_dim * self.block_size * WIDTHS[self.kv_type]
+
+    @property
+    def scales(self) -> int:
+        return self.kv_heads * self.block_size * 4 if self.kv_type == "int8" else 0
+
+    @property
+    def block_bytes(self) -> int:
+        return 2 * (self.half + self.scales)
+
+    def read(self, memory: NDArray[np.uint8], block: int) -> tuple[F32, F32]:
+        """(K, V) of a block, each [kv_heads, block_size, head_dim]."""
+        start = block * self.block_bytes
+        k, v = (self._values(memory[start + i * self.half : start + (i + 1) * self.half]) for i in (0, 1))
+        pack = 4 // WIDTHS[self.kv_type]
+        k = k.reshape(self.kv_heads, self.head_dim // pack, self.block_size, pack).transpose(0, 2, 1, 3)
+        v = v.reshape(self.kv_heads, self.block_size // pack, self.head_dim, pack).transpose(0, 1, 3, 2)
+        shape = (self.kv_heads, self.block_size, self.head_dim)
+        k, v = k.reshape(shape), v.reshape(shape)
+        if self.kv_type == "int8":
+            at = start + 2 * self.half
+            scale = memory[at : at + 2 * self.scales].view(np.float32).reshape(2, self.kv_heads, self.block_size, 1)
+            k, v = k * scale[0], v * scale[1]
+        return k, v
+
+    def _values(self, raw: NDArray[np.uint8]) -> F32:
+        if self.kv_type == "bf16":
+            return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        return raw.view(np.float32 if self.kv_type == "f32" else np.int8).astype(np.float32)
+
+
+def attention(q: F32, k: F32, v: F32, start: int, scale: float, window: int = 0, softcap: float = 0.0) -> F64:
+    """q [n, heads, head_dim] at positions start .. start + n over k, v [positions, kv_heads, head_dim]; shaped as q."""
+    n, heads, _ = q.shape
+    position, key = start + np.arange(n)[:, None], np.arange(len(k))[None, :]
+    seen = (key <= position) & ((key > position - window) | (window == 0))
+    out = np.empty(q.shape)
+    for head in range(heads):
+        group = head * k.shape[1] // heads
+        scores = q[:, head].astype(np.float64) @ k[:, group].astype(np.float64).T * scale
+        scores = softcap * np.tanh(scores / softcap) if softcap else scores
+        scores = np.where(seen, scores, -np.inf)
+        weights = np.exp(scores - scores.max(1, keepdims=True))
+        out[:, head] = weights / weights.sum(1, keepdims=True) @ v[:, group].astype(np.float64)
+    return out
