@@ -77,6 +77,7 @@ def test_chat_template() -> None:
 JUNK = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.text(max_size=3))
 
 
+@pytest.mark.filterwarnings("ignore:tokenizer.ggml.pre")
 @settings(max_examples=300, deadline=None)
 @given(data=st.data(), base=st.sampled_from([byte_level(), sentencepiece()]))
 def test_junk_gives_a_tokenizer_or_a_tokenizer_error(data: st.DataObject, base: dict[str, Any]) -> None:
