@@ -106,7 +106,8 @@ def read(metadata: Mapping[str, Any], vocab: Vocabulary) -> Parts:
 
 def _model(vocab: Vocabulary, lines: list[str], whole_words: bool) -> models.BPE:
     merges: list[Any] = [tuple(line.split(" ")) for line in lines]
-    if bad := next((line for line, merge in zip(lines, merges, strict=True) if len(merge) != 2), None):
+    if set(map(len, merges)) - {2}:
+        bad = next(line for line, merge in zip(lines, merges, strict=True) if len(merge) != 2)
         raise TokenizerError(f"{KEY}merges: {bad!r} is not two tokens with a space between")
     try:
         return models.BPE(vocab.ids(), merges, ignore_merges=whole_words)
