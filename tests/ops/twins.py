@@ -35,7 +35,7 @@ def angles(inv_freq: F32, scale: float, position: int) -> F64:
 
 
 def rope(x: F64, cos_sin: F64, interleaved: bool) -> F64:
-    """x [..., head_dim]: the first len(cos_sin) values of each head, in pairs (2i, 2i+1) or (i, i + half), are rotated."""
+    """x [..., head_dim]: the first len(cos_sin) values of a head, in pairs (2i, 2i+1) or (i, i + half), are rotated."""
     dim, half = len(cos_sin), len(cos_sin) // 2
     first = slice(0, dim, 2) if interleaved else slice(0, half)
     second = slice(1, dim, 2) if interleaved else slice(half, dim)
