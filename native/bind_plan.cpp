@@ -114,6 +114,7 @@ void run(Plan& plan, KvCache& kv, In<int32_t> token_ids, In<int32_t> positions, 
   const size_t T = token_ids.size(), S = context_lens.size(), R = logit_rows.size();
   require(positions.size() == T && slots.size() == T, "token_ids, positions and slot_mapping differ in length");
   require(query_starts.size() == S + 1 && block_tables.shape(0) == S, "query_starts, context_lens and block_tables disagree");
+  require(T <= size_t(plan.max_tokens()) && S <= size_t(plan.max_seqs()), "the batch is larger than the plan");
   require(targets.size() == R && tokens.size() == R && finite.size() == R, "the logit rows disagree in length");
   Step step;
   step.view = {int(T), int(S), int(R), int(block_tables.shape(1)), token_ids.data(), positions.data(), slots.data(), query_starts.data(),

@@ -96,6 +96,8 @@ class Plan {
 
   size_t scratch_bytes() const { return scratch_bytes_; }
   int num_ops() const;
+  int max_tokens() const { return max_tokens_; }
+  int max_seqs() const { return max_seqs_; }
   int vocab() const { return vocab_; }
   int hidden_size() const { return hidden_; }
 
