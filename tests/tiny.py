@@ -212,7 +212,7 @@ def tiny_vocabulary(size: int) -> tuple[list[str], list[str]]:
 def _write_tokenizer(folder: Path, vocab: int) -> None:
     tokens, merges = tiny_vocabulary(vocab)
     ids = {token: i for i, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.BPE(ids, [tuple(merge.split()) for merge in merges]))
+    tokenizer = Tokenizer(models.BPE(ids, [(a, b) for a, b in map(str.split, merges)]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(SPECIALS))

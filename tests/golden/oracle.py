@@ -24,27 +24,33 @@ def load_golden(name: str) -> Any:
     return json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def sequence_logprobs(backend: Backend, token_ids: Sequence[int], chunk: int = CHUNK) -> F32:
-    """[T, V]: row i is log p(next token | token_ids[: i + 1]), prefilled into an empty cache in chunks."""
+def sequence_logprobs(backend: Backend, token_ids: Sequence[int], chunk: int = CHUNK, first: int = 0) -> F32:
+    """[T - first, V]: row i is log p(next token | token_ids[: first + i + 1]), prefilled into an empty cache in chunks.
+
+    first: a multiple of `chunk`; the tokens before it are run, but not scored.
+    """
     parts = []
     for start in range(0, len(token_ids), chunk):
-        row = Row(token_ids[start : start + chunk], start=start, all_rows=True)
+        row = Row(token_ids[start : start + chunk], start=start, all_rows=start >= first)
         result = backend.run(make_batch([row], want_logits=True))
         assert result.logits is not None and result.finite.all()
-        parts.append(logprobs(result.logits))
+        if start >= first:
+            parts.append(logprobs(result.logits))
     return np.concatenate(parts)
 
 
 def next_token_error(values: F32, prompt: dict[str, Any]) -> float:
     """Largest difference from `next_top10`, at the last prompt token."""
     row = values[len(prompt["prompt_ids"]) - 1]
-    return max(abs(float(row[token]) - expected) for token, expected in prompt["next_top10"])
+    errors: list[float] = [abs(float(row[token]) - expected) for token, expected in prompt["next_top10"]]
+    return max(errors)
 
 
 def prompt_error(values: F32, prompt: dict[str, Any]) -> float:
     """Largest difference from `prompt_logprobs`."""
     scored = zip(values, prompt["prompt_ids"][1:], prompt["prompt_logprobs"][1:], strict=False)
-    return max(abs(float(row[token]) - expected) for row, token, expected in scored)
+    errors: list[float] = [abs(float(row[token]) - expected) for row, token, expected in scored]
+    return max(errors)
 
 
 def greedy_misses(values: F32, prompt: dict[str, Any], margin: float) -> list[int]:

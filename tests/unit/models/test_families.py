@@ -20,7 +20,7 @@ from octavo.weights.quantize import quantize
 from tests.batches import Row, make_batch
 from tests.tiny import FAMILIES, Tiny, tiny_arrays, tiny_metadata, write_tiny_gguf, write_tiny_hf
 
-IDS = np.random.default_rng(1).integers(0, 320, 48)
+IDS = np.random.default_rng(1).integers(0, 320, 48).tolist()
 
 
 def logits(model: Model) -> F32:
