@@ -33,7 +33,6 @@ COMMANDS = {
     "pull": Command("pull", "pull", "Fetch a model into the cache folder."),
     "models": Command("models_cmd", "models", "List the models that have a name, and those that are here."),
 }
-SPEAKING = "rich_markup_mode"  # None: typer then writes plain help, and never loads rich
 
 
 class Commands(TyperGroup):
@@ -46,7 +45,7 @@ class Commands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         entry = COMMANDS[cmd_name]
-        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)  # None: plain help, rich is never loaded
         app.command(cmd_name)(getattr(import_module(f"octavo.cli.{entry.module}"), entry.function))
         return typer.main.get_command(app)
 
@@ -87,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         usage = getattr(error, "format_message", None)  # the option parser's own exceptions have it
         if usage is None:
             raise
-        complain(f"{usage()} (see `octavo --help`)")
+        known = f" {words[0]}" if words[:1] and words[0] in COMMANDS else ""
+        complain(f"{usage()} (see `octavo{known} --help`)")
     return 2
 
 

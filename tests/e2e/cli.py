@@ -1,0 +1,83 @@
+"""Runs `octavo` as a user does: in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+COMMAND = [sys.executable, "-m", "octavo.cli.main"]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return {**os.environ, "COLUMNS": "120", "PYTHONUNBUFFERED": "1", **extra}
+
+
+def octavo(*arguments: str | Path, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]:
+    """The finished process; its outputs are text."""
+    data = stdin.encode() if isinstance(stdin, str) else stdin
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)], input=data, capture_output=True, env=environment(), timeout=120
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@dataclass
+class Terminal:
+    """`octavo` on a terminal of its own: what it shows, and keys to type."""
+
+    arguments: list[str]
+    seen: str = ""
+    status: int | None = None
+    _read: int = field(default=0)
+
+    def __enter__(self) -> Terminal:
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execve(sys.executable, [*COMMAND, *self.arguments], environment(TERM="dumb"))
+        return self
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def wait_for(self, pattern: str, seconds: float = 60) -> str:
+        """What was shown since the last call, up to and with the pattern (a regular expression)."""
+        end = time.monotonic() + seconds
+        while not (found := re.search(pattern, self.seen[self._read :])):
+            assert time.monotonic() < end, f"{pattern!r} did not come; there was: {self.seen!r}"
+            if not self._more():
+                raise AssertionError(f"{pattern!r} did not come before the end; there was: {self.seen!r}")
+        text = self.seen[self._read : self._read + found.end()]
+        self._read += found.end()
+        return text
+
+    def leave(self, seconds: float = 30) -> int:
+        """The exit status, once it has ended by itself."""
+        end = time.monotonic() + seconds
+        while self._more():
+            assert time.monotonic() < end, f"it goes on: {self.seen!r}"
+        self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.status
+
+    def _more(self) -> bool:
+        """Reads what is there, waiting a little; False at the end."""
+        if not select.select([self.fd], [], [], 0.5)[0]:
+            return True
+        try:
+            data = os.read(self.fd, 65536)
+        except OSError:  # Linux says so when the other side is closed
+            return False
+        self.seen += data.decode(errors="replace")
+        return bool(data)
+
+    def __exit__(self, *error: object) -> None:
+        if self.status is None:
+            os.kill(self.pid, 9)
+            os.waitpid(self.pid, 0)
+        os.close(self.fd)

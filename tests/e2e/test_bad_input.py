@@ -1,0 +1,117 @@
+"""A user's mistake: one clear line on standard error, exit status 2, no traceback, nothing on standard output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from octavo.weights.gguf_writer import write_gguf
+from octavo.weights.quantize import quantize
+from tests.e2e.cli import octavo
+from tests.tiny import Tiny, tiny_arrays, tiny_metadata
+
+Files = dict[str, Path]
+
+
+@pytest.fixture(scope="module")
+def files(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    folder = tmp_path_factory.mktemp("bad")
+    good = tiny.read_bytes()
+    changed = good[:8] + b"\xff" * 8 + good[16:]  # the number of tensors
+    contents = {
+        "truncated": good[: len(good) // 2],
+        "headless": good[:20],
+        "empty": b"",
+        "text": b"this is no model\n" * 100,
+        "corrupted": changed,
+        "latin1": "déjà vu".encode("latin-1"),
+    }
+    made = {name: folder / f"{name}.gguf" for name in contents}
+    for name, data in contents.items():
+        made[name].write_bytes(data)
+    weights = {name: quantize(array, "F32", name) for name, array in tiny_arrays(Tiny()).items()}
+    metadata = tiny_metadata(Tiny())
+    made["alien"] = folder / "alien.gguf"
+    write_gguf(made["alien"], metadata | {"general.architecture": "alien"}, weights)
+    made["base"] = folder / "base.gguf"
+    write_gguf(made["base"], {k: v for k, v in metadata.items() if k != "tokenizer.chat_template"}, weights)
+    made["folder"] = folder / "empty"
+    made["folder"].mkdir()
+    return made | {"tiny": tiny}
+
+
+CASES: dict[str, tuple[Callable[[Files], list[str | Path]], str]] = {
+    "missing file": (lambda f: ["run", "no/such/file.gguf", "hi"], "no model 'no/such/file.gguf'"),
+    "misspelt alias": (lambda f: ["run", "smollm2-135", "hi"], "did you mean smollm2-135m"),
+    "truncated file": (lambda f: ["run", f["truncated"], "hi"], "truncated.gguf"),
+    "end of the header missing": (lambda f: ["info", f["headless"]], "headless.gguf"),
+    "empty file": (lambda f: ["run", f["empty"], "hi"], "the file is empty"),
+    "not a model": (lambda f: ["run", f["text"], "hi"], "GGUF"),
+    "corrupted": (lambda f: ["run", f["corrupted"], "hi"], "corrupted.gguf"),
+    "folder without a model": (lambda f: ["run", f["folder"], "hi"], "empty"),
+    "unknown architecture": (lambda f: ["run", f["alien"], "hi"], "alien"),
+    "empty prompt": (lambda f: ["run", f["tiny"], ""], "the prompt is empty"),
+    "prompt too long": (lambda f: ["run", f["tiny"], "q" * 600], "more than max_model_len (512)"),
+    "too many tokens wanted": (lambda f: ["run", f["tiny"], "q", "--max-tokens", "512"], "max_model_len (512)"),
+    "prompt not UTF-8": (lambda f: ["run", f["tiny"], "--file", f["latin1"]], "not UTF-8"),
+    "prompt file missing": (lambda f: ["run", f["tiny"], "--file", "nowhere.txt"], "nowhere.txt"),
+    "two prompts": (lambda f: ["run", f["tiny"], "hi", "--file", f["text"]], "not both"),
+    "temperature": (lambda f: ["run", f["tiny"], "hi", "--temperature", "-1"], "temperature must be"),
+    "temperature no number": (lambda f: ["run", f["tiny"], "hi", "--temperature", "warm"], "--temperature"),
+    "top_p": (lambda f: ["run", f["tiny"], "hi", "--top-p", "nan"], "top_p must be"),
+    "max_tokens": (lambda f: ["run", f["tiny"], "hi", "--max-tokens", "-1"], "max_tokens must be"),
+    "threads": (lambda f: ["run", f["tiny"], "hi", "--threads", "0"], "threads must be"),
+    "block_size": (lambda f: ["run", f["tiny"], "hi", "--block-size", "24"], "block_size must be"),
+    "kv_cache_dtype": (lambda f: ["run", f["tiny"], "hi", "--kv-cache-dtype", "int2"], "kv_cache_dtype must be"),
+    "isa": (lambda f: ["run", f["tiny"], "hi", "--isa", "sse9"], "sse9"),
+    "max_model_len": (lambda f: ["run", f["tiny"], "hi", "--max-model-len", "9999"], "context is 512"),
+    "small cache": (
+        lambda f: ["run", f["tiny"], "hi", "--num-kv-blocks", "1", "--max-model-len", "64"],
+        "num_kv_blocks",
+    ),
+    "size": (lambda f: ["run", f["tiny"], "hi", "--kv-cache-memory", "lots"], "'lots' is no size"),
+    "logit_bias": (lambda f: ["run", f["tiny"], "hi", "--logit-bias", "x"], "TOKEN_ID=BIAS"),
+    "logprobs without json": (lambda f: ["run", f["tiny"], "hi", "--logprobs", "1"], "add --json"),
+    "template with a mistake": (lambda f: ["run", f["tiny"], "hi", "--chat-template", "{% for %}"], "chat template"),
+    "template that refuses": (
+        lambda f: ["run", f["tiny"], "hi", "--chat-template", "{{ raise_exception('not you') }}"],
+        "not you",
+    ),
+    "template that never ends": (
+        lambda f: ["run", f["tiny"], "hi", "--chat-template", "{% for i in range(99999999) %}{{ i }}{% endfor %}"],
+        "chat template",
+    ),
+    "template file missing": (lambda f: ["run", f["tiny"], "hi", "--chat-template", "no.jinja"], "no.jinja"),
+    "chat without a template": (lambda f: ["chat", f["base"]], "no chat template"),
+    "system without a template": (lambda f: ["run", f["base"], "hi", "--system", "x"], "system"),
+    "unknown option": (lambda f: ["run", f["tiny"], "hi", "--tempreature", "1"], "--tempreature"),
+    "unknown command": (lambda f: ["rnu"], "rnu"),
+    "nothing to run": (lambda f: ["run"], "model"),
+    "batch": (lambda f: ["bench", "--model", f["tiny"], "--batch", "1,x"], "batch must be"),
+    "batch of none": (lambda f: ["bench", "--model", f["tiny"], "--batch", "0"], "batch must be at least 1"),
+    "plan of another backend": (lambda f: ["plan", f["tiny"], "--backend", "reference"], "cpu backend only"),
+    "pull of nothing": (lambda f: ["pull", "nothing"], "cannot pull 'nothing'"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_mistake_is_one_clear_line(name: str, files: Files):
+    arguments, expected = CASES[name]
+    done = octavo(*arguments(files))
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("octavo: ") and expected in line
+    assert done.stdout == ""
+
+
+def test_our_own_bug_keeps_its_traceback(tiny: Path, monkeypatch: pytest.MonkeyPatch):
+    from octavo.cli import main, run
+
+    def broken(*arguments: object) -> str:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(run, "read_prompt", broken)
+    with pytest.raises(ZeroDivisionError):
+        main.main(["run", str(tiny), "hi"])

@@ -1,0 +1,50 @@
+"""`octavo bench` and `octavo plan`: what a script reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.e2e.cli import octavo
+from tests.models import model_path
+
+WORKLOAD = ("--batch", "1,4", "--prompt-tokens", "24", "--gen-tokens", "8", "--repeat", "1")
+
+
+def test_bench_prints_a_json_object_a_line(tiny: Path, tmp_path: Path):
+    from tests.tiny import Tiny, write_tiny_gguf
+
+    path = write_tiny_gguf(tmp_path / "m.gguf", Tiny(context=1024))
+    done = octavo("bench", "--model", path, *WORKLOAD, "--json", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    head, *rows = map(json.loads, done.stdout.splitlines())
+    assert head["engine"] == "octavo" and head["version"] and head["startup_s"] > 0
+    assert head["threads"] == 1 and head["barriers_per_layer"] > 1
+    assert [(row["batch"], row["prompt_tokens"]) for row in rows] == [(1, 24), (4, 24), (1, 512)]
+    for row in rows:
+        assert row["gen_tokens"] == 8 and row["prefill_tok_s"] > 0 and row["decode_tok_s"] > 0
+        assert row["preemptions"] == 0 and 0 < row["control_us"] < 20_000 and row["peak_rss"] > 1e7
+
+
+def test_bench_shows_a_person_a_table(tmp_path: Path):
+    from tests.tiny import Tiny, write_tiny_gguf
+
+    path = write_tiny_gguf(tmp_path / "m.gguf", Tiny(context=1024))
+    done = octavo("bench", "--model", path, *WORKLOAD, "--kv-cache", "contiguous", "--scheduler", "static")
+    assert done.returncode == 0, done.stderr
+    assert "prefill" in done.stdout and "barriers a layer" in done.stdout
+
+
+def test_plan_predicts_smollm2_in_numbers_of_its_architecture():
+    done = octavo("plan", model_path("smollm2-135m"), "--max-model-len", "2048", "--kv-cache-memory", "100M", "--json")
+    made = json.loads(done.stdout)
+    assert made["kv_token"] == 2 * 30 * 3 * 64 * 2  # K and V, layers, KV heads, head size, bf16
+    assert made["kv_sequence"] == 2048 * made["kv_token"]
+    assert made["kv_pool"] <= 100 * 2**20 < made["kv_pool"] + 16 * made["kv_token"]
+    assert made["max_sequences"] == 2 and made["fits"] is True
+    assert made["total"] == made["weights"] + made["scratch"] + made["kv_pool"]
+
+
+def test_plan_says_when_it_does_not_fit(tiny: Path):
+    done = octavo("plan", tiny, "--num-kv-blocks", "1000", "--memory", "100K")
+    assert done.returncode == 0 and "does not fit" in done.stdout

@@ -1,0 +1,80 @@
+"""`octavo chat` on a terminal."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cli import Terminal, octavo
+
+GREEDY = ["--temperature", "0", "--ignore-eos"]
+DONE = r"peak memory \d+ MB"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OCTAVO_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_a_conversation(tiny: Path, home: Path):
+    with Terminal(["chat", str(tiny), *GREEDY, "--max-tokens", "10"]) as terminal:
+        terminal.wait_for(">>> ")
+        terminal.type("hello there my friend\n")
+        first = terminal.wait_for(DONE)
+        assert "stopped at max_tokens, 10" in first and "cached" not in first
+        terminal.type("and now\n")
+        second = terminal.wait_for(DONE)
+        match = re.search(r"prefill (\d+) tokens, (\d+) cached", second)
+        assert match and int(match[2]) >= 16, "the first turn is in the cache"
+        terminal.type("/help\n")
+        terminal.wait_for("/system")
+        terminal.type("/set max_tokens 3\n")
+        terminal.wait_for("max_tokens 3")
+        terminal.type("go on\n")
+        assert "decode 3 tokens" in terminal.wait_for(DONE)
+        terminal.type("/stats\n")
+        terminal.wait_for(r"% from the cache")
+        terminal.type("/clear\n")
+        terminal.wait_for("forgotten")
+        terminal.type("\x04")
+        assert terminal.leave() == 0
+    assert "hello there my friend" in (home / "chat_history").read_text()
+    assert (home / "chat_history").stat().st_mode & 0o077 == 0
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(endless: Path):
+    with Terminal(["chat", str(endless), *GREEDY]) as terminal:
+        terminal.wait_for(">>> ")
+        terminal.type("hello\n")
+        terminal.wait_for(r"hello\r\n.{20}")
+        terminal.type("\x03")
+        assert "(stopped)" in terminal.wait_for(DONE)
+        terminal.wait_for(">>> ")
+        terminal.type("\x03")
+        terminal.wait_for(">>> ")
+        terminal.type("/set max_tokens 5\n")
+        terminal.wait_for(">>> ")
+        terminal.type("more\n")
+        assert "decode 5 tokens" in terminal.wait_for(DONE)
+        terminal.type("/exit\n")
+        assert terminal.leave() == 0
+
+
+def test_a_full_context_is_said_and_nothing_is_cut_off(tiny: Path):
+    long = "q" * 520
+    talk = f"hello\n{long}\n/stats\n/clear\n/system be brief\nhello\n/nonsense\n/set top_p 7\n/set top_p x\n"
+    done = octavo("chat", tiny, *GREEDY, "--max-tokens", "5", stdin=talk)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    (refusal,) = [line for line in done.stderr.splitlines() if "max_model_len" in line]
+    assert refusal.startswith("octavo: the prompt of") and "/clear" in refusal
+    assert done.stderr.count("decode 5 tokens") == 2, "the conversation goes on after the refusal"
+    for expected in ("no command /nonsense", "top_p must be", "top_p must be a number", "system: be brief"):
+        assert expected in done.stderr
+
+
+def test_an_answer_that_fills_the_context_says_so(tiny: Path):
+    done = octavo("chat", tiny, *GREEDY, "--max-model-len", "64", stdin="hello\n")
+    assert "the context of 64 tokens is full" in done.stderr

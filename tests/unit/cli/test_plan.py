@@ -1,0 +1,54 @@
+"""The plan against what is really allocated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from octavo.assemble import assemble, engine_config
+from octavo.bench.usage import peak_rss
+from octavo.cli.options import ENGINE
+from octavo.cli.plan import make
+from tests.models import model_path
+from tests.tiny import FAMILIES, Tiny, write_tiny_gguf
+
+SETTINGS: list[dict[str, Any]] = [
+    {"max_model_len": 256},
+    {"max_model_len": 100, "kv_cache_dtype": "int8", "block_size": 32, "max_num_seqs": 3},
+    {"max_model_len": 512, "kv_cache_dtype": "f32", "num_kv_blocks": 40, "max_num_batched_tokens": 64},
+    {"max_model_len": 512, "enable_chunked_prefill": False, "max_num_batched_tokens": 64},
+]
+
+
+def check(path: Path, settings: dict[str, Any]) -> None:
+    plan, config, cache = make(str(path), dict(ENGINE.defaults) | settings)
+    parts = assemble(path, engine_config(**settings))
+    assert parts.backend.memory() == {"weights": plan.weights, "kv": plan.kv_pool, "scratch": plan.scratch}
+    assert plan.total == sum(parts.backend.memory().values())
+    assert (parts.config.max_model_len, parts.cache_config.dtype) == (config.max_model_len, cache.dtype)
+    parts.close()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_the_prediction_is_what_is_allocated(family: str, settings: dict[str, Any], tmp_path: Path):
+    check(write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(family)), settings)
+
+
+@pytest.mark.parametrize("type", ["Q4_0", "Q6_K", "F16"])
+def test_packed_sizes_of_other_encodings(type: str, tmp_path: Path):
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(hidden=256, ffn=256, heads=4, head_dim=64, type=type))
+    check(path, {"max_model_len": 128})
+
+
+def test_the_prediction_holds_for_a_real_model():
+    check(model_path("smollm2-135m"), {"max_model_len": 1024, "kv_cache_memory": 64 << 20})
+
+
+def test_a_plan_costs_no_memory():
+    """It judges a model that would not fit; so it must not take the memory it speaks of."""
+    path, before = model_path("smollm2-135m"), peak_rss()
+    plan, _, _ = make(str(path), dict(ENGINE.defaults) | {"num_kv_blocks": 1 << 20})
+    assert plan.total > 20 << 30 and peak_rss() - before < 80 << 20
