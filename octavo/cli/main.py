@@ -55,7 +55,7 @@ class Commands(TyperGroup):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
 
 
-app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(cls=Commands, add_completion=False, rich_markup_mode=None)
 
 
 @app.callback()
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Anything that is not a user's mistake is our bug and keeps its traceback (status 1).
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if words == ["--version"]:
         print(f"octavo {__version__}")
         return 0
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         usage = getattr(error, "format_message", None)  # the option parser's own exceptions have it
         if usage is None:
             raise
-        known = f" {words[0]}" if words[:1] and words[0] in COMMANDS else ""
+        known = f" {words[0]}" if words[0] in COMMANDS else ""
         complain(f"{usage()} (see `octavo{known} --help`)")
     return 2
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple
@@ -33,6 +34,19 @@ def size(text: str) -> int:
     if not match:
         raise typer.BadParameter(f"{text!r} is no size: write bytes, or 800M, or 2G")
     return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def speculation(text: str) -> dict[str, Any]:
+    """A speculative_config from JSON, or from a method's name alone."""
+    if text.strip().isidentifier():
+        return {"method": text.strip()}
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is neither JSON nor a method's name: {error}") from None
+    if not isinstance(config, dict):
+        raise typer.BadParameter(f"{text!r} is no JSON object")
+    return config
 
 
 def bias(text: str) -> tuple[int, float]:
@@ -89,6 +103,13 @@ ENGINE = Table(
             bool,
             "Compute long prompts in chunks, between the steps of running sequences.",
             "--enable-chunked-prefill/--no-chunked-prefill",
+        ),
+        Row(
+            "speculative_config",
+            dict[str, Any] | None,
+            'Draft tokens and verify them together: auto, ngram, suffix, or JSON such as {"method": "ngram"}.',
+            parse=speculation,
+            metavar="JSON",
         ),
         Row("backend", str, "cpu; or reference: numpy, slow, exact; or null: no arithmetic."),
     ),
