@@ -16,6 +16,7 @@ from octavo.engine import Engine
 from octavo.errors import ConfigError
 from octavo.kv import planner
 from octavo.models.registry import build_model, open_checkpoint
+from octavo.spec.settings import parse
 from octavo.tokenizer import Tokenizer
 from octavo.weights.checkpoint import Checkpoint
 from octavo.weights.sources import resolve
@@ -29,7 +30,6 @@ SAME_EVERYWHERE: dict[str, tuple[Any, ...]] = {
     "tensor_parallel_size": (1,),
     "trust_remote_code": (False,),
     "kv_eviction": (None,),
-    "speculative_config": (None,),
 }
 REASONS = {
     "dtype": "activations are float32 and weights stay as the file has them; kv_cache_dtype sets the cache's",
@@ -37,7 +37,6 @@ REASONS = {
     "tensor_parallel_size": "one process runs the model",
     "trust_remote_code": "no code is ever loaded with a model",
     "kv_eviction": "there is no eviction yet",
-    "speculative_config": "there is no speculative decoding yet",
 }
 
 
@@ -86,6 +85,7 @@ def assemble(
     Raises ModelFileError, TokenizerError, ConfigError or CapacityError.
     """
     check(config)
+    settings = parse(config.speculative_config)
     checkpoint = open_checkpoint(resolve(str(source)))
     model = build_model(checkpoint)
     config, cache = planner.resolve(config, model.attention, model.max_context, checkpoint.size)
@@ -98,6 +98,11 @@ def assemble(
             backend.close()
             raise
     engine = Engine(backend, config, cache, model.vocab_size)
+    if settings is not None:
+        from octavo.speculation import Speculation
+
+        parts = (engine, model, backend, words, config, cache, str(source))
+        engine.speculate(Speculation(settings, *parts, make_backend, load_tokenizer).proposer())
     return Assembly(engine, words, model, backend, config, cache)
 
 
@@ -105,7 +110,7 @@ def load_tokenizer(checkpoint: Checkpoint, source: str | Path | None = None) -> 
     """The tokenizer that came with the model, or the one at `source`."""
     if source is not None:
         return Tokenizer.from_file(source)
-    if checkpoint.path.suffix == ".gguf":
+    if "general.architecture" in checkpoint.metadata:  # GGUF's, in a file or an artifact
         return Tokenizer.from_gguf(checkpoint.metadata)
     return Tokenizer.from_file(checkpoint.path)
 

@@ -13,7 +13,7 @@ from octavo.kv import manager
 from octavo.sampling import params
 from octavo.scheduler import create
 from octavo.scheduler.batch import BatchBuilder
-from octavo.spec.proposer import Proposer
+from octavo.spec.proposer import Observer, Proposer
 from octavo.types import Batch, Chunk, Request, Sequence, SequenceDelta, Status, StepResult
 
 log = logging.getLogger(__name__)
@@ -37,9 +37,16 @@ class Engine:
         self._backend = backend
         self._vocab_size = vocab_size
         self._proposer = proposer
+        self._observer: Observer | None = None
+        self.speculate(proposer)
         self._builder = BatchBuilder(
             self.cache.tables, cache_config.block_size, partial(params.build, vocab_size=vocab_size)
         )
+
+    def speculate(self, proposer: Proposer | None) -> None:
+        """Lets `proposer` draft from the next step on; None stops speculation."""
+        self._proposer = proposer
+        self._observer = proposer if isinstance(proposer, Observer) else None
 
     @property
     def has_work(self) -> bool:
@@ -58,8 +65,8 @@ class Engine:
 
     def step(self) -> list[SequenceDelta]:
         """Runs one batch and returns what is new for each sequence: an empty list when there is nothing to say."""
-        start, backend_start = perf_counter(), self.stats.backend_seconds
         self._propose()
+        start, backend_start = perf_counter(), self.stats.backend_seconds
         plan = self.scheduler.schedule()
         deltas = plan.finished + (self._run(plan.chunks, plan.copies) if plan.chunks else [])
         self.stats.steps += 1
@@ -69,23 +76,28 @@ class Engine:
     def _propose(self) -> None:
         if self._proposer is None:
             return
-        sequences = self.scheduler.decoding()
+        start, sequences = perf_counter(), self.scheduler.decoding()
         try:
             self._proposer.propose(sequences)
         except Exception:
             log.exception("the proposer failed; this step runs without drafts")
             for seq in sequences:
                 seq.drafts = []
+        self.stats.draft_seconds += perf_counter() - start
 
     def _run(self, chunks: list[Chunk], copies: list[tuple[int, int]]) -> list[SequenceDelta]:
         """Builds, runs and commits a batch. If that raises, each chunk runs alone, so that only the culprit fails."""
+        before = self.stats.backend_seconds
         try:
             batch = self._builder.build(chunks, copies)
+            batch.want_hidden |= self._observer is not None and self._observer.wants_hidden
             result = self._timed_run(batch)
         except Exception:
             self.stats.backend_errors += 1
             return self._isolate(chunks, copies)
-        return self.scheduler.commit(batch, result)
+        deltas = self.scheduler.commit(batch, result)
+        self._observe(batch, result, self.stats.backend_seconds - before)
+        return deltas
 
     def _timed_run(self, batch: Batch) -> StepResult:
         start = perf_counter()
@@ -93,6 +105,14 @@ class Engine:
             return self._backend.run(batch)
         finally:
             self.stats.backend_seconds += perf_counter() - start
+
+    def _observe(self, batch: Batch, result: StepResult, seconds: float) -> None:
+        if self._observer is None:
+            return
+        try:
+            self._observer.observe(batch, result, seconds)
+        except Exception:
+            log.exception("the proposer failed to learn from a step")
 
     def _isolate(self, chunks: list[Chunk], copies: list[tuple[int, int]]) -> list[SequenceDelta]:
         """Repeating a chunk is harmless: it writes the same values to the same slots."""

@@ -24,6 +24,17 @@ F32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
+class StructuredOutputs:
+    """What the text must be: exactly one of these is set. json: a JSON schema. grammar: Lark, as llguidance reads it."""
+
+    json: str | dict[str, Any] | None = None
+    json_object: bool = False
+    regex: str | None = None
+    choice: tuple[str, ...] | None = None
+    grammar: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How to choose tokens and when to stop; vLLM's names and meanings. Checked by `sampling.params.check`.
 
@@ -55,6 +66,7 @@ class SamplingParams:
     allowed_token_ids: tuple[int, ...] | None = None
     bad_words: tuple[str, ...] = ()
     skip_special_tokens: bool = True
+    structured_outputs: StructuredOutputs | None = None
 
 
 class Status(enum.Enum):
@@ -81,6 +93,7 @@ class Request:
     cache_salt: str = ""
     eos_token_ids: tuple[int, ...] = ()
     bad_word_ids: tuple[tuple[int, ...], ...] = ()
+    grammar: Any = None  # `structured_outputs` compiled, a `sampling.grammar.Grammar`
     pooling: str | None = None  # "mean" | "last": return the prompt's hidden states, generate nothing (embeddings)
     arrival: float = field(default_factory=time.monotonic)
 
@@ -109,6 +122,7 @@ class Sequence:
     block_table: list[int] = field(default_factory=list)
     block_keys: list[bytes] = field(default_factory=list)  # hash chain of its full blocks: see kv.prefix
     drafts: list[int] = field(default_factory=list)  # proposed for the next step, verified by it
+    draft_parents: list[int] | None = None  # drafts that are a tree: each one's parent among them, -1 = none; else None
     status: Status = Status.WAITING
     finish_reason: str | None = None  # "stop" | "length" | "abort" | "deadline" | "error"
     stop_reason: int | None = None  # the stop token that ended it; None for the end-of-sequence token
@@ -160,11 +174,21 @@ class Chunk:
     row_stop: int
     samples: bool  # False: a prefill chunk that does not reach the last known token
     forks: list[Sequence] = field(default_factory=list)  # n > 1: siblings that take the rows after the first
+    parents: list[int] | None = None  # the drafts are a tree: see Sequence.draft_parents
+    accepted: int = 0  # drafts that stood; set by commit, as is:
+    last_row: int = -1  # the logit row that chose the sequence's newest token
 
 
 @dataclass(slots=True)
 class Batch:
-    """The input of one step: S sequences with T query tokens in all, R logit rows. All arrays are C-contiguous."""
+    """The input of one step: S sequences with T query tokens in all, R logit rows. All arrays are C-contiguous.
+
+    Where `parents` is given, some rows are nodes of a draft tree: parents[t] is the row of node t's parent (the root
+    is the sequence's last ordinary row), -1 for ordinary rows. A parent comes before its children. A sequence's rows
+    lie in consecutive slots as always, but a node's position is its parent's + 1, so siblings share one. A node sees
+    the tokens before the root, the root, its ancestors and itself, in the order of their positions: bitwise as if
+    these lay in consecutive slots and the rest of the tree were not there.
+    """
 
     token_ids: I32  # [T]
     positions: I32  # [T]
@@ -179,6 +203,9 @@ class Batch:
     want_logits: bool = False  # return the raw logits too (tests, custom processors)
     want_hidden: bool = False  # return the final hidden state of each logit row (embeddings)
     copies: list[tuple[int, int]] = field(default_factory=list)  # (source, target) blocks to copy before the step
+    parents: I32 | None = None  # [T]; None: no draft trees
+    moves: list[tuple[int, int]] = field(default_factory=list)  # (source, target) slots to copy before `copies`, in
+    # order. The backend empties the list when it has done so: a step that is repeated must not repeat them.
     chunks: list[Chunk] = field(default_factory=list)
 
 

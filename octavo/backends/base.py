@@ -7,8 +7,9 @@ not look at values, only pass handles on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,13 +24,15 @@ Tensor = Any  # a handle: an array in the reference backend, a buffer id in the 
 class Weight:
     """A weight as it lies in the model file. `shape` is (rows N, columns K), or (K,) for vectors.
 
-    `type` is GGUF's name of the encoding ("F32", "Q4_K", ...); `data` its bytes, one contiguous row after the other.
+    `type` is GGUF's name of the encoding ("F32", "Q4_K", ...); `data` its bytes. layout: "rows", as GGUF has them, one
+    contiguous row after the other; or "panels", what the CPU backend packs rows into (native/pack.h), in an artifact.
     """
 
     name: str
     shape: tuple[int, ...]
     type: str
     data: NDArray[np.uint8]
+    layout: str = "rows"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,15 +101,35 @@ class Model:
     max_context: int
     attention: tuple[Attention, ...]  # one a layer: fixes the cache's geometry
     weights: dict[str, Weight]
-    forward: Callable[[Ops], Tensor]
+    forward: Callable[..., Tensor]  # forward(ops), or forward(ops, layers=...) for these layers alone
+
+    def with_layers(self, layers: Sequence[int]) -> Model:
+        """The same model running only these layers, which keep their own weights and their own part of the cache."""
+        return replace(self, forward=partial(self.forward, layers=tuple(layers)))
 
 
 class Backend(Protocol):
     """Runs steps on a device. Owns the KV pool's memory; which block belongs to whom is the control plane's business."""
 
+    trees: bool  # whether it runs batches with `parents`
+
     def run(self, batch: Batch) -> StepResult: ...
+
+    def share(self, model: Model) -> Backend:
+        """A backend for another pass over the same model (`Model.with_layers`), on the same weights and KV cache, for
+        batches of one token a sequence. Close this one last.
+        """
 
     def memory(self) -> dict[str, int]:
         """Bytes by use: "weights", "kv", "scratch"."""
 
     def close(self) -> None: ...
+
+
+def branch(batch: Batch, row: int) -> list[int]:
+    """The rows from a draft tree's first level down to node `row`; empty for an ordinary row."""
+    rows: list[int] = []
+    while batch.parents is not None and batch.parents[row] >= 0:
+        rows.append(row)
+        row = int(batch.parents[row])
+    return rows[::-1]

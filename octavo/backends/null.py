@@ -13,7 +13,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.backends.base import Model, branch
 from octavo.config import CacheConfig
+from octavo.errors import ConfigError
 from octavo.types import F32, I32, I64, U64, Batch, StepResult
 
 Bools = NDArray[np.bool_]
@@ -23,6 +25,8 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 class NullBackend:
     """nan_tokens: a context with one of them gives non-finite logits. crash_tokens: a batch with one of them raises."""
+
+    trees = True
 
     def __init__(
         self, cache: CacheConfig, vocab_size: int, nan_tokens: Iterable[int] = (), crash_tokens: Iterable[int] = ()
@@ -37,9 +41,12 @@ class NullBackend:
     def run(self, batch: Batch) -> StepResult:
         if np.isin(batch.token_ids, self._crash_tokens).any():
             raise RuntimeError("injected failure")
+        flat = self._slots.reshape(-1, 2)
+        for source, target in batch.moves:
+            flat[target] = flat[source]
+        batch.moves.clear()
         for source, target in batch.copies:
             self._slots[target] = self._slots[source]
-        flat = self._slots.reshape(-1, 2)
         flat[batch.slot_mapping, 0] = batch.token_ids
         flat[batch.slot_mapping, 1] = batch.positions
         best, finite = self._likeliest(batch)
@@ -52,10 +59,13 @@ class NullBackend:
         finite = np.ones(len(batch.logit_rows), np.bool_)
         owners = np.searchsorted(batch.query_starts, batch.logit_rows, side="right") - 1
         for row, (token_row, owner) in enumerate(zip(batch.logit_rows, owners, strict=True)):
-            end = int(batch.positions[token_row]) + 1
+            nodes = branch(batch, int(token_row))
+            end = int(batch.positions[token_row]) + 1 - len(nodes)
             assert end <= batch.context_lens[owner]
             blocks = batch.block_tables[owner, : -(-end // self._block_size)]
             context = self._slots[blocks].reshape(-1, 2)[:end]
+            if nodes:
+                context = np.concatenate([context, self._slots.reshape(-1, 2)[batch.slot_mapping[nodes]]])
             best[row] = _mix(context.astype(np.uint64)) % np.uint64(self._vocab)
             finite[row] = not np.isin(context[:, 0], self._nan_tokens).any()
         return best, finite
@@ -91,6 +101,9 @@ class NullBackend:
 
     def memory(self) -> dict[str, int]:
         return {"weights": 0, "kv": self._slots.nbytes, "scratch": 0}
+
+    def share(self, model: Model) -> NullBackend:
+        raise ConfigError("the null backend has no layers to skip: choose another speculative method")
 
     def close(self) -> None:
         pass

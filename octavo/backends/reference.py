@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.backends.base import Attention, Model, Rope, Weight
+from octavo.backends.base import Attention, Model, Rope, Weight, branch
 from octavo.backends.reference_kv import PagedCache
 from octavo.config import CacheConfig
+from octavo.errors import ConfigError
 from octavo.sampling import rules
 from octavo.types import F32, Batch, StepResult
 from octavo.weights.dequantize import dequantize, dequantize_rows
@@ -25,12 +27,23 @@ class ReferenceBackend:
     weight_memory: bytes of float32 weights to keep; what does not fit is dequantised in slices each time it is used.
     """
 
+    trees = True
+
     def __init__(self, model: Model, cache: CacheConfig, weight_memory: int = WEIGHT_MEMORY):
+        if any(weight.layout != "rows" for weight in model.weights.values()):
+            raise ConfigError("an artifact is packed for backend cpu: give the reference backend the file it was made of")
         self.model = model
         self.cache = PagedCache(cache, model.attention)
         self.weights = DenseWeights(weight_memory)
 
+    def share(self, model: Model) -> ReferenceBackend:
+        other = copy.copy(self)
+        other.model = model
+        return other
+
     def run(self, batch: Batch) -> StepResult:
+        self.cache.move_slots(batch.moves)
+        batch.moves.clear()
         self.cache.copy_blocks(batch.copies)
         ops = ReferenceOps(batch, self.cache, self.weights)
         with np.errstate(all="ignore"):  # a NaN is reported by `StepResult.finite`
@@ -94,7 +107,7 @@ class ReferenceOps:
         return rows
 
     def rms_norm(self, x: F32, weight: Weight, eps: float) -> F32:
-        rows = x.reshape(-1, weight.shape[0])
+        rows: F32 = x.reshape(-1, weight.shape[0])
         mean_square: F32 = np.mean(rows * rows, axis=-1, keepdims=True)
         normed: F32 = rows / np.sqrt(mean_square + np.float32(eps)) * self._vector(weight)
         return normed.reshape(x.shape)
@@ -123,7 +136,13 @@ class ReferenceOps:
         for s, length in enumerate(batch.context_lens):
             span = slice(batch.query_starts[s], batch.query_starts[s + 1])
             slots = self.cache.slots(batch.block_tables[s], int(length))
-            out[span] = attend(q[span], keys.read(slots), values.read(slots), spec)
+            nodes = [] if batch.parents is None else np.flatnonzero(batch.parents[span] >= 0) + span.start
+            stop = span.stop - len(nodes)
+            context = slots[: int(length) - len(nodes)]
+            out[span.start : stop] = attend(q[span.start : stop], keys.read(context), values.read(context), spec)
+            for node in nodes:
+                seen = np.concatenate([context, batch.slot_mapping[branch(batch, int(node))]])
+                out[node : node + 1] = attend(q[node : node + 1], keys.read(seen), values.read(seen), spec)
         return out
 
     def add(self, x: F32, y: F32) -> F32:

@@ -37,7 +37,7 @@ class Plane:
         values: F32 = self.data[slots].astype(np.float32)
         return values if self.scales is None else values * self.scales[slots]
 
-    def copy(self, source: slice, target: slice) -> None:
+    def copy(self, source: slice | int, target: slice | int) -> None:
         for array in self._arrays():
             array[target] = array[source]
 
@@ -69,6 +69,11 @@ class PagedCache:
         for source, target in copies:
             for plane in (plane for layer in self.layers for plane in layer):
                 plane.copy(self._span(source), self._span(target))
+
+    def move_slots(self, moves: list[tuple[int, int]]) -> None:
+        for source, target in moves:
+            for plane in (plane for layer in self.layers for plane in layer):
+                plane.copy(source, target)
 
     def _span(self, block: int) -> slice:
         return slice(block * self.block_size, (block + 1) * self.block_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -17,10 +18,10 @@ from octavo.models.config import ModelConfig
 from octavo.models.config_gguf import config_from_gguf
 from octavo.models.config_hf import config_from_hf
 from octavo.models.rope import RopeScaling, make_rope
-from octavo.weights.checkpoint import Checkpoint
+from octavo.weights import Checkpoint
+from octavo.weights import open_checkpoint as open_checkpoint
+from octavo.weights.artifact import Artifact
 from octavo.weights.dequantize import dequantize
-from octavo.weights.gguf import open_gguf
-from octavo.weights.safetensors import open_safetensors
 
 
 class Family(Protocol):
@@ -36,12 +37,8 @@ class Family(Protocol):
 
 
 def load_model(path: str | Path) -> Model:
-    """Loads a GGUF file or a Hugging Face folder; the weights stay mapped from the file. Raises ModelFileError."""
+    """Loads a GGUF file, an artifact or a Hugging Face folder; the weights stay mapped. Raises ModelFileError."""
     return build_model(open_checkpoint(Path(path)))
-
-
-def open_checkpoint(path: Path) -> Checkpoint:
-    return open_safetensors(path) if path.is_dir() or path.suffix == ".safetensors" else open_gguf(path)
 
 
 def build_model(checkpoint: Checkpoint) -> Model:
@@ -59,8 +56,12 @@ def build_model(checkpoint: Checkpoint) -> Model:
         max_context=config.context,
         attention=tuple(layer.attention for layer in net.layers),
         weights=weights,
-        forward=partial(_family(config).forward, net=net),
+        forward=partial(_forward, _family(config), net),
     )
+
+
+def _forward(family: Family, net: Network, ops: Ops, layers: tuple[int, ...] | None = None) -> Tensor:
+    return family.forward(ops, net if layers is None else replace(net, layers=tuple(net.layers[i] for i in layers)))
 
 
 def read_checkpoint(checkpoint: Checkpoint) -> tuple[ModelConfig, dict[str, Weight]]:
@@ -71,7 +72,7 @@ def read_checkpoint(checkpoint: Checkpoint) -> tuple[ModelConfig, dict[str, Weig
         weights = dict(tensors)
     else:
         config = config_from_hf(checkpoint.metadata)
-        weights = _family(config).sanitize(tensors)
+        weights = dict(tensors) if isinstance(checkpoint, Artifact) else _family(config).sanitize(tensors)
         if config.tied:  # some folders store the shared matrix twice
             weights.pop("output.weight", None)
     check_weights(config, weights)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Many
+
 from octavo.types import Chunk, Sequence, StepResult, TokenLogprob
 
 
@@ -51,14 +53,14 @@ def wanted_logprobs(chunks: list[Chunk]) -> int:
     return most
 
 
-def read_logprobs(result: StepResult, rows: range, count: int) -> list[TokenLogprob]:
+def read_logprobs(result: StepResult, rows: Many[int], count: int) -> list[TokenLogprob]:
     """The rows' logprobs, each with the `count` most likely tokens."""
     assert result.logprobs is not None and result.ranks is not None
     tops: list[list[tuple[int, float]]] = [[] for _ in rows]
     if count > 0:
         assert result.top_ids is not None and result.top_logprobs is not None
-        span = slice(rows.start, rows.stop)
-        ids, values = result.top_ids[span, :count].tolist(), result.top_logprobs[span, :count].tolist()
+        chosen = list(rows)
+        ids, values = result.top_ids[chosen, :count].tolist(), result.top_logprobs[chosen, :count].tolist()
         tops = [list(zip(*pair, strict=True)) for pair in zip(ids, values, strict=True)]
     return [
         TokenLogprob(int(result.token_ids[row]), float(result.logprobs[row]), int(result.ranks[row]), top)

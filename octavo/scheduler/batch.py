@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from octavo.kv.tables import BlockTables
+from octavo.scheduler import tree
 from octavo.scheduler.accept import wanted_logprobs
 from octavo.types import I32, Batch, Chunk, SamplingArrays, Sequence, SequenceDelta
 
@@ -26,7 +27,8 @@ class Schedule:
     finished: list[SequenceDelta] = field(default_factory=list)
 
     def add(self, seq: Sequence, num_tokens: int, samples: bool, forks: list[Sequence] | None = None) -> None:
-        self.chunks.append(Chunk(seq, num_tokens, len(seq.drafts), 0, 0, samples, forks or []))
+        parents = seq.draft_parents[: len(seq.drafts)] if seq.drafts and seq.draft_parents is not None else None
+        self.chunks.append(Chunk(seq, num_tokens, len(seq.drafts), 0, 0, samples, forks or [], parents))
         self.budget -= num_tokens
 
 
@@ -55,6 +57,7 @@ class BatchBuilder:
                 tokens += seq.drafts
             chunk.row_stop = len(rows)
         starts, positions, contexts, tables, slots = self._place(chunks, len(tokens))
+        parents = tree.plant(chunks, starts, positions) if any([chunk.parents for chunk in chunks]) else None
         return Batch(
             token_ids=np.array(tokens, np.int32),
             positions=positions,
@@ -68,6 +71,8 @@ class BatchBuilder:
             num_logprobs=wanted_logprobs(chunks),
             want_hidden=any([chunk.seq.request.pooling is not None for chunk in chunks]),
             copies=copies,
+            parents=parents,
+            moves=self._tables.moves,
             chunks=chunks,
         )
 
@@ -100,9 +105,11 @@ def _add_rows(chunk: Chunk, first: int, logit_rows: list[int], rows: list[Row], 
     if not chunk.samples:
         return
     last = chunk.num_tokens - 1
-    for query in range(last - chunk.num_drafts, last + 1):
-        logit_rows.append(first + query)
-        rows.append((seq, start + query + 1))
+    logit_rows += range(first + last - chunk.num_drafts, first + last + 1)
+    if chunk.parents is None:
+        rows += [(seq, start + query + 1) for query in range(last - chunk.num_drafts, last + 1)]
+    else:
+        rows += tree.rows(seq, start, chunk.parents)
     for sibling in chunk.forks:
         logit_rows.append(first + last)
         rows.append((sibling, start + last + 1))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Many
+
+from octavo.scheduler import tree
 from octavo.scheduler.accept import agreeing, append, read_logprobs
 from octavo.scheduler.roster import Roster
 from octavo.types import Batch, Chunk, Sequence, SequenceDelta, Status, StepResult
@@ -30,9 +33,8 @@ class Commit:
     def _commit(self, chunk: Chunk, deltas: list[SequenceDelta]) -> None:
         seq = chunk.seq
         first = chunk.row_stop - (1 + chunk.num_drafts + len(chunk.forks) if chunk.samples else 0)
-        accepted = self._verify(chunk, first) if chunk.num_drafts else 0
-        rejected = chunk.num_drafts - accepted
-        if not (self._all_finite or self._result.finite[chunk.row_start : chunk.row_stop - rejected].all()):
+        rows = self._verify(chunk, first) if chunk.num_drafts else range(first, first + 1)
+        if not (self._all_finite or self._finite(chunk, rows)):
             deltas += self._roster.end_request(seq.request.request_id, "error")
             return
         delta = SequenceDelta(seq, [])
@@ -40,8 +42,9 @@ class Commit:
             self._score(delta, chunk, first)
         if chunk.samples:
             self._roster.prefilling.discard(seq)
-            self._append(delta, first, first + accepted + 1)
-        self._advance(seq, chunk.num_tokens - rejected)
+            self._append(delta, rows)
+            chunk.last_row = rows[-1]
+        self._advance(seq, chunk.num_tokens - chunk.num_drafts + chunk.accepted)
         if chunk.samples or delta.prompt_logprobs is not None or delta.hidden is not None:
             deltas.append(delta)
         if chunk.samples and seq in self._roster.siblings:
@@ -49,27 +52,45 @@ class Commit:
         if seq.finish_reason is not None:
             self._finish(delta)
 
-    def _verify(self, chunk: Chunk, first: int) -> int:
-        """How many of the chunk's drafts stand."""
-        accepted = agreeing(self._tokens[first : chunk.row_stop], chunk.seq.drafts)
+    def _finite(self, chunk: Chunk, rows: Many[int]) -> bool:
+        """Whether all rows that count are: of a draft's rows those that stand, which are all that such a chunk has."""
+        finite = self._result.finite
+        return bool(finite[list(rows)].all() if chunk.num_drafts else finite[chunk.row_start : chunk.row_stop].all())
+
+    def _verify(self, chunk: Chunk, first: int) -> Many[int]:
+        """The rows whose tokens are final: the first, and those of the drafts that stand."""
+        sampled, drafts = self._tokens[first : chunk.row_stop], chunk.seq.drafts
+        if chunk.parents is None:
+            chunk.accepted = agreeing(sampled, drafts)
+            rows: Many[int] = range(first, first + chunk.accepted + 1)
+        else:
+            path = tree.accepted_path(sampled, drafts, chunk.parents)
+            chunk.accepted = len(path)
+            rows = [first, *(first + 1 + node for node in path)]
+            self._roster.cache.tables.moves += tree.compaction(chunk.seq, path, self._roster.cache.block_size)
+        self._count(chunk)
+        return rows
+
+    def _count(self, chunk: Chunk) -> None:
         stats = self._roster.stats
         stats.drafts += 1
         stats.draft_tokens += chunk.num_drafts
-        stats.accepted_tokens += accepted
-        return accepted
+        stats.accepted_tokens += chunk.accepted
+        stats.draft_lengths[chunk.num_drafts] += 1
+        stats.accepted_at.update(range(chunk.accepted))
 
-    def _append(self, delta: SequenceDelta, start: int, stop: int) -> None:
-        """Appends the tokens sampled by rows start .. stop, up to the first that ends the sequence."""
+    def _append(self, delta: SequenceDelta, rows: Many[int]) -> None:
+        """Appends the tokens sampled by these rows, up to the first that ends the sequence."""
         seq = delta.seq
         if seq.request.pooling is not None:
             seq.finish_reason = "stop"
             return
-        delta.token_ids = self._tokens[start:stop]
+        delta.token_ids = [self._tokens[row] for row in rows]
         taken = append(seq, delta.token_ids)
         del delta.token_ids[taken:]
         self._roster.stats.generation_tokens += taken
         if (count := seq.request.params.logprobs) is not None:
-            delta.logprobs = read_logprobs(self._result, range(start, start + taken), count)
+            delta.logprobs = read_logprobs(self._result, rows[:taken], count)
             seq.cumulative_logprob += sum(entry.logprob for entry in delta.logprobs)
 
     def _advance(self, seq: Sequence, computed: int) -> None:
@@ -95,7 +116,7 @@ class Commit:
         siblings = self._roster.siblings.pop(chunk.seq)
         for row, sibling in enumerate(chunk.forks, first):
             deltas.append(delta := SequenceDelta(sibling, []))
-            self._append(delta, row, row + 1)
+            self._append(delta, range(row, row + 1))
             if sibling.finish_reason is None:
                 self._roster.fork(chunk.seq, sibling)
             else:

@@ -1,10 +1,14 @@
-"""What speculation adds to the engine: a guess at each sequence's next tokens. Verifying it is an ordinary step."""
+"""What speculation adds to the engine: a guess at each sequence's next tokens. Verifying it is an ordinary step.
+
+The engine sees a `Proposer`. Behind it are one or more `Drafter`s, one a method, and something that decides how much of
+their guesses to verify: `Fixed` here, or `controller.Controller`.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from octavo.types import Sequence
+from octavo.types import Batch, Sequence, StepResult
 
 
 class Proposer(Protocol):
@@ -15,3 +19,63 @@ class Proposer(Protocol):
         context's end, and when the token budget or the blocks do not suffice. If this raises, the step runs without
         drafts.
         """
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """A proposer that learns from the steps."""
+
+    @property
+    def wants_hidden(self) -> bool:
+        """Whether `result.hidden` is to be there."""
+
+    def observe(self, batch: Batch, result: StepResult, seconds: float) -> None:
+        """Told after each step's commit: its batch (`Chunk.accepted` is set), its result, the backend's seconds."""
+
+
+class Guess(NamedTuple):
+    """Up to some tokens that may come next, and how sure the method is of them: a match length, 0 where it has none.
+
+    parents: for a tree, the index of each token's parent within `tokens`, -1 for the first level; a parent comes before
+    its children. None: a chain.
+    """
+
+    tokens: list[int]
+    confidence: int = 0
+    parents: list[int] | None = None
+
+
+class Drafter(Protocol):
+    """One method. It keeps what it needs of a sequence by itself, and lets go of those that have finished."""
+
+    name: str
+    runs_model: bool  # a guess costs model time, so how much to guess is decided beforehand
+
+    def draft(self, sequences: list[Sequence], limits: list[int]) -> list[Guess]:
+        """A guess of at most `limits[i]` tokens for each sequence."""
+
+
+NOTHING = Guess([])
+
+
+class Fixed:
+    """A proposer that always verifies all that one method guesses, at most `count` tokens."""
+
+    def __init__(self, drafter: Drafter, count: int):
+        self._drafter = drafter
+        self._count = count
+        self.wants_hidden = bool(getattr(drafter, "wants_hidden", False))
+
+    def propose(self, sequences: list[Sequence]) -> None:
+        limits = [min(self._count, room(seq)) for seq in sequences]
+        for seq, guess in zip(sequences, self._drafter.draft(sequences, limits), strict=True):
+            seq.drafts, seq.draft_parents = guess.tokens, guess.parents
+
+    def observe(self, batch: Batch, result: StepResult, seconds: float) -> None:
+        if isinstance(self._drafter, Observer):
+            self._drafter.observe(batch, result, seconds)
+
+
+def room(seq: Sequence) -> int:
+    """Tokens that are worth drafting: the step itself adds one more."""
+    return max(0, seq.max_length - len(seq.token_ids) - 1)

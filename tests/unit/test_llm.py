@@ -337,7 +337,7 @@ def test_nothing_works_after_shutdown(path: Path):
         ({"dtype": "bfloat16"}, ConfigError, "dtype must be 'auto' or 'float32'"),
         ({"tensor_parallel_size": 2}, ConfigError, "tensor_parallel_size must be 1"),
         ({"quantization": "awq"}, ConfigError, "quantization must be None or 'gguf'"),
-        ({"speculative_config": {"method": "ngram"}}, ConfigError, "no speculative decoding yet"),
+        ({"speculative_config": {"method": "guess"}}, ConfigError, "method must be one of ngram"),
         ({"gpu_memory_utilization": 1.5}, ConfigError, "gpu_memory_utilization"),
         ({"kv_cache_dtype": "fp8"}, ConfigError, "kv_cache_dtype must be one of"),
         ({"max_model_len": 0}, ConfigError, "max_model_len must be"),

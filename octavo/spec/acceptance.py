@@ -1,0 +1,61 @@
+"""How often drafts stand: running shares, by method and by how sure the method was, and by sequence.
+
+A sequence's own share starts from the method's and takes over as it gathers trials; both forget slowly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MEMORY = 0.98  # weight that a trial keeps with each later one: about 50 trials count
+OWN_WEIGHT = 6.0  # trials that the method's share is worth to a sequence
+PRIOR_WEIGHT = 3.0
+PRIOR = (0.5, 0.5, 0.65, 0.8, 0.9)  # by class of confidence, before any trial
+
+
+def confidence_class(confidence: int) -> int:
+    """0: none given; then match lengths of 1, 2-3, 4-7, 8 and more."""
+    return min(confidence.bit_length(), len(PRIOR) - 1)
+
+
+@dataclass(slots=True)
+class Share:
+    successes: float = 0.0
+    trials: float = 0.0
+
+    def add(self, accepted: int, drafted: int) -> None:
+        """A draft's tokens up to the first that fell: those behind it were no trials."""
+        trials = min(drafted, accepted + 1)
+        keep = MEMORY**trials
+        self.successes = self.successes * keep + accepted
+        self.trials = self.trials * keep + trials
+
+    def estimate(self, prior: float, weight: float) -> float:
+        return (self.successes + prior * weight) / (self.trials + weight)
+
+
+class Acceptance:
+    """Of one method. Keys of sequences are any hashable; `forget` them when they end."""
+
+    def __init__(self) -> None:
+        self._shares = [Share() for _ in PRIOR]
+        self._own: dict[object, list[Share]] = {}
+
+    def add(self, key: object, confidence: int, accepted: int, drafted: int) -> None:
+        index = confidence_class(confidence)
+        self._shares[index].add(accepted, drafted)
+        self._own.setdefault(key, [Share() for _ in PRIOR])[index].add(accepted, drafted)
+
+    def estimate(self, key: object, confidence: int) -> float:
+        """The probability that a draft token stands, those before it having stood."""
+        index = confidence_class(confidence)
+        general = self._shares[index].estimate(PRIOR[index], PRIOR_WEIGHT)
+        own = self._own.get(key)
+        return general if own is None else own[index].estimate(general, OWN_WEIGHT)
+
+    @property
+    def trials(self) -> float:
+        return sum(share.trials for share in self._shares)
+
+    def forget(self, key: object) -> None:
+        self._own.pop(key, None)

@@ -1,0 +1,103 @@
+"""A second, smaller model drafts (Leviathan et al. 2211.17192). It has a KV pool of its own, paged and prefix-cached
+like the main one.
+
+Each sequence has a shadow: a `Sequence` over the same token list with the draft model's blocks and its own count of
+computed tokens. After a step, the shadow keeps what was computed for drafts that stood, and forgets the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from octavo.backends.base import Backend
+from octavo.kv.manager import CacheManager
+from octavo.spec.draft_run import DraftRunner, Lane, spread
+from octavo.spec.proposer import NOTHING, Guess
+from octavo.spec.states import States
+from octavo.types import Sequence, Status
+
+
+@dataclass(slots=True)
+class Shadow:
+    seq: Sequence
+    known: int = 0  # tokens of the sequence when it drafted last
+    ran: list[int] = field(default_factory=list)  # drafts behind these whose KV is computed
+
+    def rewind(self) -> None:
+        """Forgets the drafts that were rejected."""
+        if not self.ran:
+            return
+        settled = self.seq.token_ids[self.known : self.known + len(self.ran)]
+        agreed = next((i for i, pair in enumerate(zip(settled, self.ran, strict=False)) if pair[0] != pair[1]), None)
+        self.seq.num_computed_tokens = self.known + (len(settled) if agreed is None else agreed)
+        self.ran = []
+
+
+class ModelDrafter:
+    """cache: the draft model's. max_tokens: what its backend takes in a batch; a longer prompt takes several steps."""
+
+    name = "draft_model"
+    runs_model = True
+
+    def __init__(self, backend: Backend, cache: CacheManager, vocab_size: int, max_tokens: int):
+        self._cache = cache
+        self._runner = DraftRunner(backend, cache.tables, cache.block_size, vocab_size)
+        self._max_tokens = max_tokens
+        self._shadows: States[Shadow] = States(_shadow, lambda _, shadow: cache.free(shadow.seq))
+
+    def draft(self, sequences: list[Sequence], limits: list[int]) -> list[Guess]:
+        return [NOTHING if lane is None else Guess(lane.drafts) for lane in self._run(sequences, limits, 0)]
+
+    def chains(self, sequences: list[Sequence], limits: list[int], width: int) -> list[list[list[int]]]:
+        return [[] if lane is None else spread(lane) for lane in self._run(sequences, limits, width)]
+
+    def _run(self, sequences: list[Sequence], limits: list[int], width: int) -> list[Lane | None]:
+        """Catches up with what is new, as far as one batch goes; who is up to date then drafts."""
+        self._release()
+        lanes = [self._lane(seq, limit) for seq, limit in zip(sequences, limits, strict=True)]
+        room, first, ready = self._max_tokens, [], []
+        for lane in lanes:
+            if lane is None or room == 0:
+                continue
+            if len(lane.tokens) <= room:
+                ready.append(lane)
+            lane.tokens = lane.tokens[:room]
+            room -= len(lane.tokens)
+            first.append(lane)
+        if first:
+            self._runner.step(first, ready, width)
+            self._runner.chain(ready, width)
+        for lane in first:
+            self._settle(lane)
+        return lanes
+
+    def _release(self) -> None:
+        """Takes the blocks of those that do not run, and so cannot be drafted for."""
+        for seq in [seq for seq in self._shadows if seq.status is not Status.RUNNING]:
+            self._shadows.remove(seq)
+
+    def _lane(self, seq: Sequence, limit: int) -> Lane | None:
+        """None: nothing is to be drafted, or there are no blocks for it."""
+        if limit < 1:
+            return None
+        shadow = self._shadows[seq]
+        shadow.rewind()
+        own = shadow.seq
+        if own not in self._cache.tables and not self._cache.admit(own, keep_free=0):
+            return None
+        pending = own.token_ids[own.num_computed_tokens :]
+        if not self._cache.grow(own, len(pending) + limit - 1):
+            return None
+        return Lane(seq, own, own.num_computed_tokens, pending, limit)
+
+    def _settle(self, lane: Lane) -> None:
+        """Notes what the shadow has computed: known tokens for good, drafts until they are verified."""
+        shadow, known = self._shadows[lane.seq], len(lane.seq.token_ids)
+        before, shadow.known = lane.holder.num_computed_tokens, known
+        lane.holder.num_computed_tokens = min(lane.start, known)
+        shadow.ran = lane.drafts[: max(0, lane.start - known)]
+        self._cache.commit(lane.holder, before)
+
+
+def _shadow(seq: Sequence) -> Shadow:
+    return Shadow(Sequence(seq.request, seq.index, seq.token_ids, seq.num_prompt_tokens))

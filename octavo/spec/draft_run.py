@@ -1,0 +1,99 @@
+"""Drafting with a model, token after token, for many sequences at once: what `layer_skip` and `draft_model` share.
+
+A draft token is drawn as the main model would draw it: with the request's own parameters and the random number of its
+position. So a draft model that agrees with the main one about a distribution drafts the very token that it will draw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from octavo.backends.base import Backend
+from octavo.kv.tables import BlockTables
+from octavo.sampling import params
+from octavo.types import Batch, Sequence, StepResult
+
+
+@dataclass(slots=True)
+class Lane:
+    """One sequence's drafting. seq: whose tokens are drafted. holder: whose blocks hold the KV, it or its shadow."""
+
+    seq: Sequence
+    holder: Sequence
+    start: int  # position of the first query token
+    tokens: list[int]  # query tokens of the next batch
+    limit: int  # tokens to draft
+    drafts: list[int] = field(default_factory=list)
+    others: list[list[int]] = field(default_factory=list)  # for each draft, the tokens that were likeliest instead
+
+
+class DraftRunner:
+    """width: for trees, how many alternatives to note for each draft."""
+
+    def __init__(self, backend: Backend, tables: BlockTables, block_size: int, vocab_size: int):
+        self._backend = backend
+        self._tables = tables
+        self._block_size = block_size
+        self._vocab_size = vocab_size
+
+    def chain(self, lanes: list[Lane], width: int = 0) -> None:
+        """Drafts up to each lane's limit. Every lane's query tokens fit into one batch together."""
+        while lanes := [lane for lane in lanes if len(lane.drafts) < lane.limit]:
+            self.step(lanes, lanes, width)
+
+    def step(self, lanes: list[Lane], drafting: list[Lane], width: int = 0) -> None:
+        """Runs the lanes' query tokens; those of `drafting` then draft a token each and have it as their next query."""
+        result = self._backend.run(self._batch(lanes, width))
+        chosen = result.token_ids.tolist()
+        wanted = set(map(id, drafting))
+        for row, lane in enumerate(lanes):
+            lane.start += len(lane.tokens)
+            if id(lane) in wanted:
+                lane.drafts.append(chosen[row])
+                lane.seq.drafts = lane.drafts  # the history of the next draft
+                lane.tokens = [chosen[row]]
+                lane.others.append(_others(result, row, width))
+
+    def _batch(self, lanes: list[Lane], width: int) -> Batch:
+        counts = np.array([len(lane.tokens) for lane in lanes], np.int32)
+        firsts = np.array([lane.start for lane in lanes], np.int32)
+        starts = np.zeros(len(lanes) + 1, np.int32)
+        counts.cumsum(out=starts[1:])
+        owners = np.arange(len(lanes)).repeat(counts)
+        positions = np.arange(starts[-1], dtype=np.int32) + (firsts - starts[:-1])[owners]
+        contexts = firsts + counts
+        blocks = -(-int(contexts.max()) // self._block_size)
+        tables = self._tables.array[[self._tables.rows[lane.holder] for lane in lanes], :blocks]
+        slots = tables[owners, positions // self._block_size] * self._block_size + positions % self._block_size
+        return Batch(
+            token_ids=np.array([token for lane in lanes for token in lane.tokens], np.int32),
+            positions=positions,
+            slot_mapping=slots,
+            query_starts=starts,
+            context_lens=contexts,
+            block_tables=tables,
+            logit_rows=starts[1:] - np.int32(1),
+            targets=np.full(len(lanes), -1, np.int32),
+            sampling=params.build(
+                list(zip([lane.seq for lane in lanes], contexts.tolist(), strict=True)), self._vocab_size
+            ),
+            num_logprobs=width if width else -1,
+            moves=self._tables.moves,
+        )
+
+
+def _others(result: StepResult, row: int, width: int) -> list[int]:
+    if not width or result.top_ids is None:
+        return []
+    chosen = int(result.token_ids[row])
+    return [token for token in result.top_ids[row].tolist() if token != chosen][: width - 1]
+
+
+def spread(lane: Lane) -> list[list[int]]:
+    """The lane's chain, then for each of its tokens the chains that end with another token in its place."""
+    chains = [lane.drafts]
+    for place, others in enumerate(lane.others):
+        chains += [[*lane.drafts[:place], token] for token in others]
+    return chains

@@ -1,0 +1,154 @@
+"""A light head on the main model's last hidden state drafts the next tokens (Medusa 2401.10774; the recurrence is
+ReDrafter's, 2403.09919): low rank, over the most frequent part of the vocabulary, so that a guess takes microseconds.
+
+    z1 = tanh(norm(h) A + E[t1])       h: the hidden state that chose t1, the newest token
+    zj = tanh(z(j-1) W + E[tj])
+    scores of the token after tj = B zj + b
+
+`octavo train heads` fits it (see heads_fit).
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from octavo.errors import ConfigError
+from octavo.sampling.rules import draw, uniform
+from octavo.spec.draft_run import Lane, spread
+from octavo.spec.proposer import Guess
+from octavo.types import F32, I32, Batch, Sequence, Status, StepResult
+
+
+@dataclass(slots=True)
+class Heads:
+    """D: the model's hidden size. r: rank. N: tokens it can draft. V: the model's vocabulary."""
+
+    ids: I32  # [N], rising
+    state: F32  # A [D, r]
+    step: F32  # W [r, r]
+    embed: F32  # E [N + 1, r]; the last row stands for all other tokens
+    out: F32  # B [N, r]
+    bias: F32  # b [N]
+    vocab_size: int
+
+    def save(self, path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez(file, **asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Heads:
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                values = {name: arrays[name] for name in cls.__slots__}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"speculative_config: heads file {path} cannot be read: {error}") from None
+        return cls(**(values | {"vocab_size": int(values["vocab_size"])}))
+
+    def check(self, hidden_size: int, vocab_size: int) -> None:
+        """Raises ConfigError unless it was trained for a model of this shape."""
+        rank, count = self.step.shape[0], len(self.ids)
+        shapes = (self.state.shape, self.step.shape, self.embed.shape, self.out.shape, self.bias.shape)
+        wanted = ((hidden_size, rank), (rank, rank), (count + 1, rank), (count, rank), (count,))
+        if shapes != wanted or self.vocab_size != vocab_size or count == 0 or self.ids.max() >= vocab_size:
+            raise ConfigError(
+                "speculative_config: the heads were trained for another model: run `octavo train heads MODEL`"
+            )
+
+    def rows_of(self, tokens: I32) -> I32:
+        """Their rows in `embed`."""
+        rows = np.searchsorted(self.ids, tokens).astype(np.int32)
+        known = self.ids[np.minimum(rows, len(self.ids) - 1)] == tokens
+        return np.where(known, rows, len(self.ids)).astype(np.int32)
+
+    def first(self, hidden: F32, tokens: I32) -> F32:
+        """z1 [S, r] from hidden [S, D] and the newest tokens [S]."""
+        return np.asarray(np.tanh(normalised(hidden) @ self.state + self.embed[self.rows_of(tokens)]))
+
+    def next(self, z: F32, tokens: I32) -> F32:
+        return np.asarray(np.tanh(z @ self.step + self.embed[self.rows_of(tokens)]))
+
+    def scores(self, z: F32) -> F32:
+        """[S, N]"""
+        return np.asarray(z @ self.out.T + self.bias)
+
+
+def normalised(hidden: F32) -> F32:
+    size = np.sqrt(np.mean(hidden * hidden, axis=-1, keepdims=True)) + np.float32(1e-6)
+    return np.asarray(hidden / size, np.float32)
+
+
+class HeadsDrafter:
+    name = "heads"
+    runs_model = True  # light as it is, it is not free
+    wants_hidden = True
+
+    def __init__(self, heads: Heads):
+        self._heads = heads
+        self._hidden: dict[
+            Sequence, tuple[int, F32]
+        ] = {}  # length of the sequence, the state that chose its last token
+
+    def observe(self, batch: Batch, result: StepResult, seconds: float) -> None:
+        if result.hidden is None:
+            return
+        for seq in [seq for seq in self._hidden if seq.status is not Status.RUNNING]:
+            del self._hidden[seq]
+        for chunk in batch.chunks:
+            for seq, row in zip(
+                [chunk.seq, *chunk.forks], range(chunk.last_row, chunk.last_row + 1 + len(chunk.forks)), strict=True
+            ):
+                if chunk.samples and seq.status is Status.RUNNING:
+                    self._hidden[seq] = len(seq.token_ids), result.hidden[row].copy()
+
+    def draft(self, sequences: list[Sequence], limits: list[int]) -> list[Guess]:
+        return [Guess(lane.drafts) for lane in self._run(sequences, limits, 0)]
+
+    def chains(self, sequences: list[Sequence], limits: list[int], width: int) -> list[list[list[int]]]:
+        return [spread(lane) for lane in self._run(sequences, limits, width)]
+
+    def _run(self, sequences: list[Sequence], limits: list[int], width: int) -> list[Lane]:
+        lanes = [Lane(seq, seq, 0, [], limit) for seq, limit in zip(sequences, limits, strict=True)]
+        ready = [lane for lane in lanes if lane.limit > 0 and self._knows(lane.seq)]
+        if not ready:
+            return lanes
+        hidden = np.stack([self._hidden[lane.seq][1] for lane in ready])
+        z = self._heads.first(hidden, np.array([lane.seq.token_ids[-1] for lane in ready], np.int32))
+        for depth in range(max(lane.limit for lane in ready)):
+            tokens = self._choose(ready, self._heads.scores(z), depth, width)
+            z = self._heads.next(z, tokens)
+        return lanes
+
+    def _knows(self, seq: Sequence) -> bool:
+        return seq in self._hidden and self._hidden[seq][0] == len(seq.token_ids)
+
+    def _choose(self, lanes: list[Lane], scores: F32, depth: int, width: int) -> I32:
+        tokens = np.empty(len(lanes), np.int32)
+        for row, lane in enumerate(lanes):
+            index = _pick(lane.seq, scores[row], len(lane.seq.token_ids) + depth)
+            tokens[row] = self._heads.ids[index]
+            if depth < lane.limit:
+                lane.drafts.append(int(tokens[row]))
+                lane.others.append(self._others(scores[row], index, width))
+        return tokens
+
+    def _others(self, scores: F32, chosen: int, width: int) -> list[int]:
+        if width < 2:
+            return []
+        width = min(width, len(scores) - 1)
+        top = np.argpartition(-scores, width)[:width]
+        order = top[np.argsort(-scores[top], kind="stable")]
+        return [int(self._heads.ids[index]) for index in order if index != chosen][: width - 1]
+
+
+def _pick(seq: Sequence, scores: F32, position: int) -> int:
+    """As the main model will: the likeliest, or drawn with the random number of the position."""
+    temperature = seq.request.params.temperature
+    if temperature < 1e-5 or seq.sampler is None:
+        return int(scores.argmax())
+    weights = np.exp((scores - scores.max()) / np.float32(temperature))
+    seeds, positions = np.array([seq.sampler.settings.seed], np.uint64), np.array([position], np.int64)
+    return draw(weights, float(uniform(seeds, positions)[0]))

@@ -1,0 +1,48 @@
+"""Self-speculation: the model drafts for itself with some of its layers (Draft & Verify 2309.08168; SWIFT 2410.06916).
+
+Nothing is loaded twice: the short pass reads the same weights, and the keys and values that the whole model computed
+for the layers it keeps. It writes its own for the tokens it drafts, right where verification will then write the true
+ones; so there is nothing to roll back. `early_exit` is the special case of the first layers.
+"""
+
+from __future__ import annotations
+
+from octavo.backends.base import Backend
+from octavo.kv.manager import CacheManager
+from octavo.spec.draft_run import DraftRunner, Lane, spread
+from octavo.spec.proposer import Guess
+from octavo.types import Sequence
+
+
+class SelfDrafter:
+    """backend: the main one's `share` with fewer layers. cache: the engine's own."""
+
+    runs_model = True
+
+    def __init__(self, name: str, backend: Backend, cache: CacheManager, vocab_size: int):
+        self.name = name
+        self._cache = cache
+        self._runner = DraftRunner(backend, cache.tables, cache.block_size, vocab_size)
+
+    def draft(self, sequences: list[Sequence], limits: list[int]) -> list[Guess]:
+        return [Guess(lane.drafts) for lane in self._chain(sequences, limits, 0)]
+
+    def chains(self, sequences: list[Sequence], limits: list[int], width: int) -> list[list[list[int]]]:
+        return [spread(lane) for lane in self._chain(sequences, limits, width)]
+
+    def _chain(self, sequences: list[Sequence], limits: list[int], width: int) -> list[Lane]:
+        lanes = [self._lane(seq, limit) for seq, limit in zip(sequences, limits, strict=True)]
+        self._runner.chain(lanes, width)
+        return lanes
+
+    def _lane(self, seq: Sequence, limit: int) -> Lane:
+        """Its pending token first; no drafts where the slots they need are not to be had."""
+        start = seq.num_computed_tokens
+        if limit > 0 and (_may_share_its_last_block(seq) or not self._cache.grow(seq, 1 + limit)):
+            limit = 0
+        return Lane(seq, seq, start, seq.token_ids[start:], limit)
+
+
+def _may_share_its_last_block(seq: Sequence) -> bool:
+    """A fork's first step copies the block it shares; the copy is made by that step, which is after drafting."""
+    return seq.request.params.n > 1 and seq.num_output_tokens <= 1

@@ -1,0 +1,118 @@
+"""Speculative sampling as the papers state it: the readable reference. The engine uses another rule; see below.
+
+Leviathan et al. (2211.17192), Chen et al. (2302.01318). p: the model's distribution after temperature, truncation,
+penalties and grammar; q: the drafter's, after its own. Draw x ~ q; accept it if u < min(1, p(x) / q(x)); at the first
+rejection draw from norm(max(0, p - q)) and stop; if all k stand, draw one more from p. What comes out is distributed as
+p at each place, whatever q is.
+
+Trees (SpecInfer 2305.09781): siblings are tried in turn. When x is rejected, p becomes norm(max(0, p - q)), and q is
+renormalised without x, since the next sibling is drawn without replacement.
+
+A drafter without a distribution (n-grams, argmax) has q one-hot: x stands with probability p(x), and else p loses x.
+
+What the engine does instead. The random number of a token depends on (seed, position) alone, and a token is the inverse
+of p's cumulative distribution at that number: x = F_p^-1(u). So the engine computes what it would have drawn anyway at
+every drafted position, and keeps a draft if it is that very token. This is exact in the strongest sense: not only the
+distribution but the output itself is the same with speculation on or off. Its rate of acceptance is p(x) for a one-hot
+q, as above; for a drafter that draws with the same u it is the measure of {u : F_q^-1(u) = F_p^-1(u)}, at most
+sum(min(p, q)), which the papers' rule attains, and equal to it (1) where q = p. `coupled_acceptance` gives it.
+
+N trials are done at once, one a row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+def accepts(p: F64, q: F64, drafts: I64, u: F64) -> Bools:
+    """[N]: u < min(1, p(x) / q(x)). p, q [V] or [N, V]; drafts [N] with q > 0; u [N] uniform in [0, 1)."""
+    return np.asarray(u * _at(q, drafts) < _at(p, drafts))
+
+
+def residual(p: F64, q: F64) -> F64:
+    """norm(max(0, p - q)) over the last axis; p itself where nothing is left (q = p: no draft is rejected then)."""
+    left = np.maximum(p - q, 0)
+    total = left.sum(axis=-1, keepdims=True)
+    return np.where(total > 0, left / np.where(total > 0, total, 1), p)
+
+
+def draw(p: F64, u: F64) -> I64:
+    """[N]: the first token whose cumulative probability exceeds u. p [V] or [N, V]."""
+    if p.ndim == 1:
+        cumulative = np.cumsum(p)
+        return np.minimum(np.searchsorted(cumulative, u * cumulative[-1], side="right"), np.flatnonzero(p)[-1])
+    cumulative = np.cumsum(p, axis=-1)
+    index = (cumulative <= (u * cumulative[:, -1])[:, None]).sum(axis=-1)
+    last = p.shape[-1] - 1 - np.argmax(p[:, ::-1] > 0, axis=-1)
+    return np.minimum(index, last)
+
+
+def verify(p: F64, q: F64, drafts: I64, rng: np.random.Generator) -> tuple[I64, I64]:
+    """(accepted [N], final token [N]) of N drafts of k tokens. p [k + 1, V], q [k, V], drafts [N, k]."""
+    count, length = drafts.shape
+    accepted = np.zeros(count, np.int64)
+    alive = np.ones(count, np.bool_)
+    for place in range(length):
+        alive &= accepts(p[place], q[place], drafts[:, place], rng.random(count))
+        accepted += alive
+    after = np.concatenate([residual(p[:length], q), p[length:]])
+    return accepted, draw(after[accepted], rng.random(count))
+
+
+def verify_siblings(p: F64, q: F64, siblings: I64, rng: np.random.Generator) -> tuple[I64, I64]:
+    """(which sibling stands or -1 [N], the token [N]) for siblings [N, b], drawn from q without putting back."""
+    count = len(siblings)
+    p, q = np.repeat(p[None], count, 0), np.repeat(q[None], count, 0)
+    chosen, token = np.full(count, -1), np.zeros(count, np.int64)
+    rows = np.arange(count)
+    for place in range(siblings.shape[1]):
+        tried = siblings[:, place]
+        stands = (chosen < 0) & accepts(p, q, tried, rng.random(count))
+        chosen[stands], token[stands] = place, tried[stands]
+        p = residual(p, q)
+        q[rows, tried] = 0
+        q /= np.maximum(q.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
+    return chosen, np.where(chosen < 0, draw(p, rng.random(count)), token)
+
+
+def draw_siblings(q: F64, count: int, width: int, rng: np.random.Generator) -> I64:
+    """[N, width] tokens of q [V], without replacement. width: at most the number of tokens with q > 0."""
+    left = np.repeat(q[None], count, 0)
+    out = np.empty((count, width), np.int64)
+    for place in range(width):
+        out[:, place] = draw(left / left.sum(axis=-1, keepdims=True), rng.random(count))
+        left[np.arange(count), out[:, place]] = 0
+    return out
+
+
+def acceptance(p: F64, q: F64) -> float:
+    """alpha: sum of min(p, q), the rate of the papers' rule."""
+    return float(np.minimum(p, q).sum())
+
+
+def coupled_acceptance(p: F64, q: F64) -> float:
+    """The rate of the engine's rule for a drafter that draws from q with the same random number: how much of [0, 1)
+    both cumulative distributions map to the same token."""
+    tops = np.minimum(np.cumsum(p), np.cumsum(q))
+    bottoms = np.maximum(np.cumsum(p) - p, np.cumsum(q) - q)
+    return float(np.maximum(tops - bottoms, 0).sum())
+
+
+def expected_tokens(alpha: float, length: int) -> float:
+    """(1 - alpha^(k+1)) / (1 - alpha): tokens that a step with k drafted ones gives (2211.17192, eq. 1)."""
+    return length + 1.0 if alpha >= 1 else (1 - alpha ** (length + 1)) / (1 - alpha)
+
+
+def expected_speedup(alpha: float, length: int, verify_cost: float, draft_cost: float = 0.0) -> float:
+    """Over plain decoding. verify_cost: T(k + 1) / T(1). draft_cost: of one drafted token, in the same unit."""
+    return expected_tokens(alpha, length) / (verify_cost + length * draft_cost)
+
+
+def _at(p: F64, tokens: I64) -> F64:
+    return p[tokens] if p.ndim == 1 else p[np.arange(len(tokens)), tokens]

@@ -1,0 +1,117 @@
+"""`speculative_config`: a mapping with vLLM's names where vLLM has the same thing. Every error names the key."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from octavo.errors import ConfigError
+
+METHODS = ("ngram", "suffix", "draft_model", "layer_skip", "early_exit", "heads", "tree", "auto")
+CONTEXT_METHODS = ("ngram", "suffix")  # they need nothing but the text itself
+
+
+@dataclass(frozen=True, slots=True)
+class SpecSettings:
+    """method: "auto" weighs several `methods` and drafts nothing where that is best; "tree" merges their drafts.
+
+    num_speculative_tokens: the longest draft (of "tree": levels); None is the method's own default.
+    prompt_lookup_min, _max: tokens that must, and that may, match (ngram).
+    suffix_decoding_*: tokens drafted for each token matched; how probable a draft must be as a whole; tokens of earlier
+    requests' outputs to keep and draft from (0: none).
+    model: the draft model's source (draft_model). heads: a file of `octavo train heads`.
+    draft_kv_blocks: blocks of the draft model's KV pool; None: as many as the main pool has.
+    layers: those that layer_skip keeps, or how many early_exit runs; None: what `octavo tune layers` found.
+    tree_width: branches at a node. tree_tokens: nodes of a tree.
+    """
+
+    method: str
+    num_speculative_tokens: int | None = None
+    prompt_lookup_min: int = 2
+    prompt_lookup_max: int = 16
+    suffix_decoding_max_spec_factor: float = 2.0
+    suffix_decoding_min_token_prob: float = 0.1
+    suffix_decoding_max_cached_tokens: int = 0
+    model: str | None = None
+    heads: str | None = None
+    draft_kv_blocks: int | None = None
+    layers: tuple[int, ...] | int | None = None
+    methods: tuple[str, ...] | None = None
+    tree_width: int = 3
+    tree_tokens: int = 12
+
+    @property
+    def count(self) -> int:
+        """The longest draft."""
+        return self.num_speculative_tokens or {"auto": 15, "ngram": 5, "suffix": 5, "tree": 4}.get(self.method, 3)
+
+
+AT_LEAST_ONE = ("num_speculative_tokens", "prompt_lookup_min", "draft_kv_blocks", "tree_width", "tree_tokens")
+
+
+def parse(config: Mapping[str, Any] | None) -> SpecSettings | None:
+    """None for None. {"model": ...} alone means draft_model. Raises ConfigError."""
+    if config is None:
+        return None
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"speculative_config must be a mapping such as {{'method': 'auto'}}; got {config!r}")
+    known = [field.name for field in dataclasses.fields(SpecSettings)]
+    for name in config.keys() - set(known):
+        close = difflib.get_close_matches(str(name), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"it may have {', '.join(known)}"
+        raise ConfigError(f"speculative_config has an unknown key {name!r}: {hint}")
+    values = {"method": "draft_model"} | dict(config) if "model" in config else dict(config)
+    for name in ("layers", "methods"):
+        if isinstance(values.get(name), list | tuple):
+            values[name] = tuple(values[name])
+    if "method" not in values:
+        raise ConfigError(f"speculative_config must have a method: one of {', '.join(METHODS)}")
+    return _check(SpecSettings(**values))
+
+
+def _check(settings: SpecSettings) -> SpecSettings:
+    if settings.method not in METHODS:
+        raise ConfigError(f"speculative_config: method must be one of {', '.join(METHODS)}; got {settings.method!r}")
+    for name in AT_LEAST_ONE:
+        value = getattr(settings, name)
+        if value is not None and not (_is_integer(value) and value >= 1):
+            raise ConfigError(f"speculative_config: {name} must be an integer of at least 1; got {value!r}")
+    if not _is_integer(longest := settings.prompt_lookup_max) or longest < settings.prompt_lookup_min:
+        raise ConfigError(f"speculative_config: prompt_lookup_max must be at least prompt_lookup_min; got {longest!r}")
+    for name, low in (("suffix_decoding_max_spec_factor", 0), ("suffix_decoding_min_token_prob", 0)):
+        value = getattr(settings, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= low:
+            raise ConfigError(f"speculative_config: {name} must be a number of at least {low}; got {value!r}")
+    if not _is_integer(kept := settings.suffix_decoding_max_cached_tokens) or kept < 0:
+        raise ConfigError(f"speculative_config: suffix_decoding_max_cached_tokens must be 0 or more; got {kept!r}")
+    return _check_parts(settings)
+
+
+def _check_parts(settings: SpecSettings) -> SpecSettings:
+    parts = settings.methods or ()
+    if settings.method in ("auto", "tree"):
+        for part in parts:
+            if part not in METHODS or part in ("auto", "tree"):
+                raise ConfigError(f"speculative_config: methods cannot have {part!r}")
+    elif parts:
+        raise ConfigError('speculative_config: methods goes with the methods "auto" and "tree" only')
+    used = {settings.method, *parts}
+    for method, key in (("draft_model", "model"), ("heads", "heads")):
+        if method in used and not isinstance(getattr(settings, key), str):
+            raise ConfigError(f"speculative_config: method {method!r} needs {key!r}: a file or source")
+    layers = settings.layers
+    whole = [layers] if _is_integer(layers) else layers
+    if layers is not None and not (isinstance(whole, list | tuple) and whole and all(map(_is_index, whole))):
+        raise ConfigError(f"speculative_config: layers must be a list of layer numbers, or their count; got {layers!r}")
+    return settings
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_index(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

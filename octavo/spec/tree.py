@@ -1,0 +1,70 @@
+"""Draft trees (SpecInfer 2305.09781; Sequoia 2402.12374): chains of one or more methods, merged where they agree.
+
+A tree of n nodes costs as many rows as a chain of n, and wins where the first guesses are often wrong but the second
+ones right. The scheduler's side of it (rows, the path that stands, compaction) is scheduler/tree.py.
+"""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import Protocol
+
+from octavo.spec.proposer import Drafter, Guess, Observer
+from octavo.types import Batch, Sequence, StepResult
+
+Chains = list[list[int]]
+
+
+class Branching(Drafter, Protocol):
+    def chains(self, sequences: list[Sequence], limits: list[int], width: int) -> list[Chains]:
+        """For each sequence some chains of at most `limits[i]` tokens, the likeliest first; about `width` at a node."""
+
+
+class TreeDrafter:
+    """tokens: nodes of a tree. trees: whether the backend can verify them; if not, the likeliest chain is the guess."""
+
+    name = "tree"
+
+    def __init__(self, parts: list[Branching], width: int, tokens: int, trees: bool):
+        self._parts = parts
+        self._width = width if trees else 1
+        self._tokens = tokens
+        self._trees = trees
+        self.runs_model = any(part.runs_model for part in parts)
+        self.wants_hidden = any(getattr(part, "wants_hidden", False) for part in parts)
+
+    def draft(self, sequences: list[Sequence], limits: list[int]) -> list[Guess]:
+        found = [part.chains(sequences, limits, self._width) for part in self._parts]
+        return [self._merge(chains, limit) for *chains, limit in zip(*found, limits, strict=True)]
+
+    def _merge(self, found: list[Chains], limit: int) -> Guess:
+        """The methods' chains in turns, so that each has its best one in."""
+        chains = [chain for turn in zip_longest(*found) for chain in turn if chain]
+        if not self._trees:
+            return Guess(chains[0] if chains else [])
+        return merge(chains, min(self._tokens, limit * self._width))
+
+    def observe(self, batch: Batch, result: StepResult, seconds: float) -> None:
+        for part in self._parts:
+            if isinstance(part, Observer):
+                part.observe(batch, result, seconds)
+
+
+def merge(chains: Chains, limit: int) -> Guess:
+    """The tree of these chains' tokens: of each chain as much as `limit` nodes allow, the first chains first."""
+    tokens: list[int] = []
+    parents: list[int] = []
+    nodes: dict[tuple[int, int], int] = {}  # (parent, token) -> node
+    for chain in chains:
+        parent = -1
+        for token in chain:
+            node = nodes.get((parent, token))
+            if node is None:
+                if len(tokens) == limit:
+                    break
+                node = nodes[parent, token] = len(tokens)
+                tokens.append(token)
+                parents.append(parent)
+            parent = node
+    straight = all(parent == node - 1 for node, parent in enumerate(parents))
+    return Guess(tokens, 0, None if straight else parents)

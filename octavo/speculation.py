@@ -1,0 +1,162 @@
+"""From `speculative_config` to a proposer: loads what the methods need, and puts them over the engine's own parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from octavo.backends.base import Backend, Model
+from octavo.config import CacheConfig, EngineConfig
+from octavo.engine import Engine
+from octavo.errors import ConfigError
+from octavo.kv import manager
+from octavo.models.registry import build_model, open_checkpoint
+from octavo.spec.controller import Controller
+from octavo.spec.draft_model import ModelDrafter
+from octavo.spec.heads import Heads, HeadsDrafter
+from octavo.spec.layer_skip import SelfDrafter
+from octavo.spec.ngram import NgramDrafter
+from octavo.spec.proposer import Drafter, Fixed, Proposer
+from octavo.spec.settings import CONTEXT_METHODS, SpecSettings
+from octavo.spec.suffix import SuffixDrafter
+from octavo.spec.suffix_shared import SharedSuffixDrafter
+from octavo.spec.tree import Branching, TreeDrafter
+from octavo.tokenizer import Tokenizer
+from octavo.weights.aliases import home
+from octavo.weights.checkpoint import Checkpoint
+from octavo.weights.sources import resolve
+
+SPOT = 101  # every so many tokens of two vocabularies are compared
+
+
+@dataclasses.dataclass(frozen=True)
+class Speculation:
+    """What drafting needs to know of the engine it drafts for. load_words: the tokenizer of an open checkpoint."""
+
+    settings: SpecSettings
+    engine: Engine
+    model: Model
+    backend: Backend
+    tokenizer: Tokenizer
+    config: EngineConfig
+    cache: CacheConfig
+    source: str
+    make_backend: Callable[[Model, EngineConfig, CacheConfig], Backend]
+    load_words: Callable[[Checkpoint], Tokenizer]
+
+    def proposer(self) -> Proposer:
+        """Raises ConfigError or ModelFileError."""
+        settings = self.settings
+        if settings.method == "auto":
+            return Controller(
+                [self.drafter(method) for method in settings.methods or self._worthwhile()], settings.count
+            )
+        return Fixed(self.drafter(settings.method), settings.count)
+
+    def _worthwhile(self) -> tuple[str, ...]:
+        """What "auto" weighs when it is not told: what needs nothing, what files were given for, what was tuned."""
+        settings = self.settings
+        given = {"draft_model": settings.model, "heads": settings.heads, "layer_skip": settings.layers}
+        if given["layer_skip"] is None and self.config.backend != "null":
+            given["layer_skip"] = tuned_layers(self.source, self.model)
+        return (*CONTEXT_METHODS, *(method for method, needed in given.items() if needed is not None))
+
+    def drafter(self, method: str) -> Drafter:
+        return MAKERS[method](self)
+
+    def ngram(self) -> Drafter:
+        return NgramDrafter(self.settings.prompt_lookup_min, self.settings.prompt_lookup_max)
+
+    def suffix(self) -> Drafter:
+        s = self.settings
+        options = (s.suffix_decoding_max_spec_factor, s.suffix_decoding_min_token_prob, s.prompt_lookup_min)
+        if kept := s.suffix_decoding_max_cached_tokens:
+            return SharedSuffixDrafter(kept, *options)
+        return SuffixDrafter(*options)
+
+    def layer_skip(self) -> Drafter:
+        layers = self.settings.layers
+        if isinstance(layers, int):
+            raise ConfigError("speculative_config: layers of layer_skip must be a list (early_exit takes a count)")
+        if layers is None and (layers := tuned_layers(self.source, self.model)) is None:
+            raise ConfigError(
+                "speculative_config: layer_skip needs layers: run `octavo tune layers MODEL`, or give a list"
+            )
+        return self._self_drafter("layer_skip", layers)
+
+    def early_exit(self) -> Drafter:
+        layers = self.settings.layers
+        if not isinstance(layers, int):
+            raise ConfigError("speculative_config: early_exit needs layers: how many of the first ones to run")
+        return self._self_drafter("early_exit", tuple(range(layers)))
+
+    def _self_drafter(self, name: str, layers: tuple[int, ...]) -> Drafter:
+        count = self.model.num_layers
+        if not all(0 <= layer < count for layer in layers) or list(layers) != sorted(set(layers)):
+            raise ConfigError(f"speculative_config: layers must rise and be below {count}; got {list(layers)}")
+        backend = self.backend.share(self.model.with_layers(layers))
+        return SelfDrafter(name, backend, self.engine.cache, self.model.vocab_size)
+
+    def draft_model(self) -> Drafter:
+        assert self.settings.model is not None
+        checkpoint = open_checkpoint(resolve(self.settings.model))
+        model = build_model(checkpoint)
+        self._check_vocabulary(model, self.load_words(checkpoint))
+        blocks = self.settings.draft_kv_blocks or self.cache.num_blocks
+        cache = dataclasses.replace(self.cache, num_blocks=blocks)
+        length = min(self.config.max_model_len or model.max_context, model.max_context)
+        config = dataclasses.replace(self.config, max_model_len=length)
+        backend = self.make_backend(model, config, cache)
+        budget = config.max_num_batched_tokens
+        return ModelDrafter(backend, manager.create(config, cache), model.vocab_size, budget)
+
+    def _check_vocabulary(self, model: Model, words: Tokenizer) -> None:
+        spots = range(0, self.tokenizer.vocab_size, SPOT)
+        same = words.vocab_size == self.tokenizer.vocab_size and words.eos_ids == self.tokenizer.eos_ids
+        if not (
+            same
+            and model.vocab_size == self.model.vocab_size
+            and all(words.decode([spot]) == self.tokenizer.decode([spot]) for spot in spots)
+        ):
+            raise ConfigError(
+                f"speculative_config: the draft model {model.name} ({model.vocab_size} tokens) must have the "
+                f"vocabulary of {self.model.name} ({self.model.vocab_size} tokens)"
+            )
+
+    def heads(self) -> Drafter:
+        assert self.settings.heads is not None
+        heads = Heads.load(Path(self.settings.heads))
+        heads.check(self.model.hidden_size, self.model.vocab_size)
+        return HeadsDrafter(heads)
+
+    def tree(self) -> Drafter:
+        parts = [cast(Branching, self.drafter(method)) for method in self.settings.methods or CONTEXT_METHODS]
+        return TreeDrafter(parts, self.settings.tree_width, self.settings.tree_tokens, self.backend.trees)
+
+
+MAKERS: dict[str, Callable[[Speculation], Drafter]] = {
+    "ngram": Speculation.ngram,
+    "suffix": Speculation.suffix,
+    "draft_model": Speculation.draft_model,
+    "layer_skip": Speculation.layer_skip,
+    "early_exit": Speculation.early_exit,
+    "heads": Speculation.heads,
+    "tree": Speculation.tree,
+}
+
+
+def tuned_path(source: str) -> Path:
+    """Where `octavo tune layers` leaves what it found for a model."""
+    return home() / "tuned" / f"{Path(source).name}.layers.json"
+
+
+def tuned_layers(source: str, model: Model) -> tuple[int, ...] | None:
+    try:
+        found = json.loads(tuned_path(source).read_text())
+        layers = tuple(map(int, found["layers"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return layers if found.get("num_layers") == model.num_layers else None
