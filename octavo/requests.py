@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard, cast
 
 from octavo.errors import RequestError
+from octavo.sampling.grammar import Compiler, Grammar
 from octavo.sampling.params import check
 from octavo.tokenizer import Tokenizer
 from octavo.types import Request, SamplingParams
@@ -27,10 +28,14 @@ class Tokens:
 
 
 class RequestMaker:
-    """Makes engine requests for one model. seed: what the seeds of unseeded requests come from; None: unpredictable."""
+    """Makes engine requests for one model. seed: what the seeds of unseeded requests come from; None: unpredictable.
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, seed: int | None = None):
+    compile_grammars: False leaves `Request.grammar` to whoever takes the requests.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, seed: int | None = None, compile_grammars: bool = True):
         self._tokenizer = tokenizer
+        self._compiler = Compiler(tokenizer, vocab_size) if compile_grammars else None
         self._vocab_size = vocab_size
         self._random = random.Random(seed)
         self._count = 0
@@ -53,8 +58,14 @@ class RequestMaker:
             cache_salt=tokens.cache_salt,
             eos_token_ids=tuple(self._tokenizer.eos_ids),
             bad_word_ids=tuple(dict.fromkeys(self._bad_words(params))),
+            grammar=self._grammar(params),
             **extra,
         )
+
+    def _grammar(self, params: SamplingParams) -> Grammar | None:
+        if params.structured_outputs is None or self._compiler is None:
+            return None
+        return self._compiler.compile(params.structured_outputs)
 
     def tokens(self, prompt: Prompt) -> Tokens:
         """Raises RequestError for a prompt of another form, or empty."""

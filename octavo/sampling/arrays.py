@@ -46,15 +46,26 @@ def _attach(seq: Sequence, vocab_size: int) -> Sampler:
 
 
 def _build(rows: list[tuple[Sequence, int]], vocab_size: int) -> SamplingArrays:
-    settings, counts, biases = [], [], []
+    settings, counts, biases, masks = [], [], [], []
     for seq, position in rows:
         sampler: Sampler = seq.sampler or _attach(seq, vocab_size)
         chosen = position >= sampler.first
         settings.append(sampler.settings if chosen else _PLAIN)
         counts.append(sampler.history.at(seq, position) if chosen and sampler.history else _NO_COUNTS)
+        masks.append(sampler.mask(seq, position) if chosen else None)
         biases.append(sampler.bias(seq, position) if chosen else _NO_BIAS)
     positions = np.array([position for _, position in rows], np.int64)
-    return _assemble(tuple(settings), positions, counts, biases)
+    arrays = _assemble(tuple(settings), positions, counts, biases)
+    if any(mask is not None for mask in masks):
+        arrays.mask_rows, arrays.masks = _add_masks(arrays.mask_rows, arrays.masks, masks)
+    return arrays
+
+
+def _add_masks(mask_rows: I32, masks: U32, changing: list[U32 | None]) -> tuple[I32, U32]:
+    """Those of the settings, and behind them the masks that this step's positions have of their own."""
+    rows, own = mask_rows.copy(), [mask for mask in changing if mask is not None]
+    rows[[row for row, mask in enumerate(changing) if mask is not None]] = np.arange(len(masks), len(masks) + len(own))
+    return rows, np.stack([*masks, *own])
 
 
 def _assemble(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from octavo.errors import RequestError
+from octavo.sampling import grammar
 from octavo.sampling.arrays import build
 from octavo.types import SamplingParams
 
@@ -80,6 +81,8 @@ def check(params: SamplingParams, vocab_size: int) -> SamplingParams:
         _require(isinstance(getattr(params, name), bool), params, name, "True or False")
     if (most := params.max_tokens) is not None:
         _require(params.min_tokens <= most, params, "min_tokens", f"at most max_tokens, {most}")
+    if params.structured_outputs is not None:
+        grammar.check(params.structured_outputs)
     checked = dataclasses.replace(params, **_tuples(params))
     _check_tokens(checked, Span(0, vocab_size - 1, whole=True))
     return checked

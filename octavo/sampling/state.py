@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from octavo.sampling.grammar import Matcher
 from octavo.sampling.rules import pack
 from octavo.types import F32, I32, U32, SamplingParams, Sequence
 
@@ -101,6 +102,7 @@ class Sampler:
         "_reach",
         "first",
         "history",
+        "matcher",
         "plain_from",
         "settings",
     )
@@ -118,12 +120,24 @@ class Sampler:
         repetition = params.repetition_penalty != 1
         penalised = repetition or params.presence_penalty != 0 or params.frequency_penalty != 0
         self.history = History(seq, with_prompt=repetition) if penalised else None
-        busy = self.settings.floats[0] > 0 or penalised or params.logit_bias or self._bad_words
+        self.matcher: Matcher | None = None if request.grammar is None else request.grammar.matcher()
+        busy = self.settings.floats[0] > 0 or penalised or params.logit_bias or self._bad_words or self.matcher
         self.plain_from = NEVER if busy or self.settings.mask is not None else self._ends_until
 
+    def mask(self, seq: Sequence, position: int) -> U32 | None:
+        """The tokens that may stand here, as far as that changes from one position to the next; None: it does not."""
+        if self.matcher is None:
+            return None
+        mask = self.matcher.mask(seq, position)
+        return mask if self.settings.mask is None else mask & self.settings.mask
+
     def bias(self, seq: Sequence, position: int) -> Entries:
-        """logit_bias, the ends while `min_tokens` is not reached, and the bad words that would be complete here."""
-        entries = self._bias_and_ends if position < self._ends_until else self._bias
+        """logit_bias, the ends while `min_tokens` is not reached, and the bad words that would be complete here.
+
+        To be asked after `mask`: where a grammar leaves nothing but the end, min_tokens gives way.
+        """
+        early = position < self._ends_until and not (self.matcher and self.matcher.stopped)
+        entries = self._bias_and_ends if early else self._bias
         if self._bad_words and (banned := self._completions(seq, position)):
             tokens, values = _entries(_bans(banned))
             return np.concatenate([entries[0], tokens]), np.concatenate([entries[1], values])

@@ -1,0 +1,230 @@
+"""Structured output: text that must follow a JSON schema, a regular expression, a choice or a Lark grammar.
+
+`Compiler.compile` makes a `Grammar` once, off the engine's path; each sequence has its own `Matcher`, whose masks say
+which tokens may come next. Masks of drafted positions follow the drafts, and what was rejected is rolled back.
+Built on llguidance (https://github.com/guidance-ai/llguidance): Earley parsing over derivatives of regular expressions.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from octavo.errors import RequestError
+from octavo.types import U32, Sequence, StructuredOutputs
+
+FIELD = "structured_outputs"
+MAX_TEXT = 128 * 1024  # characters of a schema or grammar
+MAX_CHOICES = 1024
+MAX_COMPILE_SECONDS = 5.0  # refused if it took longer; llguidance's own limits end it soon after
+MAX_MASK_SECONDS = 0.5  # one mask: while it is made, every running sequence waits
+CACHE_SIZE = 64
+# Without a bound a small model can write white space until its length limit.
+JSON_OPTIONS = {"whitespace_flexible": True, "whitespace_pattern": r"[\x20\x0A\x0D\x09]{0,32}"}
+
+
+class TokenBytes(Protocol):
+    """What is needed of a tokenizer."""
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]: ...
+
+    @property
+    def special_ids(self) -> frozenset[int]: ...
+
+    def token_bytes(self, token_id: int, skip_special: bool = False) -> bytes: ...
+
+    def encode(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]: ...
+
+
+class Compiler:
+    """Makes grammars for one model's vocabulary. Safe to share between threads."""
+
+    def __init__(self, tokenizer: TokenBytes, vocab_size: int):
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._known: OrderedDict[str, Grammar] = OrderedDict()
+
+    def compile(self, wanted: StructuredOutputs) -> Grammar:
+        """Raises RequestError, with what is wrong in the schema or grammar, also if it is too large or too slow."""
+        source = _source(wanted)
+        if (known := self._known.get(source)) is not None:
+            return known
+        start = time.monotonic()
+        grammar = Grammar(self._new(source), self._end_mask)
+        grammar.matcher().mask_after([])  # the first mask builds most of the lexer: here it delays nobody
+        if time.monotonic() - start > MAX_COMPILE_SECONDS:
+            raise RequestError(f"{FIELD}: the grammar takes too long to compile: make it simpler", FIELD)
+        self._known[source] = grammar
+        while len(self._known) > CACHE_SIZE:
+            self._known.popitem(last=False)
+        return grammar
+
+    def _new(self, source: str) -> Any:
+        from llguidance import LLMatcher, LLParserLimits
+
+        limits = LLParserLimits(initial_lexer_fuel=1_000_000, max_grammar_size=200_000, verbose_errors=False)
+        matcher = LLMatcher(self._native, source, log_level=0, limits=limits)
+        if matcher.is_error():
+            raise RequestError(f"{FIELD}: {_first_line(matcher.get_error())}", FIELD)
+        return matcher
+
+    @cached_property
+    def _native(self) -> Any:
+        """llguidance's view of the vocabulary. Takes 0.6 s for 50,000 tokens, so it is made when first needed."""
+        from llguidance import LLTokenizer
+
+        return LLTokenizer(_Vocabulary(self._tokenizer, self._vocab_size), self._vocab_size, list(self._ends))
+
+    @property
+    def _ends(self) -> tuple[int, ...]:
+        return self._tokenizer.eos_ids or (self._vocab_size - 1,)
+
+    @cached_property
+    def _end_mask(self) -> U32:
+        from octavo.sampling.rules import pack
+
+        return pack(np.array(self._ends, np.int32), self._vocab_size)
+
+
+class _Vocabulary:
+    """The attributes that `LLTokenizer` reads of a tokenizer."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, tokenizer: TokenBytes, size: int):
+        self._encode = tokenizer.encode
+        self.tokens = [tokenizer.token_bytes(token) for token in range(size)]
+        self.special_token_ids = sorted(token for token in tokenizer.special_ids if token < size)
+        self.eos_token_id = tokenizer.eos_ids[0] if tokenizer.eos_ids else size - 1
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        return self._encode(words, add_special=False, parse_special=False)
+
+
+class Grammar:
+    """A compiled grammar, and where every sequence that must follow it starts."""
+
+    def __init__(self, start: Any, end_mask: U32):
+        self._start = start
+        self._end_mask = end_mask
+
+    def matcher(self) -> Matcher:
+        return Matcher(self._start.deep_copy(), self._end_mask)
+
+
+class Matcher:
+    """How far one sequence is in its grammar: after its known tokens, and then some drafts that may be taken back."""
+
+    def __init__(self, native: Any, end_mask: U32):
+        self._native = native
+        self._end_mask = end_mask
+        self._taken: list[int] = []  # tokens that the native matcher has consumed
+
+    def mask(self, seq: Sequence, position: int) -> U32:
+        """[ceil(V / 32)]: the tokens that may stand at `position`, which may lie behind the sequence's drafts.
+
+        After a draft that the grammar forbids, what is returned does not matter: that draft will be rejected.
+        """
+        known, first = seq.token_ids, seq.num_prompt_tokens
+        drafts = seq.drafts[: max(0, position - len(known))]
+        return self.mask_after([*known[first:position], *drafts])
+
+    def mask_after(self, tokens: list[int]) -> U32:
+        """The mask after exactly these output tokens. Raises RequestError if the grammar has grown too complex."""
+        self._move_to(tokens)
+        if self.stopped:
+            return self._end_mask
+        start = time.monotonic()
+        mask = np.frombuffer(self._native.compute_bitmask(), np.uint32)
+        if self._native.is_error():
+            raise RequestError(f"{FIELD}: {_first_line(self._native.get_error())}", FIELD)
+        if time.monotonic() - start > MAX_MASK_SECONDS:
+            raise RequestError(f"{FIELD}: the grammar is too slow to follow: make it simpler", FIELD)
+        return mask
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing but the end may follow."""
+        return bool(self._native.is_stopped())
+
+    def _move_to(self, tokens: list[int]) -> None:
+        common = _common_length(self._taken, tokens)
+        if common < len(self._taken):
+            self._native.rollback(len(self._taken) - common)
+        fresh = tokens[common:]
+        taken = self._native.try_consume_tokens(fresh) if fresh and not self.stopped else 0
+        self._taken = tokens[: common + taken]
+
+
+def _common_length(left: list[int], right: list[int]) -> int:
+    """Almost always all of `left`, which is compared at the speed of C."""
+    if left == right[: len(left)]:
+        return len(left)
+    return next((i for i, pair in enumerate(zip(left, right, strict=False)) if pair[0] != pair[1]), len(right))
+
+
+def check(wanted: object) -> None:
+    """Raises RequestError for structured outputs of the wrong shape or size. Whether it compiles is seen later."""
+    if not isinstance(wanted, StructuredOutputs):
+        raise RequestError(f"{FIELD} must be StructuredOutputs, not {type(wanted).__name__}", FIELD)
+    given = [name for name in ("json", "regex", "choice", "grammar") if getattr(wanted, name) is not None]
+    if len(given) + bool(wanted.json_object) != 1:
+        raise RequestError(f"{FIELD} must have exactly one of json, json_object, regex, choice and grammar", FIELD)
+    for name in ("regex", "grammar"):
+        _check_text(name, getattr(wanted, name))
+    if wanted.choice is not None:
+        _check_choice(wanted.choice)
+    if not isinstance(wanted.json, str | dict | None):
+        raise RequestError(f"{FIELD}.json must be a JSON schema: an object, or its text", FIELD)
+
+
+def _check_text(name: str, value: object) -> None:
+    if value is not None and (not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT):
+        raise RequestError(f"{FIELD}.{name} must be a text of 1 to {MAX_TEXT} characters", FIELD)
+
+
+def _check_choice(choice: Iterable[object]) -> None:
+    texts = list(choice) if isinstance(choice, list | tuple) else []
+    if not 0 < len(texts) <= MAX_CHOICES or not all(isinstance(text, str) and text for text in texts):
+        raise RequestError(f"{FIELD}.choice must be a list of 1 to {MAX_CHOICES} texts that are not empty", FIELD)
+
+
+def _source(wanted: StructuredOutputs) -> str:
+    """llguidance's form of it. Raises RequestError."""
+    from llguidance import LLMatcher
+
+    try:
+        if wanted.json_object or wanted.json is not None:
+            return _bounded(LLMatcher.grammar_from_json_schema(_schema(wanted), overrides=JSON_OPTIONS))
+        if wanted.regex is not None:
+            return _bounded(LLMatcher.grammar_from_regex(wanted.regex))
+        if wanted.choice is not None:
+            return _bounded(LLMatcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, wanted.choice))))
+        return _bounded(LLMatcher.grammar_from_lark(wanted.grammar or ""))
+    except (ValueError, RecursionError, UnicodeEncodeError) as error:
+        raise RequestError(f"{FIELD}: {_first_line(str(error))}", FIELD) from error
+
+
+def _schema(wanted: StructuredOutputs) -> str:
+    if wanted.json_object:
+        return '{"type": "object"}'
+    return wanted.json if isinstance(wanted.json, str) else json.dumps(wanted.json)
+
+
+def _bounded(source: str) -> str:
+    if len(source) > 2 * MAX_TEXT:
+        raise RequestError(f"{FIELD}: the schema or grammar is longer than {MAX_TEXT} characters", FIELD)
+    return source
+
+
+def _first_line(message: str) -> str:
+    return message.strip().partition("\n")[0][:300] or "the grammar cannot be used"

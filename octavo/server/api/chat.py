@@ -1,0 +1,179 @@
+"""/v1/chat/completions."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+
+import msgspec
+from fastapi import APIRouter, Request
+from msgspec import UNSET, Meta, Struct, UnsetType
+from starlette.responses import Response
+
+from octavo.server.api.chat_render import ChatRenderer
+from octavo.server.api.common import caller_for, check_answers, generate, new_id, openai_error, state_of
+from octavo.server.body import read
+from octavo.server.conversation import Asked, Conversation, conversation
+from octavo.server.errors import bad_request
+from octavo.server.exchange import Exchange, Renderer
+from octavo.server.generation import Inbox
+from octavo.server.openapi import describe
+from octavo.server.schemas import Controls, Count, Json, TopLogprobs, Usage, sampling, structure
+from octavo.server.settings import Limits
+from octavo.types import SamplingParams
+
+router = APIRouter()
+RESERVED = {"messages", "tools", "bos_token", "eos_token", "add_generation_prompt", "template"}
+
+
+class Message(Struct):
+    """OpenAI's. content: a text, or parts of type "text"."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Json] | None = None
+    name: str | None = None
+    tool_calls: list[Json] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+
+
+class ToolFunction(Struct):
+    name: Annotated[str, Meta(min_length=1, max_length=64, pattern="^[A-Za-z0-9_.-]+$")]
+    description: str | None = None
+    parameters: Json | None = None
+    strict: bool | None = None
+
+
+class Tool(Struct):
+    type: Literal["function"]
+    function: ToolFunction
+
+
+class NamedFunction(Struct):
+    name: str
+
+
+class NamedTool(Struct):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class ChatRequest(Controls, kw_only=True):
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: TopLogprobs | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    chat_template_kwargs: Json | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: Annotated[bool, Meta(description="Only false is supported.")] | None = None
+
+
+class FunctionCall(Struct):
+    name: str
+    arguments: str
+
+
+class ToolCall(Struct):
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
+class ChatMessage(Struct):
+    role: Literal["assistant"]
+    content: str | None
+    tool_calls: list[ToolCall] | UnsetType = UNSET
+
+
+class ChatChoice(Struct):
+    index: int
+    message: ChatMessage
+    logprobs: Json | None
+    finish_reason: str | None
+    stop_reason: int | str | None
+
+
+class ChatCompletion(Struct):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+@router.post("/v1/chat/completions", **describe(ChatRequest, ChatCompletion, stream=True))
+async def create(request: Request) -> Response:
+    state = state_of(request)
+    body = await read(request, ChatRequest, state.settings.limits)
+    check(body, state.settings.limits)
+    caller = caller_for(request, body)
+
+    @contextlib.asynccontextmanager
+    async def begin(inbox: Inbox) -> AsyncIterator[Renderer]:
+        async with state.pool.use(body.model, caller.remaining) as runtime:
+            talk = await conversation(runtime, asked(body))
+            params = params_of(body, talk)
+            job = generate(request, runtime, caller, new_id("chatcmpl-"), body.model, [talk.prompt], params, inbox)
+            async with job as made:
+                yield ChatRenderer(made, body.n or 1, talk.reader, top_logprobs(body), body.with_usage)
+
+    return Exchange(state, begin, bool(body.stream), openai_error)
+
+
+def check(body: ChatRequest, limits: Limits) -> None:
+    """Raises ApiError for what the types alone cannot tell."""
+    check_answers(body.n, limits.answers)
+    if len(body.messages) > limits.messages:
+        raise bad_request(f"messages: at most {limits.messages} may be sent; got {len(body.messages)}", "messages")
+    if body.continue_final_message:
+        raise bad_request("continue_final_message is not supported", "continue_final_message")
+    if body.top_logprobs is not None and not body.logprobs:
+        raise bad_request("top_logprobs needs logprobs to be true", "top_logprobs")
+    if body.chat_template_kwargs and (known := body.chat_template_kwargs.keys() & RESERVED):
+        raise bad_request(f"chat_template_kwargs: {min(known)!r} cannot be set", "chat_template_kwargs")
+
+
+def asked(body: ChatRequest) -> Asked:
+    choice = body.tool_choice or "auto"
+    variables = {**(body.chat_template_kwargs or {})}
+    if body.add_generation_prompt is not None:
+        variables["add_generation_prompt"] = body.add_generation_prompt
+    return Asked(
+        [_plain(message) for message in body.messages],
+        [_plain(tool) for tool in body.tools or ()],
+        choice.function.name if isinstance(choice, NamedTool) else choice,
+        body.parallel_tool_calls is not False,
+        variables,
+    )
+
+
+def _plain(value: Struct) -> Json:
+    """As templates read it: objects, without what was not given."""
+    return {key: item for key, item in _builtin(value).items() if item is not None}
+
+
+def _builtin(value: Struct) -> Json:
+    made: Json = msgspec.to_builtins(value)
+    return made
+
+
+def params_of(body: ChatRequest, talk: Conversation) -> SamplingParams:
+    most = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+    more: Json = {"max_tokens": most, "logprobs": top_logprobs(body)}
+    if talk.structure is not None:
+        if structure(body) is not None:
+            raise bad_request("response_format and a tool_choice that forces a call contradict", "tool_choice")
+        more["structured_outputs"] = talk.structure
+    if talk.keep_special:
+        more["skip_special_tokens"] = False
+    return sampling(body, **more)
+
+
+def top_logprobs(body: ChatRequest) -> int | None:
+    return (body.top_logprobs or 0) if body.logprobs else None

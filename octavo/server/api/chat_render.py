@@ -1,0 +1,151 @@
+"""Answers of /v1/chat/completions, whole and streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from octavo.outputs import CompletionOutput, LogprobMap, OutputDelta
+from octavo.server import sse
+from octavo.server.api import logprobs
+from octavo.server.api.common import new_id
+from octavo.server.errors import ApiError
+from octavo.server.generation import Generation
+from octavo.server.job import Job
+from octavo.server.schemas import Usage, usage_of
+from octavo.server.tool_reader import CallArguments, CallBegins, Part, Said, ToolReader
+
+Json = dict[str, Any]
+MakeReader = Callable[[], ToolReader]
+
+
+class ChatRenderer:
+    """top_logprobs: None if no logprobs are wanted. with_usage: a stream ends with the usage."""
+
+    def __init__(self, job: Job, answers: int, reader: MakeReader | None, top_logprobs: int | None, with_usage: bool):
+        self._job = job
+        self._answers = answers
+        self._top_logprobs = top_logprobs
+        self._with_usage = with_usage
+        self._make_reader = reader
+        self._readers = [reader() for _ in range(answers)] if reader else []
+        frame = {"id": job.id, "object": "chat.completion.chunk", "created": job.created, "model": job.model}
+        self._frame = frame
+        # Nearly every chunk of a stream differs from the one before it in its text alone.
+        self._before = [
+            b"data: " + sse.encode(frame)[:-1] + b',"choices":[{"index":%d,"delta":{"content":' % index
+            for index in range(answers)
+        ]
+        self._after = b'},"logprobs":null,"finish_reason":null}]}\n\n'
+
+    def head(self) -> bytes:
+        first = {"role": "assistant", "content": ""}
+        return b"".join(self._chunk(index, first) for index in range(self._answers))
+
+    def delta(self, generation: Generation, new: OutputDelta) -> bytes:
+        if self._readers:
+            return self._with_tools(new)
+        if new.finish_reason is None and new.logprobs is None:
+            return self._before[new.index] + sse.encode(new.text) + self._after if new.text else b""
+        content = {"content": new.text} if new.text or new.logprobs else {}
+        return self._chunk(new.index, content, self._shown(new), new.finish_reason, new.stop_reason)
+
+    def tail(self) -> bytes:
+        last = {**self._frame, "choices": [], "usage": usage_of(self._job)}
+        return (sse.data(last) if self._with_usage else b"") + sse.DONE
+
+    def whole(self) -> bytes:
+        (generation,) = self._job.generations
+        choices = [self._choice(answer) for answer in generation.output.outputs]
+        frame = {**self._frame, "object": "chat.completion", "choices": choices}
+        total: Usage = usage_of(self._job)
+        return sse.encode({**frame, "usage": total})
+
+    def error(self, error: ApiError) -> bytes:
+        return sse.data(error.body()) + sse.DONE
+
+    def _with_tools(self, new: OutputDelta) -> bytes:
+        reader = self._readers[new.index]
+        parts = reader.feed(new.text) + (reader.finish() if new.finish_reason is not None else [])
+        chunks = [self._chunk(new.index, _part(part)) for part in parts]
+        if new.logprobs is not None:  # of tokens, which parts are not: told on their own
+            chunks.insert(0, self._chunk(new.index, {}, self._shown(new)))
+        if new.finish_reason is not None:
+            reason = finish_reason(new.finish_reason, reader.num_calls)
+            chunks.append(self._chunk(new.index, {}, None, reason, new.stop_reason))
+        return b"".join(chunks)
+
+    def _shown(self, new: OutputDelta) -> Json | None:
+        return self._logprobs(new.logprobs, new.token_ids)
+
+    def _logprobs(self, maps: list[LogprobMap] | None, token_ids: list[int]) -> Json | None:
+        if self._top_logprobs is None or maps is None:
+            return None
+        return logprobs.chat(maps, token_ids, self._top_logprobs)
+
+    def _chunk(
+        self,
+        index: int,
+        delta: Json,
+        shown: Json | None = None,
+        reason: str | None = None,
+        stop: int | str | None = None,
+    ) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": shown, "finish_reason": reason}
+        if reason is not None:
+            choice["stop_reason"] = stop
+        return sse.data({**self._frame, "choices": [choice]})
+
+    def _choice(self, answer: CompletionOutput) -> Json:
+        message, calls = read_message(answer.text, self._make_reader)
+        return {
+            "index": answer.index,
+            "message": message,
+            "logprobs": self._logprobs(answer.logprobs, answer.token_ids),
+            "finish_reason": finish_reason(answer.finish_reason or "stop", calls),
+            "stop_reason": answer.stop_reason,
+        }
+
+
+def finish_reason(reason: str, calls: int) -> str:
+    return "tool_calls" if calls and reason == "stop" else reason
+
+
+def _part(part: Part) -> Json:
+    match part:
+        case Said(text=text):
+            return {"content": text}
+        case CallBegins(index=index, name=name):
+            function = {"name": name, "arguments": ""}
+            return {"tool_calls": [{"index": index, "id": new_id("call_"), "type": "function", "function": function}]}
+        case CallArguments(index=index, text=text):
+            return {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
+
+
+def read_message(text: str, make_reader: MakeReader | None) -> tuple[Json, int]:
+    """A whole answer as a message, and how many tools it calls."""
+    content, calls = read_answer(text, make_reader)
+    message: Json = {"role": "assistant", "content": content or ("" if not calls else None)}
+    if calls:
+        message["tool_calls"] = [
+            {"id": new_id("call_"), "type": "function", "function": {"name": name, "arguments": arguments}}
+            for name, arguments in calls
+        ]
+    return message, len(calls)
+
+
+def read_answer(text: str, make_reader: MakeReader | None) -> tuple[str, list[tuple[str, str]]]:
+    """(what is said, [(tool, arguments as JSON text)])."""
+    if make_reader is None:
+        return text, []
+    reader = make_reader()
+    said, calls = "", list[tuple[str, str]]()
+    for part in reader.feed(text) + reader.finish():
+        match part:
+            case Said(text=more):
+                said += more
+            case CallBegins(name=name):
+                calls.append((name, ""))
+            case CallArguments(text=more):
+                calls[-1] = (calls[-1][0], calls[-1][1] + more)
+    return said, calls

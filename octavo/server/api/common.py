@@ -1,0 +1,93 @@
+"""What the generating routes share: who asks, and the frame of an answer."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator
+
+from starlette.requests import Request
+
+from octavo.requests import Tokens
+from octavo.server.errors import ApiError, bad_request
+from octavo.server.generation import Inbox
+from octavo.server.job import Caller, Job, run
+from octavo.server.runtime import Runtime
+from octavo.server.schemas import Controls
+from octavo.server.state import ServerState
+from octavo.types import SamplingParams
+
+TIMEOUT_HEADER = "x-request-timeout"
+
+
+def state_of(request: Request) -> ServerState:
+    state = request.app.state.octavo
+    assert isinstance(state, ServerState)
+    return state
+
+
+def caller_of(
+    request: Request, timeout: float | None = None, priority: int | None = None, cache_salt: str | None = None
+) -> Caller:
+    """Raises ApiError for a bad timeout header."""
+    stated = [timeout, _header_timeout(request), state_of(request).settings.request_timeout]
+    limits = [each for each in stated if each is not None]
+    deadline = time.monotonic() + min(limits) if limits else None
+    scope = request.scope
+    return Caller(scope["octavo.key"], scope["octavo.request_id"], deadline, priority or 0, cache_salt or "")
+
+
+def caller_for(request: Request, body: Controls) -> Caller:
+    return caller_of(request, body.timeout, body.priority, body.cache_salt)
+
+
+def _header_timeout(request: Request) -> float | None:
+    if (given := request.headers.get(TIMEOUT_HEADER)) is None:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= 86_400:
+        raise bad_request(f"{TIMEOUT_HEADER} must be seconds, above 0 and at most 86400", TIMEOUT_HEADER)
+    return seconds
+
+
+def check_answers(n: int | None, most: int) -> None:
+    if n is not None and n > most:
+        raise bad_request(f"n must be from 1 to {most} on this server; got {n}", "n", "invalid_value")
+
+
+def new_id(prefix: str) -> str:
+    return prefix + secrets.token_hex(12)
+
+
+@contextlib.asynccontextmanager
+async def generate(
+    request: Request,
+    runtime: Runtime,
+    caller: Caller,
+    job_id: str,
+    model: str | None,
+    prompts: list[Tokens],
+    params: SamplingParams,
+    inbox: Inbox,
+    pooling: str | None = None,
+) -> AsyncIterator[Job]:
+    """`job.run`, with a note for the log of how much it was."""
+    made = Job(job_id, model or runtime.name, runtime)
+    try:
+        async with run(made, caller, prompts, params, inbox, pooling) as job:
+            yield job
+    finally:
+        request.scope["octavo.facts"] = {
+            "model": runtime.name,
+            "prompt_tokens": made.num_prompt_tokens,
+            "output_tokens": made.num_output_tokens,
+            "cached_tokens": made.num_cached_tokens,
+        }
+
+
+def openai_error(error: ApiError) -> bytes:
+    return error.encoded()

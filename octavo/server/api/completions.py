@@ -1,0 +1,200 @@
+"""/v1/completions: text goes on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from msgspec import Meta, Struct
+from starlette.responses import Response
+
+from octavo.outputs import CompletionOutput, LogprobMap, OutputDelta
+from octavo.requests import Tokens
+from octavo.server import sse
+from octavo.server.api import logprobs
+from octavo.server.api.common import caller_for, check_answers, generate, new_id, openai_error, state_of
+from octavo.server.body import read
+from octavo.server.errors import ApiError, bad_request
+from octavo.server.exchange import Exchange, Renderer
+from octavo.server.generation import Generation, Inbox
+from octavo.server.job import Job, off_loop
+from octavo.server.openapi import describe
+from octavo.server.runtime import Runtime
+from octavo.server.schemas import Controls, Count, TopLogprobs, Usage, sampling, usage_of
+from octavo.types import SamplingParams
+
+router = APIRouter()
+PromptBody = str | list[Any]
+
+
+class CompletionRequest(Controls, kw_only=True):
+    """prompt: a text, token ids, or a list of either."""
+
+    prompt: Annotated[PromptBody, Meta(description="A text, a list of token ids, or a list of texts or of such lists.")]
+    max_tokens: Count | None = None
+    logprobs: TopLogprobs | None = None
+    prompt_logprobs: TopLogprobs | None = None
+    echo: bool | None = None
+    suffix: str | None = None
+    best_of: Annotated[int, Meta(ge=1, le=1)] | None = None
+
+
+class CompletionLogprobs(Struct):
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class CompletionChoice(Struct):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: str | None
+    stop_reason: int | str | None
+
+
+class Completion(Struct):
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage | None
+
+
+@router.post("/v1/completions", **describe(CompletionRequest, Completion, stream=True))
+async def create(request: Request) -> Response:
+    state = state_of(request)
+    body = await read(request, CompletionRequest, state.settings.limits)
+    check(body, state.settings.limits.answers)
+    given = as_prompts(body.prompt, state.settings.limits.prompts)
+    caller = caller_for(request, body)
+
+    @contextlib.asynccontextmanager
+    async def begin(inbox: Inbox) -> AsyncIterator[Renderer]:
+        async with state.pool.use(body.model, caller.remaining) as runtime:
+            prompts = await encode(runtime, given)
+            job = generate(request, runtime, caller, new_id("cmpl-"), body.model, prompts, params_of(body), inbox)
+            async with job as made:
+                yield CompletionRenderer(body, made)
+
+    return Exchange(state, begin, bool(body.stream), openai_error)
+
+
+def check(body: CompletionRequest, most_answers: int) -> None:
+    check_answers(body.n, most_answers)
+    if body.suffix:
+        raise bad_request("suffix is not supported: this server only continues texts", "suffix")
+    if body.stream and body.echo:
+        raise bad_request("echo and stream do not go together", "echo")
+
+
+def params_of(body: CompletionRequest) -> SamplingParams:
+    most = 16 if body.max_tokens is None else body.max_tokens
+    prompt_logprobs = body.prompt_logprobs
+    if body.echo and body.logprobs is not None and prompt_logprobs is None:
+        prompt_logprobs = body.logprobs
+    return sampling(body, max_tokens=most, logprobs=body.logprobs, prompt_logprobs=prompt_logprobs)
+
+
+def as_prompts(prompt: PromptBody, most: int) -> list[str | list[int]]:
+    """The prompts of the field's four forms. Raises ApiError."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if prompt and all(_is_id(item) for item in prompt):
+        return [prompt]
+    right = all(
+        isinstance(item, str) or (isinstance(item, list) and item and all(map(_is_id, item))) for item in prompt
+    )
+    if not prompt or not right:
+        raise bad_request(
+            "prompt: a text, a list of token ids, or a list of texts or of such lists is needed", "prompt"
+        )
+    if len(prompt) > most:
+        raise bad_request(f"prompt: at most {most} prompts may be sent at once; got {len(prompt)}", "prompt")
+    return prompt
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+async def encode(runtime: Runtime, prompts: list[str | list[int]]) -> list[Tokens]:
+    maker = runtime.maker
+    assert maker is not None
+    return await off_loop(lambda: [maker.tokens(prompt) for prompt in prompts], sum(map(len, prompts)))
+
+
+class CompletionRenderer:
+    """A choice is an answer to a prompt: prompt 0's n answers come first."""
+
+    def __init__(self, body: CompletionRequest, job: Job):
+        self._body = body
+        self._job = job
+        self._n = body.n or 1
+        self._written: Counter[int] = Counter()  # characters of each choice's tokens so far, for text_offset
+
+    def head(self) -> bytes:
+        return b""
+
+    def delta(self, generation: Generation, new: OutputDelta) -> bytes:
+        if not (new.text or new.finish_reason or new.logprobs):
+            return b""
+        index = generation.number * self._n + new.index
+        shown = self._logprobs(new.logprobs, new.token_ids, self._written[index])
+        if shown is not None:
+            self._written[index] += sum(map(len, shown["tokens"]))
+        return sse.data(self._frame([_choice(index, new.text, shown, new.finish_reason, new.stop_reason)]))
+
+    def tail(self) -> bytes:
+        last = sse.data(self._frame([], usage_of(self._job))) if self._body.with_usage else b""
+        return last + sse.DONE
+
+    def whole(self) -> bytes:
+        answers = [(made, answer) for made in self._job.generations for answer in made.output.outputs]
+        choices = [self._whole_choice(generation, answer) for generation, answer in answers]
+        return sse.encode(self._frame(choices, usage_of(self._job)))
+
+    def error(self, error: ApiError) -> bytes:
+        return sse.data(error.body()) + sse.DONE
+
+    def _whole_choice(self, generation: Generation, answer: CompletionOutput) -> dict[str, Any]:
+        output, text = generation.output, answer.text
+        maps: list[LogprobMap | None] = list(answer.logprobs or [])
+        ids = answer.token_ids
+        if self._body.echo:
+            text = self._prompt_text(generation) + text
+            maps, ids = (output.prompt_logprobs or []) + maps, output.prompt_token_ids + ids
+        index = generation.number * self._n + answer.index
+        made = _choice(index, text, self._logprobs(maps, ids, 0), answer.finish_reason, answer.stop_reason)
+        if self._body.prompt_logprobs is not None and output.prompt_logprobs is not None:
+            made["prompt_logprobs"] = [logprobs.ranked(entry) for entry in output.prompt_logprobs]
+        return made
+
+    def _prompt_text(self, generation: Generation) -> str:
+        tokenizer = self._job.runtime.tokenizer
+        assert tokenizer is not None
+        output = generation.output
+        return tokenizer.decode(output.prompt_token_ids) if output.prompt is None else output.prompt
+
+    def _logprobs(
+        self, maps: Sequence[LogprobMap | None] | None, token_ids: list[int], offset: int
+    ) -> dict[str, Any] | None:
+        if self._body.logprobs is None or maps is None:
+            return None
+        return logprobs.completions(maps, token_ids, self._body.logprobs, offset)
+
+    def _frame(self, choices: list[dict[str, Any]], total: Usage | None = None) -> dict[str, Any]:
+        job = self._job
+        frame = {"id": job.id, "object": "text_completion", "created": job.created, "model": job.model}
+        return frame | {"choices": choices, "usage": total}
+
+
+def _choice(
+    index: int, text: str, shown: dict[str, Any] | None, reason: str | None, stop: int | str | None
+) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": shown, "finish_reason": reason, "stop_reason": stop}

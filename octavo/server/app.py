@@ -1,0 +1,97 @@
+"""The HTTP application: routes, errors, and what runs beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from octavo import __version__
+from octavo.server import errors, exchange, openapi
+from octavo.server.api import chat, completions
+from octavo.server.errors import ApiError
+from octavo.server.gate import PUBLIC, Gate
+from octavo.server.model_pool import ModelPool
+from octavo.server.settings import ServerSettings
+from octavo.server.state import ServerState
+
+log = logging.getLogger(__name__)
+PAGE = Path(__file__).parent / "page"
+ROUTERS = (completions.router, chat.router)
+
+
+def make_app(settings: ServerSettings) -> tuple[ASGIApp, ServerState]:
+    """The application behind its gate, and what it works on."""
+    state = ServerState(settings, ModelPool(settings))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        keeper = asyncio.get_running_loop().create_task(_keep(state))
+        await state.pool.start()
+        yield
+        keeper.cancel()
+        await state.pool.stop()
+
+    app = FastAPI(title="Octavo", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.octavo = state
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    openapi.install(app, bool(settings.keys))
+    pages = _mount_page(app)
+    gated: ASGIApp = Gate(app, settings.keys, PUBLIC | pages)
+    if settings.allowed_origins:
+        origins = list(settings.allowed_origins)
+        gated = CORSMiddleware(gated, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
+    return gated, state
+
+
+def _mount_page(app: FastAPI) -> frozenset[str]:
+    """The web page, if this installation has one; returns the paths of its files."""
+    if not PAGE.is_dir():
+        return frozenset()
+    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    files = {"/" + path.relative_to(PAGE).as_posix() for path in PAGE.rglob("*") if path.is_file()}
+    return frozenset(files | {"/"})
+
+
+async def _keep(state: ServerState) -> None:
+    """Small chores, every second."""
+    while True:
+        await asyncio.sleep(1)
+        try:
+            exchange.sweep(state)
+            await state.pool.unload_idle()
+        except Exception:
+            log.exception("a chore failed")
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    request.scope["octavo.outcome"] = error.message
+    return Response(_shape(request, error), error.status, error.headers(), "application/json")
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own: no such path, no such method."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        made = errors.not_found(request.url.path[:200])
+    else:
+        made = ApiError(error.status_code, str(error.detail))
+    return Response(_shape(request, made), made.status, dict(error.headers or {}), "application/json")
+
+
+def _shape(request: Request, error: ApiError) -> bytes:
+    """Each API's clients expect errors in that API's words."""
+    return error.encoded()

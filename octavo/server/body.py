@@ -1,0 +1,96 @@
+"""Reading a request: its body as one of our types, or an error that names the field."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+
+from octavo.server.errors import ApiError, bad_request
+from octavo.server.settings import Limits
+
+Body = TypeVar("Body")
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<path>[^`]*)`)?$", re.DOTALL)
+MALFORMED = "the body is not JSON"
+
+
+async def read(request: Request, kind: type[Body], limits: Limits) -> Body:
+    """Raises ApiError: 400, 408 (too slow), 413 (too long), 415 (not JSON by its own account)."""
+    _check_type(request)
+    try:
+        data = await asyncio.wait_for(_read_all(request, limits.body), limits.body_seconds)
+    except asyncio.TimeoutError:
+        raise ApiError(408, f"the body took more than {limits.body_seconds:.0f} s to arrive") from None
+    except ClientDisconnect:
+        raise ApiError(499, "the client has gone") from None
+    return decode(data, kind)
+
+
+def _check_type(request: Request) -> None:
+    """JSON must say that it is: a web page elsewhere then cannot send it without the browser asking us first."""
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != "application/json":
+        raise ApiError(415, "the body must be sent with Content-Type: application/json", param="Content-Type")
+
+
+async def _read_all(request: Request, most: int) -> bytes:
+    if int(request.headers.get("content-length", "0") or 0) > most:
+        raise _too_long(most)
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > most:
+            raise _too_long(most)
+    return bytes(data)
+
+
+def _too_long(most: int) -> ApiError:
+    return ApiError(413, f"the body is longer than {most} bytes: shorten it, or raise --max-body-size")
+
+
+def decode(data: bytes, kind: type[Body]) -> Body:
+    """Raises ApiError (400)."""
+    try:
+        data.decode("utf-8")
+        return msgspec.json.decode(data, type=kind)
+    except UnicodeDecodeError as error:
+        raise bad_request(f"{MALFORMED}: byte {error.start} is not UTF-8", code="invalid_json") from None
+    except RecursionError:
+        raise bad_request(f"{MALFORMED}: it is nested too deeply", code="invalid_json") from None
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise bad_request(f"{MALFORMED}: {error}", _not_finite(data), "invalid_json") from None
+
+
+def _invalid(message: str) -> ApiError:
+    match = _AT.match(message)
+    assert match is not None
+    path = (match["path"] or "").lstrip(".").replace("[...]", "")
+    what = match["what"][0].lower() + match["what"][1:]
+    return bad_request(f"{path}: {what}" if path else f"the body is wrong: {what}", path or None, "invalid_type")
+
+
+def _not_finite(data: bytes) -> str | None:
+    """The field that holds NaN or Infinity, which JSON does not have but many programs write."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return _path_of(found, 0)
+
+
+def _path_of(value: Any, depth: int) -> str | None:
+    if not isinstance(value, dict) or depth > 4:
+        return None
+    for name, item in value.items():
+        if isinstance(item, float) and not math.isfinite(item):
+            return str(name)[:100]
+        if (inner := _path_of(item, depth + 1)) is not None:
+            return f"{str(name)[:100]}.{inner}"
+    return None

@@ -1,0 +1,94 @@
+"""From a conversation, as any of the chat APIs sends it, to a prompt; and what must be true of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from octavo.requests import Tokens
+from octavo.server import tools
+from octavo.server.errors import bad_request
+from octavo.server.job import off_loop
+from octavo.server.runtime import Runtime
+from octavo.server.tool_reader import ToolReader
+from octavo.types import StructuredOutputs
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """messages, tools: OpenAI's. choice: "none", "auto", "required", or the name of the tool that must be called."""
+
+    messages: list[Json]
+    tools: list[Json] = field(default_factory=list)
+    choice: str = "auto"
+    parallel: bool = True
+    variables: Json = field(default_factory=dict)  # for the template
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """structure: what the answer must be, because a tool must be called. reader: makes one for each answer, if there
+    are tools. keep_special: tool calls are marked by control tokens, which therefore must be shown."""
+
+    prompt: Tokens
+    structure: StructuredOutputs | None = None
+    reader: Callable[[], ToolReader] | None = None
+    keep_special: bool = False
+
+
+async def conversation(runtime: Runtime, asked: Asked) -> Conversation:
+    """Raises ApiError for messages or tools that cannot be used."""
+    template = runtime.template
+    form, offered = tools.format_of(template), _offered(asked)
+    messages = [_role_known(message) for message in asked.messages]
+    if tools.knows_tools(template):
+        given: list[Json] | None = offered or None
+    else:
+        messages, given = tools.explain(messages, offered), None
+    render = partial(_encode, runtime, messages, given, asked.variables)
+    prompt = await off_loop(render, sum(len(str(message.get("content"))) for message in messages))
+    if not offered:
+        return Conversation(prompt)
+    must = asked.choice not in ("auto", "none")
+    structure = tools.forced(form, offered, asked.parallel) if must else None
+    return Conversation(prompt, structure, partial(ToolReader, form), _marked_by_control_token(runtime))
+
+
+def _offered(asked: Asked) -> list[Json]:
+    """The tools that the model may call."""
+    if asked.choice == "none":
+        return []
+    if not asked.tools:
+        if asked.choice != "auto":
+            raise bad_request("tool_choice: there are no tools to choose from", "tool_choice")
+        return []
+    if asked.choice in ("auto", "required"):
+        return asked.tools
+    named = [tool for tool in asked.tools if tool["function"]["name"] == asked.choice]
+    if not named:
+        raise bad_request(f"tool_choice: there is no tool {asked.choice!r}", "tool_choice")
+    return named
+
+
+def _role_known(message: Json) -> Json:
+    """OpenAI's newer name for the system's role is in no template."""
+    return {**message, "role": "system"} if message["role"] == "developer" else message
+
+
+def _encode(runtime: Runtime, messages: list[Json], given: list[Json] | None, variables: Json) -> Tokens:
+    text = runtime.render(messages, given, **variables)
+    assert runtime.tokenizer is not None
+    ids = runtime.tokenizer.encode(text, add_special=False)  # templates write their own beginning-of-text token
+    if not ids:
+        raise bad_request("messages: the chat template makes an empty prompt of them", "messages")
+    return Tokens(ids, text)
+
+
+def _marked_by_control_token(runtime: Runtime) -> bool:
+    assert runtime.tokenizer is not None
+    special = runtime.tokenizer.special_ids
+    return any(token in special for token in runtime.tokenizer.encode(tools.OPEN, add_special=False))

@@ -1,0 +1,126 @@
+"""Requests to an engine process, and what it says turned into text for those who wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from octavo.errors import CapacityError, RequestError
+from octavo.output_processor import OutputProcessor
+from octavo.outputs import OutputDelta
+from octavo.server import errors
+from octavo.server.errors import ApiError
+from octavo.server.generation import Generation, Inbox, mirror, vector
+from octavo.server.protocol import Abort, Add, Delta, Event, Message, Refused, Snapshot, Step
+from octavo.server.watch import Watch
+from octavo.tokenizer import Tokenizer
+from octavo.types import Request, SequenceDelta
+
+
+class EngineClient:
+    """send: to the engine. watch: told what there is to measure. All in the event loop's thread."""
+
+    def __init__(self, tokenizer: Tokenizer, send: Callable[[Message], None], watch: Watch):
+        self.snapshot: dict[str, Any] = {}
+        self._tokenizer = tokenizer
+        self._send = send
+        self._watch = watch
+        self._processor = OutputProcessor(tokenizer)
+        self._generations: dict[str, Generation] = {}
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._generations)
+
+    def add(self, request: Request, text: str | None, inbox: Inbox, number: int = 0) -> Generation:
+        """Sends the request; what it brings comes into the inbox."""
+        output = self._processor.add(request, text)
+        made = Generation(request, output, inbox, number, mirror(request))
+        self._generations[request.request_id] = made
+        inbox.expect()
+        self._send(Add(request))
+        return made
+
+    def abort(self, generations: Iterable[Generation]) -> None:
+        """Ends those that have not ended: their reader has gone."""
+        for generation in generations:
+            if not generation.ended:
+                self._send(Abort(generation.request.request_id))
+                self._end(generation, "abort")
+
+    def fail_all(self, error: ApiError) -> None:
+        """The engine is gone, and with it every request."""
+        for generation in list(self._generations.values()):
+            generation.inbox.fail(error)
+            self._end(generation, "error")
+        self._processor = OutputProcessor(self._tokenizer)
+
+    def hear(self, event: Event) -> None:
+        match event:
+            case Step(deltas=deltas, stats=stats):
+                self._watch.step(stats)
+                self._take(deltas)
+            case Refused():
+                self._refused(event)
+            case Snapshot(state=state):
+                self.snapshot = state
+
+    def _refused(self, event: Refused) -> None:
+        if (generation := self._generations.get(event.request_id)) is None:
+            return
+        made = CapacityError(event.reason) if event.kind == "capacity" else RequestError(event.reason, event.field)
+        self._fail(generation, errors.from_octavo(made))
+
+    def _take(self, deltas: list[Delta]) -> None:
+        known = [delta for delta in deltas if delta.request_id in self._generations]
+        for new in self._processor.process(map(self._sequence_delta, known)):
+            if (generation := self._generations.get(new.request_id)) is not None:  # a sibling may have failed it
+                self._deliver(generation, new)
+        for request_id in self._processor.take_aborts():
+            self._send(Abort(request_id))
+
+    def _sequence_delta(self, delta: Delta) -> SequenceDelta:
+        generation = self._generations[delta.request_id]
+        seq = generation.sequences[delta.index]
+        seq.num_cached_tokens = delta.num_cached
+        seq.finish_reason, seq.stop_reason = delta.finish_reason, delta.stop_reason
+        if delta.scheduled is not None:
+            generation.scheduled = delta.scheduled
+        if delta.pooled is not None:
+            generation.pooled = vector(delta.pooled)
+        finished = delta.finish_reason is not None
+        return SequenceDelta(seq, delta.token_ids, delta.logprobs, delta.prompt_logprobs, finished=finished)
+
+    def _deliver(self, generation: Generation, new: OutputDelta) -> None:
+        if new.token_ids:
+            self._watch.tokens(generation, new.index, len(new.token_ids), time.monotonic())
+        if new.finish_reason == "error":
+            self._fail(generation, errors.engine_failed())
+        elif new.finish_reason == "deadline":
+            self._fail(generation, errors.past_deadline(generation.num_output_tokens))
+        else:
+            generation.inbox.put((generation, new))
+            if generation.output.finished:
+                self._end(generation, new.finish_reason or "stop")
+
+    def _fail(self, generation: Generation, error: ApiError) -> None:
+        generation.inbox.fail(error)
+        reason = {504: "deadline", 500: "error"}.get(error.status, "abort")
+        self._end(generation, reason)
+
+    def _end(self, generation: Generation, reason: str) -> None:
+        if generation.ended:
+            return
+        generation.ended = True
+        self._generations.pop(generation.request.request_id, None)
+        if not generation.output.finished:
+            self._drop(generation, reason)
+        generation.inbox.end()
+        self._watch.ended(generation, reason, time.monotonic())
+
+    def _drop(self, generation: Generation, reason: str) -> None:
+        """Makes the processor forget a request that ends early. (What the engine still says of it is not looked at.)"""
+        for seq in generation.sequences:
+            seq.finish_reason = reason
+        self._processor.process(SequenceDelta(seq, [], finished=True) for seq in generation.sequences)

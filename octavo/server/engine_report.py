@@ -1,0 +1,94 @@
+"""What an engine process tells of itself: deltas, counters, and how the KV blocks lie."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import groupby
+from typing import Any
+
+from octavo.assemble import Assembly
+from octavo.engine import Engine
+from octavo.kv.paged import PagedCache
+from octavo.scheduler.stats import Stats
+from octavo.server.protocol import Delta, Ready
+from octavo.types import SequenceDelta
+
+FREE, CACHED = -1, -2  # blocks that no sequence holds; any other number is an index of Snapshot's sequences
+COUNTERS = [field.name for field in dataclasses.fields(Stats)]
+
+
+def ready(parts: Assembly) -> Ready:
+    config, cache = parts.config, parts.cache_config
+    assert config.max_model_len is not None
+    sizes = (parts.model.vocab_size, config.max_model_len, config.max_num_seqs, cache.num_blocks, cache.block_size)
+    capacity = parts.engine.cache.capacity
+    return Ready(*sizes, capacity, parts.model.hidden_size, parts.backend.memory(), dataclasses.asdict(config))
+
+
+def delta(new: SequenceDelta, scheduled: float | None) -> Delta:
+    seq = new.seq
+    reasons = (seq.finish_reason, seq.stop_reason) if new.finished else (None, None)
+    return Delta(
+        seq.request.request_id,
+        seq.index,
+        new.token_ids,
+        *reasons,
+        seq.num_cached_tokens,
+        scheduled,
+        new.logprobs,
+        new.prompt_logprobs,
+    )
+
+
+def stats(engine: Engine) -> dict[str, Any]:
+    """`scheduler.stats.Stats` by name, its gauges as they are now, and `evictions` of cached blocks."""
+    values = {name: getattr(engine.stats, name) for name in COUNTERS}
+    if not engine.has_work:  # gauges are set when a step begins: the last one began with work
+        values |= {"running": 0, "waiting": 0, "kv_usage": engine.cache.usage, "step_tokens": 0}
+    if isinstance(engine.cache, PagedCache):
+        values["evictions"] = engine.cache.pool.num_evictions
+        values["cached_blocks"] = engine.cache.pool.num_cached
+    return values
+
+
+def snapshot(engine: Engine) -> dict[str, Any]:
+    """For the live page.
+
+    sequences: who holds blocks: [request id, index, tokens, computed tokens, prompt tokens, cached tokens].
+    blocks: the pool in order, as runs [owner, tables, length] of blocks alike. owner: an index of `sequences` (the
+    first that holds the block), or FREE, or CACHED. tables: how many sequences hold it; more than 1 is shared.
+    """
+    sequences = list(engine.cache.tables.rows)
+    facts = [
+        [
+            seq.request.request_id,
+            seq.index,
+            len(seq.token_ids),
+            seq.num_computed_tokens,
+            seq.num_prompt_tokens,
+            seq.num_cached_tokens,
+        ]
+        for seq in sequences
+    ]
+    return {"sequences": facts, "blocks": _block_runs(engine), "stats": stats(engine), "fragmentation": _waste(engine)}
+
+
+def _block_runs(engine: Engine) -> list[list[int]]:
+    cache = engine.cache
+    if not isinstance(cache, PagedCache):
+        return []
+    owners = [FREE] * cache.pool.num_blocks
+    for block in cache.pool.cached():
+        owners[block] = CACHED
+    for index, seq in reversed(list(enumerate(cache.tables.rows))):
+        for block in seq.block_table:
+            owners[block] = index
+    return [[*key, len(list(run))] for key, run in groupby(zip(owners, cache.pool.refs, strict=True))]
+
+
+def _waste(engine: Engine) -> float:
+    """Share of the slots in held blocks that no token uses (a shared block counts once for each holder)."""
+    sequences = list(engine.cache.tables.rows)
+    slots = sum(len(seq.block_table) for seq in sequences) * engine.cache.block_size
+    used = sum(seq.num_computed_tokens for seq in sequences)
+    return 1 - used / slots if slots else 0.0

@@ -1,0 +1,88 @@
+"""Errors as clients see them: OpenAI's shape, the field at fault in `param`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from octavo.errors import CapacityError, OctavoError, RequestError
+
+
+class ApiError(Exception):
+    """An answer that is an error. retry_after: seconds after which to try again."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ):
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.param = param
+        self.code = code
+        self.retry_after = retry_after
+
+    def body(self) -> dict[str, Any]:
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+    def encoded(self) -> bytes:
+        return msgspec.json.encode(self.body())
+
+    def headers(self) -> dict[str, str]:
+        if self.status == 401:
+            return {"www-authenticate": "Bearer"}
+        return {} if self.retry_after is None else {"retry-after": str(max(1, round(self.retry_after)))}
+
+
+def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    return ApiError(400, message, param=param, code=code)
+
+
+def from_octavo(error: OctavoError) -> ApiError:
+    """A user's mistake, as 400. The names of the API's fields are those of SamplingParams, or near enough."""
+    field = getattr(error, "field", None)
+    code = "context_length_exceeded" if isinstance(error, CapacityError) else None
+    assert isinstance(error, RequestError | CapacityError | OctavoError)
+    return bad_request(str(error), field, code)
+
+
+def unauthorized() -> ApiError:
+    message = "this server needs an API key: send it as `Authorization: Bearer KEY` (or `x-api-key`)"
+    return ApiError(401, message, "authentication_error", code="invalid_api_key")
+
+
+def not_found(path: str) -> ApiError:
+    return ApiError(404, f"there is no {path}", "not_found_error", code="not_found")
+
+
+def no_model(name: str, names: list[str]) -> ApiError:
+    message = f"there is no model {name[:100]!r}: this server has {', '.join(names)}"
+    return ApiError(404, message, "not_found_error", "model", "model_not_found")
+
+
+def overloaded(message: str, retry_after: float) -> ApiError:
+    return ApiError(429, message, "rate_limit_error", code="overloaded", retry_after=retry_after)
+
+
+def unavailable(message: str, retry_after: float | None = 2) -> ApiError:
+    return ApiError(503, message, "service_unavailable_error", code="unavailable", retry_after=retry_after)
+
+
+def past_deadline(tokens: int) -> ApiError:
+    message = f"the request's deadline passed after {tokens} tokens: raise `timeout`, or lower max_tokens"
+    return ApiError(504, message, "timeout_error", "timeout", "deadline_exceeded")
+
+
+def internal(message: str = "the server failed on this request; its log says why") -> ApiError:
+    return ApiError(500, message, "server_error", code="internal_error")
+
+
+def engine_failed() -> ApiError:
+    return internal("the engine could not compute this request (other requests are not affected); the log says why")

@@ -1,0 +1,182 @@
+"""The answer to a generating request: waits for tokens, writes them as they come, and stops when the client goes.
+
+What an API says, and how, is its `Renderer`'s business; admission, streaming, errors and disconnects are all here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from octavo.outputs import OutputDelta
+from octavo.server import admission, errors
+from octavo.server.errors import ApiError
+from octavo.server.generation import Generation, Inbox, Item
+from octavo.server.state import ServerState
+
+log = logging.getLogger(__name__)
+QUIET = 10.0  # seconds without news after which a waiting client gets a comment, so that no proxy gives up
+SSE_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would collect the tokens
+]
+COMMENT = b": waiting\n\n"
+
+
+class Renderer(Protocol):
+    """An API's words for what happens. All but `whole` are server-sent events."""
+
+    def head(self) -> bytes: ...
+    def delta(self, generation: Generation, new: OutputDelta) -> bytes: ...
+    def tail(self) -> bytes: ...
+    def whole(self) -> bytes: ...
+    def error(self, error: ApiError) -> bytes: ...
+
+
+Begin = Callable[[Inbox], contextlib.AbstractAsyncContextManager[Renderer]]
+
+
+class Exchange(Response):
+    """begin: admits the request and starts its generations; leaving it aborts what has not ended."""
+
+    def __init__(self, state: ServerState, begin: Begin, stream: bool, error_body: Callable[[ApiError], bytes]):
+        self.background = None
+        self.status_code = 200
+        self._state = state
+        self._begin = begin
+        self._stream = stream
+        self._error_body = error_body
+        self._renderer: Renderer | None = None
+        self._started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Ends early, and ends the work, if the client disconnects."""
+        self._scope = scope
+        loop = asyncio.get_running_loop()
+        work = loop.create_task(self._guarded(send))
+        gone = loop.create_task(_disconnected(receive))
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (work, gone):
+                task.cancel()
+            await asyncio.gather(work, gone, return_exceptions=True)
+            if work.cancelled() and not self._started:
+                scope["octavo.outcome"] = "disconnected"
+
+    async def _guarded(self, send: Send) -> None:
+        try:
+            if self._state.draining:
+                raise admission.draining()
+            self._state.exchanges += 1
+            try:
+                async with self._begin(inbox := Inbox(self._stream)) as self._renderer:
+                    await (self._write_stream if self._stream else self._write_whole)(self._renderer, inbox, send)
+            finally:
+                self._state.exchanges -= 1
+        except ApiError as error:
+            await self._fail(error, send)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("a request failed", extra={"request_id": self._scope.get("octavo.request_id")})
+            await self._fail(errors.internal(), send)
+
+    async def _write_whole(self, render: Renderer, inbox: Inbox, send: Send) -> None:
+        await inbox.next()
+        await self._whole(send, 200, render.whole(), {})
+
+    async def _whole(self, send: Send, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self._started = True
+        pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        pairs += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": pairs})
+        await self._send(send, body, more=False)
+
+    async def _write_stream(self, render: Renderer, inbox: Inbox, send: Send) -> None:
+        """The status is sent with the first news, so that what fails before it gets a status of its own."""
+        pulse = Pulse(inbox)
+        try:
+            while True:
+                items = await inbox.next()
+                if not items and inbox.finished:
+                    break
+                await self._write(send, render, items)
+                pulse.rest()
+        finally:
+            pulse.stop()
+        await self._send(send, render.tail(), more=False)
+
+    async def _write(self, send: Send, render: Renderer, items: list[Item]) -> None:
+        body = b"".join([render.delta(*item) for item in items]) if items else COMMENT
+        if not self._started:
+            self._started = True
+            await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
+            body = render.head() + body
+        if body:
+            await self._send(send, body)
+
+    async def _send(self, send: Send, body: bytes, more: bool = True) -> None:
+        """Writes. `sweep` cuts off who takes too long over it, because it does not read."""
+        senders = self._state.senders
+        senders[self._abort] = time.monotonic()
+        try:
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+        finally:
+            senders.pop(self._abort, None)
+
+    def _abort(self) -> None:
+        """Closes the connection without waiting for the client, which then is as good as gone."""
+        self._scope["octavo.transport"].abort()
+
+    async def _fail(self, error: ApiError, send: Send) -> None:
+        self._scope["octavo.outcome"] = error.message
+        if self._started and self._renderer is not None:
+            await self._send(send, self._renderer.error(error), more=False)
+        elif not self._started:
+            await self._whole(send, error.status, self._error_body(error), error.headers())
+
+
+class Pulse:
+    """Nudges an inbox that has been quiet for QUIET seconds. One timer a stream: none is set for a token."""
+
+    def __init__(self, inbox: Inbox):
+        self._inbox = inbox
+        self._loop = asyncio.get_running_loop()
+        self._quiet_since = self._loop.time()
+        self._timer = self._loop.call_later(QUIET, self._beat)
+
+    def rest(self) -> None:
+        """There was news."""
+        self._quiet_since = self._loop.time()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _beat(self) -> None:
+        quiet = self._loop.time() - self._quiet_since
+        if quiet >= QUIET:
+            self._inbox.nudge()
+        self._timer = self._loop.call_later(max(QUIET - quiet, 1.0), self._beat)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def sweep(state: ServerState) -> None:
+    """Cuts off clients that have not taken anything for too long. To be called every second or so."""
+    now = time.monotonic()
+    for abort, since in list(state.senders.items()):
+        if now - since > state.settings.limits.send_seconds:
+            log.warning("a client that does not read is cut off")
+            abort()

@@ -1,0 +1,106 @@
+"""What every HTTP request passes first: it gets an id, shows its key, and leaves a line in the log."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Iterable
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from octavo.server import errors, keys
+from octavo.server.errors import ApiError
+from octavo.server.keys import ANONYMOUS, ApiKey
+
+log = logging.getLogger("octavo.access")
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+# Nothing here says more than that a server runs, and the page holds no data until it has a key.
+PUBLIC = frozenset({"/health", "/ready", "/version"})
+QUIET = frozenset(
+    {"/health", "/ready", "/metrics", "/load", "/octavo/state"}
+)  # asked all the time: logged for debugging
+
+
+class Gate:
+    """ASGI middleware. keys: empty lets everybody in. public: paths that need no key."""
+
+    def __init__(self, app: ASGIApp, keys: tuple[ApiKey, ...], public: Iterable[str] = PUBLIC):
+        self._app = app
+        self._keys = keys
+        self._public = frozenset(public)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        scope["octavo.request_id"] = request_id = _request_id(headers)
+        start, status = time.perf_counter(), 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            scope["octavo.key"] = self._key(scope, headers)
+            await self._app(scope, receive, send_with_id)
+        except ApiError as error:  # of the key
+            await _answer(error, send_with_id)
+        except Exception:
+            log.exception("a request failed", extra={"request_id": request_id})
+            if not status:
+                await _answer(errors.internal(), send_with_id)
+        finally:
+            _log(scope, status, time.perf_counter() - start)
+
+    def _key(self, scope: Scope, headers: Headers) -> ApiKey:
+        """Raises ApiError (401)."""
+        if not self._keys:
+            return ANONYMOUS
+        found = keys.find(self._keys, _given_key(headers))
+        if found is None and scope["path"] not in self._public:
+            raise errors.unauthorized()
+        return found or ANONYMOUS
+
+
+def _given_key(headers: Headers) -> bytes:
+    """OpenAI's header, or Anthropic's."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+    return given.encode("latin-1", "replace")
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
+    return given if _ID.fullmatch(given) else secrets.token_hex(12)
+
+
+async def _answer(error: ApiError, send: Send) -> None:
+    body = error.encoded()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers()}
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _log(scope: Scope, status: int, seconds: float) -> None:
+    level = logging.DEBUG if scope["path"] in QUIET and status < 400 else logging.INFO
+    if log.isEnabledFor(level):
+        facts = {
+            "request_id": scope["octavo.request_id"],
+            "status": status,
+            "seconds": round(seconds, 4),
+            "key": scope.get("octavo.key", ANONYMOUS).name,
+            **scope.get("octavo.facts", {}),
+        }
+        if (outcome := scope.get("octavo.outcome")) is not None:
+            facts["outcome"] = outcome
+        log.log(level, "%s %s", scope["method"], scope["path"][:200], extra=facts)

@@ -1,0 +1,59 @@
+"""Compiles the grammars of requests beside the engine's loop, which goes on stepping meanwhile."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from octavo.errors import OctavoError, RequestError
+from octavo.sampling.grammar import FIELD, Compiler
+from octavo.tokenizer import Tokenizer
+from octavo.types import Request
+
+log = logging.getLogger(__name__)
+MAX_PENDING = 64
+BUSY = RequestError(f"{FIELD}: too many grammars are being compiled: try again", FIELD)
+BROKEN = RequestError(f"{FIELD}: the grammar cannot be compiled", FIELD)
+
+Outcome = tuple[Request, OctavoError | None]
+
+
+class Compilations:
+    """One worker thread (native code without the GIL, for the most part) and the requests that wait for it."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int):
+        self._compiler = Compiler(tokenizer, vocab_size)
+        self._threads = ThreadPoolExecutor(1, "grammar")
+        self._pending: dict[str, tuple[Request, Future[None]]] = {}
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._pending)
+
+    def start(self, request: Request) -> OctavoError | None:
+        """The outcome will come by `take`; an error at once if too many are waiting."""
+        if len(self._pending) >= MAX_PENDING:
+            return BUSY
+        self._pending[request.request_id] = (request, self._threads.submit(self._compile, request))
+        return None
+
+    def cancel(self, request_id: str) -> bool:
+        """Whether it was waiting: then nothing will come."""
+        found = self._pending.pop(request_id, None)
+        return found is not None and (found[1].cancel() or True)
+
+    def take(self) -> list[Outcome]:
+        """The requests that are ready now, and those whose grammar cannot be used with the reason."""
+        done = [name for name, (_, future) in self._pending.items() if future.done()]
+        return [self._outcome(*self._pending.pop(name)) for name in done]
+
+    def _compile(self, request: Request) -> None:
+        assert request.params.structured_outputs is not None
+        request.grammar = self._compiler.compile(request.params.structured_outputs)
+
+    def _outcome(self, request: Request, future: Future[None]) -> Outcome:
+        error = future.exception()
+        if error is None or isinstance(error, OctavoError):
+            return request, error
+        log.error("the grammar of request %s broke the compiler", request.request_id, exc_info=error)
+        return request, BROKEN

@@ -1,0 +1,136 @@
+"""A generating request on its way through a model: prompts made, admitted, sent to the engine, cleaned up after."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from octavo.errors import OctavoError
+from octavo.requests import Tokens
+from octavo.server import errors
+from octavo.server.admission import Ticket
+from octavo.server.errors import past_deadline
+from octavo.server.generation import Generation, Inbox
+from octavo.server.keys import ApiKey
+from octavo.server.runtime import Runtime
+from octavo.types import Request, SamplingParams
+
+Result = TypeVar("Result")
+LONG_TEXT = 4096  # characters; more is tokenised off the event loop, which it would hold for a millisecond or more
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and how long it will wait. deadline: monotonic."""
+
+    key: ApiKey
+    request_id: str
+    deadline: float | None = None
+    priority: int = 0
+    cache_salt: str = ""
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds left. Raises ApiError (504) if there are none."""
+        if self.deadline is None:
+            return None
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise past_deadline(0)
+        return left
+
+    @property
+    def salt(self) -> str:
+        """Requests share cached prefixes within a key, and within a salt of their own."""
+        return f"{self.key.salt if self.key.digest else ''}\x00{self.cache_salt}"
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """What was asked of the engine for one HTTP request. model: the name the client used."""
+
+    id: str
+    model: str
+    runtime: Runtime
+    created: int = field(default_factory=lambda: int(time.time()))
+    generations: list[Generation] = field(default_factory=list)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return sum(len(each.request.prompt_token_ids) for each in self.generations)
+
+    @property
+    def num_output_tokens(self) -> int:
+        return sum(each.num_output_tokens for each in self.generations)
+
+    @property
+    def num_cached_tokens(self) -> int:
+        return sum(each.output.num_cached_tokens for each in self.generations)
+
+
+async def off_loop(work: Callable[[], Result], size: int) -> Result:
+    """Runs it in a thread if its input has many characters. Raises ApiError for a user's mistake."""
+    try:
+        if size < LONG_TEXT:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(None, work)
+    except OctavoError as error:
+        raise errors.from_octavo(error) from error
+
+
+@asynccontextmanager
+async def run(
+    job: Job, caller: Caller, prompts: list[Tokens], params: SamplingParams, inbox: Inbox, pooling: str | None = None
+) -> AsyncIterator[Job]:
+    """Makes the engine work on these prompts. What has not ended when the block is left is aborted.
+
+    Raises ApiError: 400 for a request that cannot run, 429 if the server is full, 504 if the time is up.
+    """
+    runtime = job.runtime
+    requests = [_request(job, caller, number, prompt, params, pooling) for number, prompt in enumerate(prompts)]
+    for request in requests:
+        runtime.check_length(request)
+    ticket = _ticket(caller, requests, runtime.info.max_model_len)
+    await runtime.admission.enter(ticket, caller.remaining)
+    try:
+        client = runtime.client
+        if client is None or not runtime.ready:
+            raise errors.unavailable("the engine has just failed; it is started again")
+        for number, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
+            job.generations.append(client.add(request, prompt.text, inbox, number))
+        try:
+            yield job
+        finally:
+            client.abort(job.generations)
+    finally:
+        runtime.admission.leave(ticket)
+
+
+def _request(
+    job: Job, caller: Caller, number: int, prompt: Tokens, params: SamplingParams, pooling: str | None
+) -> Request:
+    maker = job.runtime.maker
+    assert maker is not None
+    salted = Tokens(prompt.ids, prompt.text, caller.salt)
+    extra: dict[str, Any] = {"priority": caller.priority, "deadline": caller.deadline, "pooling": pooling}
+    try:
+        return maker.make(salted, params, f"{job.id}/{number}", **extra)
+    except OctavoError as error:
+        raise errors.from_octavo(error) from error
+
+
+def _ticket(caller: Caller, requests: list[Request], max_model_len: int) -> Ticket:
+    sequences = sum(request.params.n for request in requests)
+    return Ticket(caller.key, caller.priority, sequences, sum(_most_tokens(each, max_model_len) for each in requests))
+
+
+def _most_tokens(request: Request, max_model_len: int) -> int:
+    """What it may take of the engine. Who sets no max_tokens is taken to want a quarter of the context."""
+    prompt, wanted = len(request.prompt_token_ids), request.params.max_tokens
+    if request.pooling is not None:
+        return prompt
+    return prompt + request.params.n * (max_model_len // 4 if wanted is None else wanted)

@@ -1,0 +1,67 @@
+"""API keys: where they come from, and whether a request has one. Only their hashes are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from pathlib import Path
+
+from octavo.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """name: for logs. weight: its share of the engine when others wait too. salt: what sets its cached prefixes apart."""
+
+    name: str
+    digest: bytes
+    weight: float = 1.0
+
+    @property
+    def salt(self) -> str:
+        return "key:" + self.digest.hex()
+
+
+ANONYMOUS = ApiKey("-", b"")
+
+
+def make(key: str, name: str | None = None, weight: float = 1.0) -> ApiKey:
+    """Raises ConfigError for an empty key."""
+    if not key.strip():
+        raise ConfigError("an API key is empty")
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+    return ApiKey(name or f"key-{digest.hex()[:6]}", digest, weight)
+
+
+def read(path: Path) -> list[ApiKey]:
+    """The keys of a file: one a line, `KEY [NAME [WEIGHT]]`; # begins a comment. Raises ConfigError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read API keys from {path}: {error}") from error
+    rows = [(number, line.partition("#")[0].split()) for number, line in enumerate(lines, 1)]
+    keys = [_parse(f"{path}, line {number}", words) for number, words in rows if words]
+    if not keys:
+        raise ConfigError(f"{path} holds no API key")
+    return keys
+
+
+def _parse(where: str, words: list[str]) -> ApiKey:
+    try:
+        key, name, weight, *rest = [*words, *([None, None] if len(words) == 1 else [None] if len(words) == 2 else [])]
+        value = 1.0 if weight is None else float(weight)
+    except ValueError:
+        value, rest = 0.0, []
+    if rest or not 0 < value <= 1e6:
+        raise ConfigError(f"{where}: must be KEY [NAME [WEIGHT]], with a weight above 0")
+    return make(str(key), name, value)
+
+
+def find(keys: tuple[ApiKey, ...], given: bytes) -> ApiKey | None:
+    """The key that was given. Takes as long for a wrong key as for a right one: all are compared, by hash."""
+    digest, found = hashlib.sha256(given).digest(), None
+    for key in keys:
+        if hmac.compare_digest(key.digest, digest):
+            found = key
+    return found

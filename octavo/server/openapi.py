@@ -1,0 +1,82 @@
+"""The OpenAPI description, made from the types that bodies are decoded against and answers are built from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from msgspec import Struct
+
+from octavo import __version__
+
+TEMPLATE = "#/components/schemas/{name}"
+_described: list[type[Struct]] = []
+
+
+class ErrorDetail(Struct):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Error(Struct):
+    error: ErrorDetail
+
+
+ERRORS = {
+    400: "The request is wrong; `param` names the field.",
+    401: "An API key is needed.",
+    404: "There is no such model.",
+    408: "The body came too slowly.",
+    413: "The body is too long.",
+    415: "The body is not JSON.",
+    429: "Too many requests are waiting; see Retry-After.",
+    500: "The server failed.",
+    503: "There is no engine now; see Retry-After.",
+    504: "The request's deadline has passed.",
+}
+READING_ERRORS = (401,)
+
+
+def describe(
+    body: type[Struct] | None, answer: type[Struct], stream: bool = False, errors: type[Struct] = Error
+) -> dict[str, Any]:
+    """Keyword arguments of a FastAPI route that reads `body` and answers with `answer`."""
+    _described.extend(kind for kind in (body, answer, errors) if kind is not None)
+    content: dict[str, Any] = {"application/json": {"schema": _ref(answer)}}
+    if stream:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    statuses = {code: text for code, text in ERRORS.items() if body is not None or code in READING_ERRORS}
+    failed = {"application/json": {"schema": _ref(errors)}}
+    responses: dict[int | str, Any] = {200: {"description": "The answer.", "content": content}}
+    responses |= {code: {"description": text, "content": failed} for code, text in statuses.items()}
+    extra: dict[str, Any] = {"responses": responses, "response_model": None}
+    if body is not None:
+        extra["openapi_extra"] = {
+            "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(body)}}}
+        }
+    return extra
+
+
+def _ref(kind: type[Struct]) -> dict[str, str]:
+    return {"$ref": TEMPLATE.format(name=kind.__name__)}
+
+
+def install(app: FastAPI, needs_key: bool) -> None:
+    """Makes `app.openapi` tell of our types."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title="Octavo", version=__version__, routes=app.routes)
+            _, components = msgspec.json.schema_components(_described, ref_template=TEMPLATE)
+            schema.setdefault("components", {})["schemas"] = components
+            if needs_key:
+                schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+                schema["security"] = [{"key": []}]
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

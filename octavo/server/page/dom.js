@@ -1,0 +1,58 @@
+// Elements without markup: text only ever becomes text nodes, so nothing a model says can become an element.
+
+export const byId = (id) => document.getElementById(id);
+
+/** An element. attributes: true sets an empty one, false and null none, "onclick" and the like a listener. */
+export function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value != null) node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child != null));
+  return node;
+}
+
+const SVG = "http://www.w3.org/2000/svg";
+
+export function svg(tag, attributes = {}, ...children) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+/** Sets the text only where it differs: a node that is left alone keeps the user's selection. */
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** A button that copies what `text()` returns, and says so. */
+export function copyButton(text) {
+  const button = el("button", { type: "button", class: "plain small" }, "Copy");
+  button.addEventListener("click", async () => {
+    button.textContent = (await copy(text())) ? "Copied" : "Not allowed";
+    setTimeout(() => (button.textContent = "Copy"), 1600);
+  });
+  return button;
+}
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return copyBySelection(text); // plain HTTP from another machine has no clipboard API
+  }
+}
+
+function copyBySelection(text) {
+  const area = el("textarea", { class: "hidden", readonly: true });
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  const done = document.execCommand("copy");
+  area.remove();
+  return done;
+}

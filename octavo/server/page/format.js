@@ -1,0 +1,33 @@
+// Numbers as people read them.
+
+const PLAIN = new Intl.NumberFormat("en");
+
+export const count = (value) => PLAIN.format(Math.round(value));
+
+/** Three significant digits at most, none after the point from 100 on. */
+export function short(value) {
+  if (value >= 100) return count(value);
+  return value >= 10 ? value.toFixed(1) : value.toFixed(2);
+}
+
+export function seconds(value) {
+  if (value == null) return "–";
+  if (value < 1) return `${value < 0.01 ? (value * 1000).toFixed(1) : Math.round(value * 1000)} ms`;
+  return value < 100 ? `${value.toFixed(value < 10 ? 2 : 1)} s` : `${count(value)} s`;
+}
+
+export function bytes(value) {
+  if (value >= 1e9) return `${(value / 1e9).toFixed(2)} GB`;
+  return value >= 1e6 ? `${Math.round(value / 1e6)} MB` : `${Math.round(value / 1e3)} kB`;
+}
+
+export const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
+
+export const plural = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
+
+/** The value below which a share of the values lies (nearest rank); null of nothing. */
+export function quantile(values, share) {
+  if (!values.length) return null;
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)];
+}

@@ -1,0 +1,78 @@
+// Asks how the engine stands, as often as somebody looks.
+
+import { getState } from "./api.js";
+import { setText } from "./dom.js";
+import { Panel } from "./panel.js";
+
+const FAST = 500; // ms between questions while the view is open
+const SLOW = 3000; // while it is closed: for the status line only
+const FAILING = 4000;
+const GIVEN_UP = new Set([401, 403, 404]); // asking again is no use until something changes here
+
+/** nodes: { panel, body, problem, status }. key(), model(): as they are now. */
+export class Live {
+  constructor(nodes, key, model) {
+    Object.assign(this, nodes, { key, model });
+    this.view = new Panel(this.body);
+    this.timer = null;
+    this.asking = null;
+    document.addEventListener("visibilitychange", () => this.wake());
+  }
+
+  get visible() {
+    return this.panel.offsetParent !== null;
+  }
+
+  /** Asks now: something has changed. */
+  wake() {
+    clearTimeout(this.timer);
+    this.asking?.abort();
+    if (!document.hidden) this.ask();
+  }
+
+  async ask() {
+    const asking = (this.asking = new AbortController());
+    let wait = this.visible ? FAST : SLOW;
+    try {
+      this.show(await getState(this.key(), asking.signal));
+    } catch (error) {
+      if (error.name === "AbortError") return; // whoever did it asks anew
+      this.fail(error);
+      wait = GIVEN_UP.has(error.status) ? Infinity : FAILING;
+    }
+    if (asking === this.asking && !document.hidden && wait < Infinity) this.timer = setTimeout(() => this.ask(), wait);
+  }
+
+  show(state) {
+    const models = state.models ?? [];
+    const model = models.find(({ id }) => id === this.model()) ?? models[0];
+    this.setProblem(model?.problem ? `The engine: ${model.problem}` : "");
+    if (!model) return this.setStatus("unknown", "no model");
+    this.setStatus(model.state, standing(model));
+    if (this.visible) this.view.update(model, state.rss ?? null);
+  }
+
+  fail(error) {
+    const known = { 401: ["needs an API key", "unknown"], 404: ["no live view", "unknown"], 0: ["no connection", "failed"] };
+    const [text, state] = known[error.status] ?? ["trouble", "failed"];
+    this.setStatus(state, text);
+    this.setProblem(error.status === 404 ? "This server tells nothing of its state." : error.message);
+  }
+
+  setStatus(state, text) {
+    this.status.dataset.state = state;
+    setText(this.status, text);
+  }
+
+  setProblem(text) {
+    setText(this.problem, text);
+    this.problem.hidden = !text;
+  }
+}
+
+const WORDS = { stopped: "not loaded", waiting: "restarting", failed: "cannot be loaded", ready: "ready" };
+
+function standing({ state, progress }) {
+  if (state === "loading") return progress ? `loading ${Math.round(100 * progress)} %` : "loading";
+  return WORDS[state] ?? state;
+}

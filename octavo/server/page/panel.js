@@ -1,0 +1,112 @@
+// The live view: everything the engine does at this moment, drawn from one answer of /octavo/state.
+
+import { BlockMap, kind, tally } from "./blocks.js";
+import { Colours } from "./colours.js";
+import { el, setText } from "./dom.js";
+import { bytes, count, percent, plural, quantile, seconds, short } from "./format.js";
+import { meters } from "./meters.js";
+import { nickname, Requests, sequence } from "./requests.js";
+import { sparkline } from "./sparkline.js";
+
+const RATE_SECONDS = 5; // over which tokens/s is taken
+
+export class Panel {
+  constructor(parent) {
+    this.colours = new Colours();
+    this.sequences = [];
+    this.running = tile("Running");
+    this.waiting = tile("Waiting");
+    this.rate = sparkline("Tokens/s");
+    this.ttft = sparkline("First token");
+    this.itl = sparkline("Between tokens");
+    this.rate.node.title = "Tokens generated, all requests together";
+    this.ttft.node.title = "TTFT: from a request's arrival to its first token";
+    this.itl.node.title = "ITL: between two tokens of one answer";
+    this.requests = new Requests((index) => this.map.highlight(index));
+    this.legend = el("ul", { class: "legend" });
+    this.usage = el("small");
+    this.meters = el("div");
+    parent.append(
+      el("div", { class: "tiles" }, this.running.node, this.waiting.node, this.rate.node),
+      el("div", { class: "sparks" }, this.ttft.node, this.itl.node),
+      section("KV blocks", this.usage, this.mapNodes(), this.legend),
+      section("Sequences", null, this.requests.node),
+      this.meters,
+    );
+  }
+
+  mapNodes() {
+    this.canvas = el("canvas", { class: "map", tabindex: "0", role: "img" });
+    const tip = el("div", { class: "tip", role: "status", hidden: true });
+    this.map = new BlockMap(this.canvas, tip, (block, place) => this.describe(block, place));
+    return el("div", { class: "map-frame" }, this.canvas, tip);
+  }
+
+  /** model: one of /octavo/state's. rss: bytes of all processes, or null. */
+  update(model, rss) {
+    const snapshot = model.snapshot ?? {};
+    const stats = snapshot.stats ?? {};
+    this.sequences = (snapshot.sequences ?? []).map(sequence);
+    const slots = this.colours.assign(this.sequences.map(({ id, index }) => `${id}/${index}`));
+    const queued = model.queue?.requests ?? 0;
+    const waiting = (stats.waiting ?? 0) + queued;
+    this.running.set(stats.running ?? 0);
+    this.waiting.set(waiting);
+    this.figures(model);
+    this.blocks(snapshot, slots, model.info);
+    this.requests.update(this.sequences, slots, waiting ? `${plural(waiting, "request")} waiting` : "");
+    this.meters.replaceChildren(...meters(stats, model.info?.memory, rss));
+  }
+
+  figures({ throughput = [], recent_ttft: ttft = [], recent_itl: itl = [] }) {
+    const whole = throughput.slice(0, -1); // the last second is not over
+    const recent = whole.slice(-RATE_SECONDS);
+    const rate = recent.reduce((sum, tokens) => sum + tokens, 0) / Math.max(1, recent.length);
+    this.rate.update(whole, rate ? short(rate) : "0", whole.length ? `most ${count(Math.max(...whole))}` : "");
+    for (const [line, values] of [[this.ttft, ttft], [this.itl, itl]]) {
+      line.update(values.slice(-100), seconds(quantile(values, 0.5)), values.length ? `p99 ${seconds(quantile(values, 0.99))}` : "");
+    }
+  }
+
+  blocks({ blocks = [] }, slots, info) {
+    const sums = tally(blocks);
+    this.map.update(blocks, slots);
+    const held = sums.used + sums.shared;
+    setText(this.usage, sums.total ? `${percent(held / sums.total)} in use${info ? ` · ${plural(info.block_size, "token")} each` : ""}` : "");
+    this.legend.replaceChildren(...["used", "shared", "cached", "free"].map((name) => entry(name, sums[name])));
+    const said = `${sums.total} blocks: ${sums.used} used, ${sums.shared} shared, ${sums.cached} cached, ${sums.free} free.`;
+    this.canvas.setAttribute("aria-label", `Map of the KV cache. ${said} Arrow keys walk over it.`);
+    this.canvas.parentElement.hidden = !sums.total;
+  }
+
+  describe(block, { index, each }) {
+    const place = each > 1 ? `Blocks ${index} to ${index + each - 1}` : `Block ${index}`;
+    const owner = this.sequences[block.owner];
+    const states = {
+      free: "free",
+      cached: "cached: no sequence holds it, its content can be had again",
+      used: owner && `of ${nickname(owner)}`,
+      shared: owner && `shared by ${block.tables} sequences, ${nickname(owner)} among them`,
+    };
+    return `${place}: ${states[kind(block)] ?? "in use"}`;
+  }
+}
+
+function tile(label) {
+  const value = el("b", {}, "–");
+  return { node: el("div", { class: "tile" }, el("span", {}, label), value), set: (number) => setText(value, count(number)) };
+}
+
+function section(title, aside, ...children) {
+  return el("section", {}, el("div", { class: "section-head" }, el("h2", {}, title), aside), ...children);
+}
+
+const MEANING = {
+  used: "of one sequence, in its colour",
+  shared: "a prefix that several sequences read",
+  cached: "known content that no sequence holds",
+  free: "empty",
+};
+
+const entry = (name, number) =>
+  el("li", { title: MEANING[name] }, el("i", { class: `key ${name}` }), `${name} `, el("b", {}, count(number)));

@@ -1,0 +1,164 @@
+"""One model of the server: its engine process, its tokenizer, its queue."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from octavo.assemble import load_tokenizer
+from octavo.errors import OctavoError, TokenizerError
+from octavo.models.registry import open_checkpoint
+from octavo.requests import RequestMaker
+from octavo.scheduler import admission as capacity
+from octavo.server import errors
+from octavo.server.admission import Admission
+from octavo.server.engine_client import EngineClient
+from octavo.server.errors import unavailable
+from octavo.server.protocol import Event, Inspect, Ready, Start
+from octavo.server.settings import ModelSource, ServerSettings
+from octavo.server.supervisor import State, Supervisor
+from octavo.server.watch import Watch
+from octavo.tokenizer import Tokenizer
+from octavo.types import Request
+from octavo.weights.sources import resolve
+
+LOAD_SECONDS = 300.0  # the longest that a request waits for its model to be loaded
+MOST_RESTARTS = 3  # in a row, after which requests no longer wait for the next
+
+
+class Runtime:
+    """Everything is None or idle until `start`."""
+
+    def __init__(self, model: ModelSource, settings: ServerSettings):
+        self.model = model
+        self.name = model.aliases[0]
+        self.watch = Watch()
+        self.created = int(time.time())
+        self.last_used = time.monotonic()
+        self.users = 0  # HTTP requests that use it now
+        self.tokenizer: Tokenizer | None = None
+        self.maker: RequestMaker | None = None
+        self.client: EngineClient | None = None
+        limits = settings.limits
+        self.admission = Admission(1, limits.queued_requests, limits.queued_tokens, self.watch.tokens_per_second)
+        start = Start(model.source, model.settings, model.tokenizer, (settings.log_format, settings.log_level))
+        self.supervisor = Supervisor(start, self._hear, self._gone, settings.engine_timeout)
+        self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def loaded(self) -> bool:
+        return self.supervisor.running
+
+    @property
+    def ready(self) -> bool:
+        return self.supervisor.state is State.READY and self.client is not None
+
+    @property
+    def info(self) -> Ready:
+        assert self.supervisor.info is not None
+        return self.supervisor.info
+
+    def start(self) -> None:
+        self.supervisor.start()
+        if self._reading is None or (self._reading.done() and self.tokenizer is None):
+            self._reading = asyncio.get_running_loop().create_task(self._read_tokenizer())
+
+    async def _read_tokenizer(self) -> None:
+        self.tokenizer = await asyncio.get_running_loop().run_in_executor(None, self._tokenizer)
+        self.client = EngineClient(self.tokenizer, self.supervisor.send, self.watch)
+
+    def _tokenizer(self) -> Tokenizer:
+        return load_tokenizer(open_checkpoint(resolve(self.model.source)), self.model.tokenizer)
+
+    async def stop(self) -> None:
+        await self.supervisor.stop()
+
+    async def wait_ready(self, timeout: float | None = None) -> None:
+        """Starts the engine if need be, and waits for it. Raises ApiError (503) if there is none in time."""
+        if self.ready and self.maker is not None:
+            return
+        self.start()
+        assert self._reading is not None
+        try:
+            await asyncio.wait_for(self._wait(self._reading), min(timeout or LOAD_SECONDS, LOAD_SECONDS))
+        except asyncio.TimeoutError:
+            raise unavailable(f"the model {self.name} is still being loaded", 5) from None
+        except OctavoError as error:
+            raise unavailable(f"the model {self.name} cannot be loaded: {error}", None) from error
+        if not self.ready:
+            raise unavailable(f"the model {self.name} cannot be loaded: {self.supervisor.problem}", None)
+
+    async def _wait(self, reading: asyncio.Task[None]) -> None:
+        if self.supervisor.failures >= MOST_RESTARTS:
+            raise unavailable(f"the engine of {self.name} keeps failing: {self.supervisor.problem}", 10)
+        await self.supervisor.wait()
+        await asyncio.shield(reading)
+        if self.ready and self.maker is None:
+            self._make_maker()
+
+    def _make_maker(self) -> None:
+        assert self.tokenizer is not None
+        seed = self.model.settings.get("seed")
+        self.maker = RequestMaker(self.tokenizer, self.info.vocab_size, seed, compile_grammars=False)
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, Ready):
+            self.admission.slots = event.max_num_seqs + max(4, event.max_num_seqs // 4)
+        elif self.client is not None:
+            self.client.hear(event)
+
+    def _gone(self, reason: str) -> None:
+        error = unavailable(f"the engine process failed ({reason}); it is started again")
+        if self.client is not None:
+            self.client.fail_all(error)
+        self.admission.fail_waiting(error)
+        self.watch.engine_gone()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keeps it from being unloaded."""
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
+            self.last_used = time.monotonic()
+
+    def check_length(self, request: Request) -> None:
+        """Raises ApiError for a request that can never run."""
+        try:
+            capacity.check(request, self.info.max_model_len, self.info.capacity)
+        except OctavoError as error:
+            raise errors.from_octavo(error) from error
+
+    def inspect(self) -> Mapping[str, Any]:
+        """How the engine stood a moment ago; asks it anew."""
+        self.supervisor.send(Inspect())
+        return self.client.snapshot if self.client is not None and self.ready else {}
+
+    @property
+    def template(self) -> str:
+        """The chat template's source. Raises ApiError if the model has none."""
+        assert self.tokenizer is not None
+        template = self.model.chat_template or self.tokenizer.chat_template
+        if template is None:
+            raise errors.bad_request(f"the model {self.name} has no chat template: use /v1/completions", "messages")
+        return template
+
+    def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, **variables: Any) -> str:
+        """The conversation as the model's template writes it. Takes up to 250 ms."""
+        from octavo import chat
+
+        tokenizer = self.tokenizer
+        assert tokenizer is not None
+        bos = "" if tokenizer.bos_id is None else tokenizer.token_text(tokenizer.bos_id)
+        eos = tokenizer.token_text(tokenizer.eos_ids[0]) if tokenizer.eos_ids else ""
+        try:
+            return chat.render(self.template, messages, tools=tools, bos_token=bos, eos_token=eos, **variables)
+        except TokenizerError as error:
+            raise errors.bad_request(str(error), "messages") from error
+        except OctavoError as error:
+            raise errors.from_octavo(error) from error

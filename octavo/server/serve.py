@@ -1,0 +1,113 @@
+"""Runs the server: sockets, signals, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+import uvicorn
+
+from octavo.errors import ConfigError
+from octavo.server import admission, logs
+from octavo.server.app import make_app
+from octavo.server.connection import Connection
+from octavo.server.settings import ServerSettings, check
+from octavo.server.state import ServerState
+
+log = logging.getLogger(__name__)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Server(uvicorn.Server):
+    """A first signal drains: nothing new is taken, what is under way ends in its time. A second one ends all at once."""
+
+    def __init__(self, config: uvicorn.Config, state: ServerState):
+        super().__init__(config)
+        self._state = state
+        self._drain: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        self._loop = asyncio.get_running_loop()
+        await super().startup(None)
+        gc.collect()
+        gc.freeze()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+        """uvicorn would raise them again at its end, and the exit status would tell of a crash."""
+        before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._state.draining or self._loop is None:
+            self._state.draining = self.should_exit = self.force_exit = True
+        else:
+            self._state.draining = True
+            self._loop.call_soon_threadsafe(self._begin_drain)
+
+    def _begin_drain(self) -> None:
+        self._drain = asyncio.get_running_loop().create_task(self._finish_work())
+
+    async def _finish_work(self) -> None:
+        state, limit = self._state, self._state.settings.shutdown_timeout
+        log.info("shutting down: %d requests are under way", state.exchanges)
+        end = time.monotonic() + limit
+        while state.exchanges and time.monotonic() < end and not self.force_exit:
+            await asyncio.sleep(0.02)
+        if state.exchanges:
+            log.warning("%d requests are cut off", state.exchanges)
+            await cut_off(state)
+        self.should_exit = True
+
+
+async def cut_off(state: ServerState) -> None:
+    """Ends what is under way, with an error that says why, and gives the clients a moment to be told."""
+    for runtime in state.pool.runtimes:
+        runtime.admission.fail_waiting(admission.draining())
+        if runtime.client is not None:
+            runtime.client.fail_all(admission.draining())
+    for _ in range(50):
+        if not state.exchanges:
+            break
+        await asyncio.sleep(0.02)
+
+
+def serve(settings: ServerSettings) -> int:
+    """Serves until it is told to stop. Returns the exit status. Raises ConfigError for settings that cannot be."""
+    check(settings)
+    logs.configure(settings.log_format, settings.log_level)
+    app, state = make_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=Connection,
+        ws="none",
+        loop="auto",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=2,
+        limit_concurrency=None,
+        ssl_keyfile=settings.ssl_keyfile,
+        ssl_certfile=settings.ssl_certfile,
+        proxy_headers=False,
+    )
+    server = Server(config, state)
+    try:
+        server.run()
+    except OSError as error:
+        raise ConfigError(f"cannot serve at {settings.host}:{settings.port}: {error}") from error
+    return 0 if server.started else 1

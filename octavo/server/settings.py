@@ -1,0 +1,73 @@
+"""What an operator may set of the server. The engine's own settings are those of `config.EngineConfig`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from octavo.errors import ConfigError
+from octavo.server.keys import ApiKey
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model that can be asked for. aliases: all its names, the main one first."""
+
+    aliases: tuple[str, ...]
+    source: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    tokenizer: str | None = None
+    chat_template: str | None = None
+    eager: bool = True  # loaded when the server starts, and never unloaded for being idle
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request, and what all of them, may ask for. Sizes are bytes, times seconds."""
+
+    body: int = 4 << 20
+    headers: int = 64 << 10
+    header_seconds: float = 15.0
+    body_seconds: float = 60.0
+    send_seconds: float = 60.0  # a client that takes nothing for so long is cut off
+    connections: int = 4096
+    messages: int = 4096
+    prompts: int = 128
+    answers: int = 32  # n
+    queued_requests: int = 256
+    queued_tokens: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    models: tuple[ModelSource, ...]
+    host: str = "127.0.0.1"
+    port: int = 8000
+    keys: tuple[ApiKey, ...] = ()
+    limits: Limits = Limits()
+    request_timeout: float | None = None  # seconds; a request's own `timeout` may be shorter
+    shutdown_timeout: float = 30.0
+    engine_timeout: float = 10.0
+    idle_seconds: float = 600.0  # a model that is not eager is unloaded after
+    memory: int | None = None  # bytes for all models together; None: what is available at the start
+    ssl_keyfile: Path | None = None
+    ssl_certfile: Path | None = None
+    log_format: str = "text"
+    log_level: str = "info"
+    allowed_origins: tuple[str, ...] = ()
+    otlp_endpoint: str | None = None
+
+
+def check(settings: ServerSettings) -> ServerSettings:
+    """The same settings. Raises ConfigError for those that contradict each other."""
+    names = [alias for model in settings.models for alias in model.aliases]
+    if not names:
+        raise ConfigError("there is no model to serve: name one, or give --model ALIAS=PATH")
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"two models have the name {min(twice)!r}: give each its own")
+    if (settings.ssl_keyfile is None) != (settings.ssl_certfile is None):
+        raise ConfigError("TLS needs both --ssl-keyfile and --ssl-certfile")
+    if not 0 <= settings.port <= 65535:
+        raise ConfigError(f"port must be from 0 to 65535; got {settings.port}")
+    return settings

@@ -1,0 +1,24 @@
+"""What all routes of a server share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from octavo.server.model_pool import ModelPool
+from octavo.server.settings import ServerSettings
+
+Abort = Callable[[], object]  # cuts a client off
+
+
+@dataclass(eq=False, slots=True)
+class ServerState:
+    """draining: no new work is taken. exchanges: generating requests under way (waiting or running)."""
+
+    settings: ServerSettings
+    pool: ModelPool
+    draining: bool = False
+    exchanges: int = 0
+    started: float = field(default_factory=time.monotonic)
+    senders: dict[Abort, float] = field(default_factory=dict)  # writes to clients under way: since when

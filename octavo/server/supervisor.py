@@ -1,0 +1,211 @@
+"""Keeps an engine running in a process of its own: starts it, watches it, kills it when it is frozen, starts it again.
+
+    stopped --start--> loading --Ready--> ready --dead or frozen--> waiting --back-off--> loading
+                          |
+                          +--a mistake of the user's--> failed
+
+Alive is: answers pings, or sends anything else, or at least uses the processor (a long step on a slow machine). An
+engine that does none of it for `timeout` seconds, or that is silent for `PATIENCE` times that, is frozen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from octavo.server.link import Link
+from octavo.server.process_clock import cpu_seconds
+from octavo.server.protocol import Event, Failed, Loading, Message, Ping, Ready, Start, Step, Stop
+
+log = logging.getLogger(__name__)
+
+COMMAND = (sys.executable, "-m", "octavo.server.engine_process")
+PATIENCE = 12
+PINGS = 10  # in the time after which a silent engine is frozen
+FIRST_BACKOFF, MAX_BACKOFF = 0.1, 30.0  # seconds
+STOP_SECONDS = 5.0
+
+
+class State(enum.Enum):
+    STOPPED = "stopped"
+    LOADING = "loading"
+    READY = "ready"
+    WAITING = "waiting"
+    FAILED = "failed"
+
+
+class Supervisor:
+    """One engine. All methods belong to the event loop's thread, which must be the main thread: see `_spawn`.
+
+    on_event: told of everything the engine says. on_down: told, once an engine that was ready is gone, why.
+    timeout: seconds of silence.
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        on_event: Callable[[Event], None],
+        on_down: Callable[[str], None],
+        timeout: float = 10.0,
+        command: Sequence[str] | None = None,
+    ):
+        self.state = State.STOPPED
+        self.problem: str | None = None  # why there is no engine now, if there should be one
+        self.info: Ready | None = None
+        self.progress: tuple[int, int] = (0, 1)  # bytes of the model file that are loaded, and in all
+        self.restarts = 0
+        self.failures = 0  # in a row: lives that did no work
+        self._start = start
+        self._on_event = on_event
+        self._on_down = on_down
+        self._timeout = timeout
+        self._command = tuple(command or COMMAND)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._link: Link | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._settled = asyncio.Event()  # ready, failed or stopped: no more news without an event
+        self._down: asyncio.Future[str] | None = None
+        self._heard = 0.0
+        self._backoff = FIRST_BACKOFF
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def running(self) -> bool:
+        """Whether there is, or will be again, an engine."""
+        return self._task is not None
+
+    def start(self) -> None:
+        """Begins to load the engine, unless that has been done."""
+        if self._task is None:
+            self.state, self.problem = State.LOADING, None
+            self._settled.clear()
+            self._task = asyncio.get_running_loop().create_task(self._live())
+
+    async def wait(self) -> State:
+        """Until the engine is ready, or it is known that it will not be."""
+        while True:
+            await self._settled.wait()
+            if self.state is not State.WAITING:
+                return self.state
+
+    def send(self, message: Message) -> None:
+        """To the engine; into the void if there is none, as `on_down` has told or will tell."""
+        if self._link is not None:
+            self._link.send(message)
+
+    async def stop(self) -> None:
+        """Ends the engine: by asking, and by force if that does not help."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        self.send(Stop())
+        if self._process is not None and self.state is State.READY:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(asyncio.shield(task), STOP_SECONDS)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        self.state = State.STOPPED
+        self._settled.set()
+
+    async def _live(self) -> None:
+        """One engine after the other."""
+        while True:
+            reason = await self._one_life()
+            if self._task is None or self.state is State.FAILED:
+                self._task = None
+                self._settled.set()
+                return
+            log.error("engine %s: %s; it is started again", self._start.model, reason)
+            self.state, self.problem = State.WAITING, reason
+            self.restarts += 1
+            self.failures += 1
+            await asyncio.sleep(self._backoff)
+            self._backoff = min(2 * self._backoff, MAX_BACKOFF)
+            self.state = State.LOADING
+
+    async def _one_life(self) -> str:
+        """From start to end of one engine process; returns why it ended."""
+        loop = asyncio.get_running_loop()
+        self._down = down = loop.create_future()
+        self._heard = time.monotonic()
+        process, link = self._process, self._link = await self._spawn(down)
+        pings = loop.create_task(self._watch(process, down))
+        try:
+            link.send(self._start)
+            return await down
+        finally:
+            was_ready, self._link = self.state is State.READY, None
+            self._settled.clear()
+            pings.cancel()
+            link.close()
+            process.kill()
+            if was_ready:
+                self.state = State.WAITING
+                self._on_down(down.result() if down.done() and not down.cancelled() else "the engine was stopped")
+            await loop.run_in_executor(None, process.wait)
+            self._process = None
+
+    async def _spawn(self, down: asyncio.Future[str]) -> tuple[subprocess.Popen[bytes], Link]:
+        """On Linux the child asks to die with the thread that made it, so this must be the main one."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            descriptor = theirs.fileno()
+            process = subprocess.Popen(
+                [*self._command, str(descriptor)], pass_fds=[descriptor], stdin=subprocess.DEVNULL, close_fds=True
+            )
+        link = await Link.open(ours, self._hear, lambda: self._end("the engine process has ended"))
+        return process, link
+
+    def _end(self, reason: str) -> None:
+        if self._down is not None and not self._down.done():
+            self._down.set_result(reason)
+
+    def _hear(self, event: Event) -> None:
+        self._heard = time.monotonic()
+        match event:
+            case Ready():
+                self.state, self.info, self.problem = State.READY, event, None
+                self._settled.set()
+            case Failed(reason=reason, mistake=mistake):
+                self.problem = reason
+                if mistake:
+                    self.state = State.FAILED
+                self._end(reason)
+                return
+            case Loading(done=done, total=total):
+                self.progress = (done, total)
+            case Step():
+                self._backoff, self.failures = FIRST_BACKOFF, 0  # it works
+        self._on_event(event)
+
+    async def _watch(self, process: subprocess.Popen[bytes], down: asyncio.Future[str]) -> None:
+        """Pings; ends the engine's life when it is frozen."""
+        number, clock, moved = 0, 0.0, time.monotonic()
+        while not down.done():
+            await asyncio.sleep(self._timeout / PINGS)
+            number += 1
+            self.send(Ping(number))
+            now, used = time.monotonic(), cpu_seconds(process.pid)
+            if used is not None and used > clock:
+                clock, moved = used, now
+            last_sign = max(self._heard, moved)
+            if now - last_sign > self._timeout or now - self._heard > PATIENCE * self._timeout:
+                self._end(f"the engine has not answered for {now - self._heard:.0f} s")
+
+    def describe(self) -> dict[str, Any]:
+        """For /health and the like."""
+        done, total = self.progress
+        loaded = {"progress": round(done / max(total, 1), 3)} if self.state is State.LOADING else {}
+        return {"state": self.state.value, "restarts": self.restarts, "problem": self.problem} | loaded

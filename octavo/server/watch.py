@@ -1,0 +1,124 @@
+"""What a model's engine does, measured as it happens: for /metrics, for the live page, for Retry-After."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import Counter, deque
+from typing import Any
+
+from octavo.server.generation import Generation
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 640)
+TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
+RECENT = 256  # latencies kept for the live page
+WINDOW = 60  # seconds of throughput kept for it
+
+HISTOGRAMS = {
+    "time_to_first_token_seconds": (SECONDS, "From arrival to the first token."),
+    "inter_token_latency_seconds": (SECONDS, "Between the tokens of one answer."),
+    "request_time_per_output_token_seconds": (SECONDS, "Mean time a token of a request, without the first."),
+    "e2e_request_latency_seconds": (SECONDS, "From arrival to the end of the answer."),
+    "request_queue_time_seconds": (SECONDS, "From arrival to the first step with the request."),
+    "request_prefill_time_seconds": (SECONDS, "From the first step to the first token."),
+    "request_decode_time_seconds": (SECONDS, "From the first token to the last."),
+    "request_prompt_tokens": (TOKENS, "Prompt tokens of a request."),
+    "request_generation_tokens": (TOKENS, "Tokens that a request generated."),
+    "iteration_tokens_total": (TOKENS, "Tokens of an engine step."),
+    "spec_draft_length": ((0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16), "Tokens drafted for a sequence in a step."),
+}
+
+
+class Histogram:
+    """counts[i]: values of at most bounds[i] and above bounds[i - 1]; the last: those above all."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]):
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float, times: int = 1) -> None:
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
+
+
+class Watch:
+    """Figures of one model. `stats` are the engine's own, the latest; `base` those of its earlier lives, summed."""
+
+    def __init__(self) -> None:
+        self.histograms = {name: Histogram(bounds) for name, (bounds, _) in HISTOGRAMS.items()}
+        self.finished: Counter[str] = Counter()  # requests by how they ended
+        self.cached_tokens = 0  # prompt tokens of requests that came from the cache
+        self.stats: dict[str, Any] = {}
+        self.base: Counter[str] = Counter()
+        self.recent_ttft: deque[float] = deque(maxlen=RECENT)
+        self.recent_itl: deque[float] = deque(maxlen=RECENT)
+        self._per_second: deque[tuple[int, int]] = deque(maxlen=WINDOW)  # (second, tokens)
+
+    def step(self, stats: dict[str, Any]) -> None:
+        if stats["steps"] != self.stats.get("steps") and stats["step_tokens"]:
+            self.histograms["iteration_tokens_total"].add(stats["step_tokens"])
+            self._draft_length(stats)
+        self.stats = stats
+
+    def _draft_length(self, stats: dict[str, Any]) -> None:
+        drafts = stats["drafts"] - self.stats.get("drafts", 0)
+        if drafts > 0:
+            mean = (stats["draft_tokens"] - self.stats.get("draft_tokens", 0)) / drafts
+            self.histograms["spec_draft_length"].add(mean, drafts)
+
+    def engine_gone(self) -> None:
+        """The counters of the engine's next life start at 0: keep what this one has counted."""
+        self.base.update({name: value for name, value in self.stats.items() if isinstance(value, int)})
+        self.stats = {}
+
+    def total(self, name: str) -> int:
+        """A counter over all lives of the engine."""
+        return self.base[name] + int(self.stats.get(name, 0))
+
+    def tokens(self, generation: Generation, index: int, count: int, now: float) -> None:
+        last = generation.last_tokens.get(index)
+        if last is not None:
+            self.histograms["inter_token_latency_seconds"].add(now - last)
+            self.recent_itl.append(now - last)
+        elif not generation.last_tokens:
+            waited = now - generation.request.arrival
+            self.histograms["time_to_first_token_seconds"].add(waited)
+            self.recent_ttft.append(waited)
+        generation.last_tokens[index] = now
+        second = int(now)
+        if self._per_second and self._per_second[-1][0] == second:
+            count += self._per_second.pop()[1]
+        self._per_second.append((second, count))
+
+    def ended(self, generation: Generation, reason: str, now: float) -> None:
+        self.finished[reason] += 1
+        request, output = generation.request, generation.output
+        made, first = generation.num_output_tokens, output.metrics.first_token_time
+        self.cached_tokens += output.num_cached_tokens
+        add = self._add
+        add("request_prompt_tokens", len(request.prompt_token_ids))
+        add("request_generation_tokens", made)
+        add("e2e_request_latency_seconds", now - request.arrival)
+        if generation.scheduled is not None:
+            add("request_queue_time_seconds", generation.scheduled - request.arrival)
+        if first is not None:
+            add("request_prefill_time_seconds", first - (generation.scheduled or request.arrival))
+            add("request_decode_time_seconds", now - first)
+            if (length := made / request.params.n) > 1:
+                add("request_time_per_output_token_seconds", (now - first) / (length - 1))
+
+    def _add(self, name: str, value: float) -> None:
+        self.histograms[name].add(max(value, 0.0))
+
+    def tokens_per_second(self, window: int = 10) -> float:
+        """Over the last whole seconds."""
+        now = int(time.monotonic())
+        return sum(count for second, count in self._per_second if now - window <= second < now) / window
+
+    def throughput(self) -> list[int]:
+        """Tokens in each of the last WINDOW seconds, the present one (which is not over) last."""
+        now, by_second = int(time.monotonic()), dict(self._per_second)
+        return [by_second.get(second, 0) for second in range(now - WINDOW + 1, now + 1)]
