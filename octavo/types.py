@@ -25,7 +25,7 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class StructuredOutputs:
-    """What the text must be: exactly one of these is set. json: a JSON schema. grammar: Lark, as llguidance reads it."""
+    """What the text must be: exactly one of these is set. json: a JSON schema. grammar: Lark, llguidance's kind."""
 
     json: str | dict[str, Any] | None = None
     json_object: bool = False

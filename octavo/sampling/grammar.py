@@ -26,7 +26,7 @@ MAX_COMPILE_SECONDS = 5.0  # refused if it took longer; llguidance's own limits 
 MAX_MASK_SECONDS = 0.5  # one mask: while it is made, every running sequence waits
 CACHE_SIZE = 64
 # Without a bound a small model can write white space until its length limit.
-JSON_OPTIONS = {"whitespace_flexible": True, "whitespace_pattern": r"[\x20\x0A\x0D\x09]{0,32}"}
+JSON_OPTIONS: Any = {"whitespace_flexible": True, "whitespace_pattern": r"[\x20\x0A\x0D\x09]{0,32}"}
 
 
 class TokenBytes(Protocol):
@@ -80,7 +80,8 @@ class Compiler:
         """llguidance's view of the vocabulary. Takes 0.6 s for 50,000 tokens, so it is made when first needed."""
         from llguidance import LLTokenizer
 
-        return LLTokenizer(_Vocabulary(self._tokenizer, self._vocab_size), self._vocab_size, list(self._ends))
+        vocabulary: Any = _Vocabulary(self._tokenizer, self._vocab_size)
+        return LLTokenizer(vocabulary, self._vocab_size, list(self._ends))
 
     @property
     def _ends(self) -> tuple[int, ...]:

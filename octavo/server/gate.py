@@ -20,9 +20,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 # Nothing here says more than that a server runs, and the page holds no data until it has a key.
 PUBLIC = frozenset({"/health", "/ready", "/version"})
-QUIET = frozenset(
-    {"/health", "/ready", "/metrics", "/load", "/octavo/state"}
-)  # asked all the time: logged for debugging
+QUIET = frozenset({"/health", "/ready", "/metrics", "/load", "/octavo/state"})  # asked all the time
 
 
 class Gate:

@@ -12,7 +12,7 @@ from octavo.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """name: for logs. weight: its share of the engine when others wait too. salt: what sets its cached prefixes apart."""
+    """name: for logs. weight: its share of the engine when others wait too. salt: sets its cached prefixes apart."""
 
     name: str
     digest: bytes
@@ -49,13 +49,12 @@ def read(path: Path) -> list[ApiKey]:
 
 def _parse(where: str, words: list[str]) -> ApiKey:
     try:
-        key, name, weight, *rest = [*words, *([None, None] if len(words) == 1 else [None] if len(words) == 2 else [])]
-        value = 1.0 if weight is None else float(weight)
+        weight = float(words[2]) if len(words) > 2 else 1.0
     except ValueError:
-        value, rest = 0.0, []
-    if rest or not 0 < value <= 1e6:
+        weight = 0.0
+    if len(words) > 3 or not 0 < weight <= 1e6:
         raise ConfigError(f"{where}: must be KEY [NAME [WEIGHT]], with a weight above 0")
-    return make(str(key), name, value)
+    return make(words[0], words[1] if len(words) > 1 else None, weight)
 
 
 def find(keys: tuple[ApiKey, ...], given: bytes) -> ApiKey | None:

@@ -18,7 +18,7 @@ MAX_FRAME = 1 << 28  # bytes; a frame of more is a bug, not a message
 _LENGTH = struct.Struct("<I")
 
 
-class Message(msgspec.Struct, array_like=True, tag=str.lower, gc=False, frozen=True):
+class Message(msgspec.Struct, array_like=True, tag=str.lower, gc=False):
     """One line of the conversation."""
 
 
@@ -96,7 +96,7 @@ class Refused(Message):
     kind: str
 
 
-class Delta(Message, frozen=False):
+class Delta(Message):
     """What a step added to one sequence. scheduled: when it first ran, in the delta that follows (monotonic)."""
 
     request_id: str

@@ -25,7 +25,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Server(uvicorn.Server):
-    """A first signal drains: nothing new is taken, what is under way ends in its time. A second one ends all at once."""
+    """A first signal drains: nothing new is taken, what is under way ends in its time. A second one ends all."""
 
     def __init__(self, config: uvicorn.Config, state: ServerState):
         super().__init__(config)
@@ -40,7 +40,7 @@ class Server(uvicorn.Server):
         gc.freeze()
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         """uvicorn would raise them again at its end, and the exit status would tell of a crash."""
         before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
         try:

@@ -144,7 +144,8 @@ class Supervisor:
         pings = loop.create_task(self._watch(process, down))
         try:
             link.send(self._start)
-            return await down
+            reason: str = await down
+            return reason
         finally:
             was_ready, self._link = self.state is State.READY, None
             self._settled.clear()

@@ -107,13 +107,8 @@ def as_prompts(prompt: PromptBody, most: int) -> list[str | list[int]]:
         return [prompt]
     if prompt and all(_is_id(item) for item in prompt):
         return [prompt]
-    right = all(
-        isinstance(item, str) or (isinstance(item, list) and item and all(map(_is_id, item))) for item in prompt
-    )
-    if not prompt or not right:
-        raise bad_request(
-            "prompt: a text, a list of token ids, or a list of texts or of such lists is needed", "prompt"
-        )
+    if not prompt or not all(isinstance(item, str) or _is_ids(item) for item in prompt):
+        raise bad_request("prompt: a text, token ids, or a list of texts or of lists of token ids is needed", "prompt")
     if len(prompt) > most:
         raise bad_request(f"prompt: at most {most} prompts may be sent at once; got {len(prompt)}", "prompt")
     return prompt
@@ -121,6 +116,10 @@ def as_prompts(prompt: PromptBody, most: int) -> list[str | list[int]]:
 
 def _is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def _is_ids(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_id, value))
 
 
 async def encode(runtime: Runtime, prompts: list[str | list[int]]) -> list[Tokens]:

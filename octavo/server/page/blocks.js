@@ -32,14 +32,15 @@ export function kind({ owner, tables }) {
   return tables > 1 ? "shared" : "used";
 }
 
-/** Where cells lie: { size, columns, rows, each } for `count` blocks in `width` px; each: blocks of one cell. */
+/** Where cells lie: { size, pitch, columns, rows, cells, each } for `count` blocks in `width` px; each: blocks of a cell. */
 export function layout(count, width) {
   for (let each = 1; ; each *= 2) {
     const cells = Math.ceil(count / each);
     for (const size of SIZES) {
       const columns = Math.max(1, Math.floor((width + GAP) / (size + GAP)));
       const rows = Math.ceil(cells / columns);
-      if (rows * (size + GAP) <= TALLEST) return { size, columns, rows, each, cells };
+      const pitch = (width + GAP) / columns; // a little more than size + GAP, so that rows end where the width does
+      if (rows * pitch <= TALLEST) return { size: Math.floor(pitch - GAP), pitch, columns, rows, each, cells };
     }
   }
 }
@@ -101,7 +102,7 @@ export class BlockMap {
     const width = this.canvas.parentElement.clientWidth;
     if (!width || !this.blocks.length) return;
     const grid = (this.grid = layout(this.blocks.length, width));
-    const height = grid.rows * (grid.size + GAP) - GAP;
+    const height = Math.ceil(grid.rows * grid.pitch) - GAP;
     const scale = devicePixelRatio || 1;
     this.canvas.style.height = `${height}px`;
     this.canvas.width = Math.round(width * scale);
@@ -118,8 +119,8 @@ export class BlockMap {
   }
 
   corner(cell) {
-    const { size, columns } = this.grid;
-    return [(cell % columns) * (size + GAP), Math.floor(cell / columns) * (size + GAP)];
+    const { pitch, columns } = this.grid;
+    return [Math.round((cell % columns) * pitch), Math.round(Math.floor(cell / columns) * pitch)];
   }
 
   drawCell(paint, cell) {
@@ -129,8 +130,8 @@ export class BlockMap {
     const held = block.owner >= 0;
     paint.globalAlpha = this.only !== null && block.owner !== this.only ? 0.22 : 1;
     if (held) fill(paint, x, y, size, this.theme.sequences[this.colours[block.owner]]);
-    else frame(paint, x, y, size, block.owner === CACHED ? this.theme.muted : this.theme.line);
-    if (block.owner === CACHED) hatch(paint, x, y, size, this.theme.muted);
+    else frame(paint, x, y, size, block.owner === CACHED ? this.theme.edge : this.theme.line);
+    if (block.owner === CACHED) hatch(paint, x, y, size, this.theme.edge);
     if (held && block.tables > 1) mark(paint, x, y, size, block.tables, this.theme);
     paint.globalAlpha = 1;
     if (cell === this.cursor) frame(paint, x, y, size, this.theme.ink, 2);
@@ -138,9 +139,9 @@ export class BlockMap {
 
   cellAt({ offsetX, offsetY }) {
     if (!this.grid) return null;
-    const { size, columns, cells } = this.grid;
-    const column = Math.floor(offsetX / (size + GAP));
-    const cell = Math.floor(offsetY / (size + GAP)) * columns + column;
+    const { pitch, columns, cells } = this.grid;
+    const column = Math.floor(offsetX / pitch);
+    const cell = Math.floor(offsetY / pitch) * columns + column;
     return column < columns && cell >= 0 && cell < cells ? cell : null;
   }
 

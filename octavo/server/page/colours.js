@@ -29,5 +29,5 @@ export function palette() {
   const style = getComputedStyle(document.documentElement);
   const get = (name) => style.getPropertyValue(name).trim();
   const sequences = Array.from({ length: COLOURS }, (_, index) => get(`--seq-${index}`));
-  return { sequences, ink: get("--ink"), paper: get("--surface"), muted: get("--muted"), line: get("--block-free") };
+  return { sequences, ink: get("--ink"), paper: get("--surface"), edge: get("--edge"), line: get("--block-free") };
 }

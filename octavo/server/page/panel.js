@@ -3,7 +3,7 @@
 import { BlockMap, kind, tally } from "./blocks.js";
 import { Colours } from "./colours.js";
 import { el, setText } from "./dom.js";
-import { bytes, count, percent, plural, quantile, seconds, short } from "./format.js";
+import { count, percent, plural, quantile, seconds, short } from "./format.js";
 import { meters } from "./meters.js";
 import { nickname, Requests, sequence } from "./requests.js";
 import { sparkline } from "./sparkline.js";
@@ -17,11 +17,11 @@ export class Panel {
     this.running = tile("Running");
     this.waiting = tile("Waiting");
     this.rate = sparkline("Tokens/s");
-    this.ttft = sparkline("First token");
-    this.itl = sparkline("Between tokens");
+    this.ttft = sparkline("TTFT");
+    this.itl = sparkline("ITL");
     this.rate.node.title = "Tokens generated, all requests together";
-    this.ttft.node.title = "TTFT: from a request's arrival to its first token";
-    this.itl.node.title = "ITL: between two tokens of one answer";
+    this.ttft.node.title = "Time to first token: from a request's arrival to its first token";
+    this.itl.node.title = "Inter-token latency: between two tokens of one answer";
     this.requests = new Requests((index) => this.map.highlight(index));
     this.legend = el("ul", { class: "legend" });
     this.usage = el("small");
@@ -38,8 +38,9 @@ export class Panel {
   mapNodes() {
     this.canvas = el("canvas", { class: "map", tabindex: "0", role: "img" });
     const tip = el("div", { class: "tip", role: "status", hidden: true });
+    const frame = el("div", { class: "map-frame" }, this.canvas, tip);
     this.map = new BlockMap(this.canvas, tip, (block, place) => this.describe(block, place));
-    return el("div", { class: "map-frame" }, this.canvas, tip);
+    return frame;
   }
 
   /** model: one of /octavo/state's. rss: bytes of all processes, or null. */
