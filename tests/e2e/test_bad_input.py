@@ -72,6 +72,7 @@ CASES: dict[str, tuple[Callable[[Files], list[str | Path]], str]] = {
         "num_kv_blocks",
     ),
     "size": (lambda f: ["run", f["tiny"], "hi", "--kv-cache-memory", "lots"], "'lots' is no size"),
+    "speculation": (lambda f: ["run", f["tiny"], "hi", "--speculative-config", "magic"], "magic"),
     "logit_bias": (lambda f: ["run", f["tiny"], "hi", "--logit-bias", "x"], "TOKEN_ID=BIAS"),
     "logprobs without json": (lambda f: ["run", f["tiny"], "hi", "--logprobs", "1"], "add --json"),
     "template with a mistake": (lambda f: ["run", f["tiny"], "hi", "--chat-template", "{% for %}"], "chat template"),

@@ -76,6 +76,7 @@ def test_every_engine_setting_gives_the_same_answer(tiny: Path):
         ("--max-num-batched-tokens", "3"),
         ("--block-size", "32", "--no-prefix-caching"),
         ("--kv-cache", "contiguous", "--scheduler", "static"),
+        ("--speculative-config", "ngram"),
     ]
     answers = {
         octavo("run", tiny, "hello there", *GREEDY, "--max-tokens", "16", "-q", *more).stdout for more in settings

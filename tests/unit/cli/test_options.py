@@ -14,7 +14,7 @@ from octavo.types import SamplingParams
 # Not on the command line: the engine's seed (--seed is the request's), and settings with a single value so far.
 ENGINE_ONLY = {"seed", "preemption_mode"}
 # n > 1 and prompt_logprobs make no single streamed answer; logprobs is an option of `run` alone.
-API_ONLY = {"n", "prompt_logprobs", "logprobs"}
+API_ONLY = {"n", "prompt_logprobs", "logprobs", "structured_outputs"}
 
 
 def test_every_setting_has_an_option():
