@@ -78,7 +78,7 @@ function note({ tokens, cached, ttft, rate, finish }) {
   const facts = [plural(tokens, "token")];
   if (cached) facts.push(`${count(cached)} of the prompt cached`);
   if (ttft !== null) facts.push(`first after ${seconds(ttft)}`);
-  if (rate !== null) facts.push(`${short(rate)} tokens/s`);
+  if (rate !== null) facts.push(`${short(rate)}\u00a0tokens/s`);
   if (finish === "length") facts.push("cut at the longest allowed");
   return facts.join(" · ");
 }
