@@ -13,7 +13,7 @@ kept below PROBE_SHARE of all time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import NamedTuple
@@ -25,7 +25,9 @@ from octavo.spec.rules import expected_tokens
 from octavo.types import Batch, Sequence, Status, StepResult
 
 GAIN = 1.02  # a choice must promise so many times the speed of none: estimates are noisy, and none is always safe
+BASELINE = 3  # plain steps of a batch size to measure before any with drafts: there is nothing to compare with else
 PROBE_SHARE = 0.01  # of all time
+PROBE_START = 6  # one-row steps' worth of trials that may be had on credit: else short runs would never try anything
 PROBE_TOKENS = 3
 
 
@@ -47,11 +49,12 @@ class Choice(NamedTuple):
 class Controller:
     """A proposer over several methods. most: the longest draft."""
 
-    def __init__(self, drafters: list[Drafter], most: int):
+    def __init__(self, drafters: list[Drafter], most: int, clock: Callable[[], float] = perf_counter):
         self._methods = [Method(drafter) for drafter in drafters]
         self._free = [method for method in self._methods if not method.drafter.runs_model]
         self._paid = [method for method in self._methods if method.drafter.runs_model]
         self._most = most
+        self._clock = clock
         self._costs = StepCosts()
         self._choices: dict[Sequence, Choice] = {}  # of the step under way
         self._seen: set[Sequence] = set()
@@ -65,6 +68,8 @@ class Controller:
         if not sequences:
             return
         self._forget(sequences)
+        if self._costs.measured(len(sequences)) < BASELINE:
+            return
         rate = self._take_free(sequences)
         if self._paid:
             self._take_paid(sequences, rate)
@@ -87,7 +92,7 @@ class Controller:
         curve, count = self._costs.curve(), len(sequences)
         base = count / float(curve[min(count, ROWS - 1)])
         best = self._best_guesses(sequences)
-        gains = sorted(_gains(best), key=lambda gain: -gain[0])[: ROWS - 1 - count]
+        gains = sorted(_gains(best), key=lambda gain: -gain[0])[: max(0, self._costs.reach - count)]
         rate, taken, tokens = base, 0, float(count)
         for number, (gain, _) in enumerate(gains, 1):
             tokens += gain
@@ -140,10 +145,10 @@ class Controller:
             for k, value in self._paid_rates(each, sequences):
                 if value > best:
                     method, length, best = each, k, value
-        if method is None and (method := self._probe_paid(sequences)):
-            length = PROBE_TOKENS
         if method is not None:
             self._run(method, sequences, length)
+        elif (method := self._probe_paid(sequences)) is not None:
+            self._allowance -= self._run(method, sequences, PROBE_TOKENS)
 
     def _paid_rates(self, method: Method, sequences: list[Sequence]) -> Iterator[tuple[int, float]]:
         """(length, expected tokens a unit of time) of drafts of every length; nothing before it has been tried."""
@@ -152,7 +157,7 @@ class Controller:
         count, curve = len(sequences), self._costs.curve()
         one = method.costs.seconds(count) / self._costs.unit
         alphas = [method.acceptance.estimate(seq, 0) for seq in sequences]
-        for k in range(1, min(self._most, (ROWS - 1) // count - 1) + 1):
+        for k in range(1, min(self._most, self._costs.reach // count - 1) + 1):
             tokens = sum(expected_tokens(alpha, k) for alpha in alphas)
             yield k, tokens / (float(curve[count * (1 + k)]) + k * one)
 
@@ -161,19 +166,25 @@ class Controller:
         method = min(self._paid, key=lambda method: method.acceptance.trials)
         count = len(sequences)
         drafting = PROBE_TOKENS * (method.costs.seconds(count) or self._costs.seconds(count))
-        return method if self._may_spend(drafting + self._extra(count, count * PROBE_TOKENS)) else None
+        verifying = self._extra(count, count * PROBE_TOKENS)
+        if drafting > self._allowance - verifying:
+            return None
+        return method if self._may_spend(verifying) else None  # drafting is charged as measured
 
-    def _run(self, method: Method, sequences: list[Sequence], length: int) -> None:
+    def _run(self, method: Method, sequences: list[Sequence], length: int) -> float:
+        """Drafts with it; returns the seconds that took."""
         limits = [min(length, room(seq)) for seq in sequences]
-        start = perf_counter()
+        start = self._clock()
         guesses = method.drafter.draft(sequences, limits)
+        seconds = self._clock() - start
         passes = max((len(guess.tokens) for guess in guesses), default=0)
         if passes:
-            method.costs.observe(len(sequences), (perf_counter() - start) / passes)
+            method.costs.observe(len(sequences), seconds / passes)
         for seq, guess in zip(sequences, guesses, strict=True):
             seq.drafts = []
             if guess.tokens:
                 self._choices[seq] = Choice(guess, method, method.acceptance.estimate(seq, 0))
+        return seconds
 
     def observe(self, batch: Batch, result: StepResult, seconds: float) -> None:
         drafted = 0
@@ -183,8 +194,10 @@ class Controller:
                 drafted += chunk.num_drafts
                 choice.method.acceptance.add(chunk.seq, choice.guess.confidence, chunk.accepted, chunk.num_drafts)
         if len(batch.token_ids) == len(batch.chunks) + drafted:  # no prefill in it
+            if self._costs.unit == 0:
+                self._allowance = PROBE_START * seconds / len(batch.chunks)
             self._costs.observe(len(batch.token_ids), seconds)
-        self._allowance = min(self._allowance + PROBE_SHARE * seconds, 1.0)
+        self._allowance += PROBE_SHARE * seconds
         for method in self._methods:
             if isinstance(method.drafter, Observer):
                 method.drafter.observe(batch, result, seconds)

@@ -40,6 +40,16 @@ class StepCosts:
         self._ratios[rows] = ratio if count == 1 else self._ratios[rows] + rate * (ratio - self._ratios[rows])
         self._curve = None
 
+    def measured(self, rows: int) -> int:
+        """How often a step with so many rows has been measured."""
+        return self._counts.get(rows, 0)
+
+    @property
+    def reach(self) -> int:
+        """The most rows that may be tried now: beyond what was measured the curve is a guess, so it is felt out in
+        growing strides, and a machine on which rows are dear is found out by a short one."""
+        return min(ROWS - 1, max(self._ratios, default=1) * 3 // 2 + 2)
+
     def curve(self) -> F32:
         """[ROWS]: cost of a step in units by its number of rows. Never falls with more rows."""
         if self._curve is None:

@@ -46,11 +46,12 @@ def draw(p: F64, u: F64) -> I64:
     """[N]: the first token whose cumulative probability exceeds u. p [V] or [N, V]."""
     if p.ndim == 1:
         cumulative = np.cumsum(p)
-        return np.minimum(np.searchsorted(cumulative, u * cumulative[-1], side="right"), np.flatnonzero(p)[-1])
+        index = np.searchsorted(cumulative, u * cumulative[-1], side="right")
+        return np.asarray(np.minimum(index, np.flatnonzero(p)[-1]))
     cumulative = np.cumsum(p, axis=-1)
     index = (cumulative <= (u * cumulative[:, -1])[:, None]).sum(axis=-1)
     last = p.shape[-1] - 1 - np.argmax(p[:, ::-1] > 0, axis=-1)
-    return np.minimum(index, last)
+    return np.asarray(np.minimum(index, last))
 
 
 def verify(p: F64, q: F64, drafts: I64, rng: np.random.Generator) -> tuple[I64, I64]:
@@ -59,10 +60,10 @@ def verify(p: F64, q: F64, drafts: I64, rng: np.random.Generator) -> tuple[I64, 
     accepted = np.zeros(count, np.int64)
     alive = np.ones(count, np.bool_)
     for place in range(length):
-        alive &= accepts(p[place], q[place], drafts[:, place], rng.random(count))
+        alive &= accepts(p[place], q[place], drafts[:, place], _uniform(rng, count))
         accepted += alive
     after = np.concatenate([residual(p[:length], q), p[length:]])
-    return accepted, draw(after[accepted], rng.random(count))
+    return accepted, draw(after[accepted], _uniform(rng, count))
 
 
 def verify_siblings(p: F64, q: F64, siblings: I64, rng: np.random.Generator) -> tuple[I64, I64]:
@@ -73,12 +74,12 @@ def verify_siblings(p: F64, q: F64, siblings: I64, rng: np.random.Generator) -> 
     rows = np.arange(count)
     for place in range(siblings.shape[1]):
         tried = siblings[:, place]
-        stands = (chosen < 0) & accepts(p, q, tried, rng.random(count))
+        stands = (chosen < 0) & accepts(p, q, tried, _uniform(rng, count))
         chosen[stands], token[stands] = place, tried[stands]
         p = residual(p, q)
         q[rows, tried] = 0
         q /= np.maximum(q.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
-    return chosen, np.where(chosen < 0, draw(p, rng.random(count)), token)
+    return chosen, np.where(chosen < 0, draw(p, _uniform(rng, count)), token)
 
 
 def draw_siblings(q: F64, count: int, width: int, rng: np.random.Generator) -> I64:
@@ -86,7 +87,7 @@ def draw_siblings(q: F64, count: int, width: int, rng: np.random.Generator) -> I
     left = np.repeat(q[None], count, 0)
     out = np.empty((count, width), np.int64)
     for place in range(width):
-        out[:, place] = draw(left / left.sum(axis=-1, keepdims=True), rng.random(count))
+        out[:, place] = draw(left / left.sum(axis=-1, keepdims=True), _uniform(rng, count))
         left[np.arange(count), out[:, place]] = 0
     return out
 
@@ -112,6 +113,10 @@ def expected_tokens(alpha: float, length: int) -> float:
 def expected_speedup(alpha: float, length: int, verify_cost: float, draft_cost: float = 0.0) -> float:
     """Over plain decoding. verify_cost: T(k + 1) / T(1). draft_cost: of one drafted token, in the same unit."""
     return expected_tokens(alpha, length) / (verify_cost + length * draft_cost)
+
+
+def _uniform(rng: np.random.Generator, count: int) -> F64:
+    return np.asarray(rng.random(count))
 
 
 def _at(p: F64, tokens: I64) -> F64:
