@@ -43,6 +43,15 @@ int format_named(const std::string& type) {
   return format;
 }
 
+// Panels that lie packed already, in a mapped file: nothing is copied, and nothing written.
+PackedWeight view(const std::string& type, const In<uint8_t>& data, int N, int K) {
+  PackedWeight w{format_named(type), N, K, data.data(), 0};
+  w.panel_stride = panel_bytes(w.format, K);
+  require(N > 0 && K > 0 && data.size() >= size_t(w.panels()) * w.panel_stride, "the panels have the wrong size");
+  require(reinterpret_cast<uintptr_t>(data.data()) % 64 == 0, "panels must begin at a multiple of 64 bytes");
+  return w;
+}
+
 // All packed weights of a model, in one piece of memory that Python lays out.
 struct Weights {
   explicit Weights(size_t bytes) : memory(bytes) {}
@@ -147,7 +156,10 @@ std::vector<Segment> segments_of(const std::vector<std::tuple<int, int, int, int
 void bind_plan(nb::module_& m) {
   nb::class_<Pool>(m, "Pool", "Worker threads; the calling thread is one of them.").def(nb::init<int>(), "threads"_a).def_prop_ro("threads", &Pool::threads);
 
-  nb::class_<PackedWeight>(m, "PackedWeight")
+  m.attr("LAYOUT_VERSION") = kLayoutVersion;
+  nb::class_<PackedWeight>(m, "PackedWeight", "A weight in panels: one that `Weights.pack` made, or a view of panels made earlier.")
+      .def("__init__", [](PackedWeight* self, const std::string& type, In<uint8_t> data, int N, int K) { new (self) PackedWeight(view(type, data, N, K)); },
+           "type"_a, "data"_a.noconvert(), "N"_a, "K"_a, nb::keep_alive<1, 3>(), "data: uint8 [packed_bytes(type, N, K)] at a 64-byte boundary; kept, not copied.")
       .def_ro("N", &PackedWeight::N)
       .def_ro("K", &PackedWeight::K)
       .def("row", [](const PackedWeight& w, int row) {
@@ -161,6 +173,8 @@ void bind_plan(nb::module_& m) {
   nb::class_<Weights>(m, "Weights", "Memory for a model's packed weights.")
       .def(nb::init<size_t>(), "bytes"_a)
       .def_prop_ro("bytes", [](const Weights& w) { return w.memory.bytes(); })
+      .def_prop_ro("data", [](Weights& w) { return nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(w.memory.data(), {w.memory.bytes()}, nb::find(w)); },
+                   "All of it, to be written to a file: uint8 [bytes], read-only.")
       .def("pack", &Weights::pack, "pool"_a, "type"_a, "source"_a, "N"_a, "K"_a, "offset"_a, nb::keep_alive<0, 1>());
   m.def("packed_bytes", [](const std::string& type, int N, int K) {
     const int format = format_named(type);

@@ -21,6 +21,9 @@
 
 namespace octavo {
 
+// Of the bytes drawn above. Files that hold panels (octavo/weights/artifact.py) carry it and are refused when it differs: raise it with any change of the layout.
+constexpr int kLayoutVersion = 1;
+
 // Index into kFormats of GGUF's type name; -1 if it has none.
 int format_of(const char* gguf_type);
 

@@ -38,7 +38,18 @@ class Pool:
     @property
     def threads(self) -> int: ...
 
+LAYOUT_VERSION: int = 1
+
 class PackedWeight:
+    """
+    A weight in panels: one that `Weights.pack` made, or a view of panels made earlier.
+    """
+
+    def __init__(self, type: str, data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], N: int, K: int) -> None:
+        """
+        data: uint8 [packed_bytes(type, N, K)] at a 64-byte boundary; kept, not copied.
+        """
+
     @property
     def N(self) -> int: ...
 
@@ -55,6 +66,10 @@ class Weights:
 
     @property
     def bytes(self) -> int: ...
+
+    @property
+    def data(self) -> Annotated[NDArray[numpy.uint8], dict(shape=(None,), writable=False)]:
+        """All of it, to be written to a file: uint8 [bytes], read-only."""
 
     def pack(self, pool: Pool, type: str, source: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], N: int, K: int, offset: int) -> PackedWeight: ...
 

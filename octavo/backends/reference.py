@@ -31,7 +31,7 @@ class ReferenceBackend:
 
     def __init__(self, model: Model, cache: CacheConfig, weight_memory: int = WEIGHT_MEMORY):
         if any(weight.layout != "rows" for weight in model.weights.values()):
-            raise ConfigError("an artifact is packed for backend cpu: give the reference backend the file it was made of")
+            raise ConfigError("an artifact is packed for backend cpu: backend reference needs the file it was made of")
         self.model = model
         self.cache = PagedCache(cache, model.attention)
         self.weights = DenseWeights(weight_memory)

@@ -29,6 +29,8 @@ COMMANDS = {
     "chat": Command("chat", "chat", "Talk with a model."),
     "bench": Command("bench", "bench", "Measure prefill and decode speed."),
     "plan": Command("plan", "plan", "Say what a model takes of memory, and what fits."),
+    "serve": Command("serve", "serve", "Serve models over HTTP: OpenAI's API, and a web page."),
+    "build": Command("build", "build", "Pack a model once, so that it starts at once."),
     "info": Command("info", "info", "Show what is inside a model file."),
     "pull": Command("pull", "pull", "Fetch a model into the cache folder."),
     "models": Command("models_cmd", "models", "List the models that have a name, and those that are here."),

@@ -61,19 +61,32 @@ def map_file(path: Path) -> Bytes:
         raise ModelFileError(f"{path}: the file is empty") from error
 
 
+def prefetch(data: Bytes) -> None:
+    """Has the kernel read a whole mapped file ahead, in the background."""
+    mapping = _mapping(data)
+    if mapping is not None:
+        mapping.madvise(mmap.MADV_WILLNEED)
+
+
 def release(data: Bytes) -> None:
     """Lets the kernel drop a mapped tensor's pages; they are read again if touched.
 
     Repacking calls it after each tensor, so that peak memory is the packed copy and not file and copy together.
     """
-    owner: Any = data
-    while isinstance(owner, np.ndarray) and isinstance(owner.base, np.ndarray):
-        owner = owner.base
-    mapping = getattr(owner.base, "obj", owner.base)
-    if not isinstance(mapping, mmap.mmap) or not hasattr(mapping, "madvise"):
+    mapping = _mapping(data)
+    if mapping is None:
         return
-    start = data.ctypes.data - owner.ctypes.data
+    start = data.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
     first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages only: the edges hold neighbours' values
     last = (start + data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if last > first:
         mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def _mapping(data: Bytes) -> mmap.mmap | None:
+    """The map that an array is a view of; None for memory of its own, or where the system takes no advice."""
+    owner: Any = data
+    while isinstance(owner, np.ndarray) and isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    mapping = getattr(owner.base, "obj", owner.base)
+    return mapping if isinstance(mapping, mmap.mmap) and hasattr(mapping, "madvise") else None

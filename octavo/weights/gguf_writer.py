@@ -40,6 +40,7 @@ def _write(file: BinaryIO, metadata: Mapping[str, Any], tensors: Mapping[str, We
         file.write(_text(key) + encode_value(value))
     offset = 0
     for name, weight in tensors.items():
+        assert weight.layout == "rows", f"{name}: GGUF has no panels"
         file.write(_tensor_entry(name, weight, offset))
         offset = _align(offset + weight.data.nbytes, alignment)
     for weight in tensors.values():

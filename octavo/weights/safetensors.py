@@ -35,7 +35,7 @@ def open_safetensors(path: str | Path) -> SafetensorsFolder:
     """Opens a model folder (or one .safetensors file with a config.json beside it). Raises ModelFileError."""
     path = Path(path)
     folder = path if path.is_dir() else path.parent
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     wanted = _weight_map(folder) if path.is_dir() else None
     files = sorted(set(wanted.values())) if wanted else [path.name] if not path.is_dir() else [_only_file(folder)]
     tensors: dict[str, Weight] = {}
@@ -69,7 +69,7 @@ def _weight_map(folder: Path) -> dict[str, str] | None:
     """The index's tensor name -> file name, or None when the folder has no index."""
     if not (folder / INDEX).exists():
         return None
-    weights = _read_json(folder / INDEX).get("weight_map")
+    weights = read_json(folder / INDEX).get("weight_map")
     if not isinstance(weights, dict) or not weights:
         raise ModelFileError(f"{folder / INDEX}: 'weight_map' must be an object with at least one tensor")
     for name, file in weights.items():
@@ -80,7 +80,8 @@ def _weight_map(folder: Path) -> dict[str, str] | None:
     return weights
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises ModelFileError."""
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file")
     if path.stat().st_size > MAX_JSON:

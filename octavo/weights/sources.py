@@ -76,9 +76,11 @@ def available() -> Iterator[Available]:
 
 
 def _inside(folder: Path) -> Path:
-    """A folder of safetensors is a model itself; one that holds a single GGUF file stands for it."""
+    """A folder of safetensors is a model itself, as an artifact is; one that holds a single GGUF file stands for it."""
+    from octavo.weights.artifact import is_artifact  # needs the native module, which `octavo models` does not
+
     files = sorted(folder.glob("*.gguf"))
-    if (folder / "config.json").is_file() or len(files) != 1:
+    if (folder / "config.json").is_file() or is_artifact(folder) or len(files) != 1:
         return folder
     return files[0]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from octavo.weights.artifact import Artifact
 from octavo.weights.checkpoint import Checkpoint
 from octavo.weights.gguf import GGUFFile
 
@@ -27,8 +28,10 @@ FIELDS: dict[str, tuple[str, str]] = {
 
 def summarise(checkpoint: Checkpoint) -> dict[str, Any]:
     """Plain values (JSON types; None where the file does not say). Sizes in bytes; one `quantization` entry a type."""
-    describe = _describe_gguf if isinstance(checkpoint, GGUFFile) else _describe_folder
-    summary = describe(checkpoint)
+    gguf = isinstance(checkpoint, GGUFFile) or "general.architecture" in checkpoint.metadata
+    summary = _describe_gguf(checkpoint) if gguf else _describe_folder(checkpoint)
+    if isinstance(checkpoint, Artifact):
+        summary["format"] = f"artifact of {checkpoint.source.get('file')}"
     if summary["head_dim"] is None and _positive(summary["hidden_size"]) and _positive(summary["heads"]):
         summary["head_dim"] = summary["hidden_size"] // summary["heads"]
     summary["parameters"] = sum(prod(w.shape) for w in checkpoint.tensors.values())

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
 
 import numpy as np
 
 from octavo import _native
-from octavo.backends.base import Model, Weight
+from octavo.backends.base import Model
 from octavo.backends.cpu.fuse import fuse
 from octavo.backends.cpu.lower import lower
+from octavo.backends.cpu.packing import PackedMatrices, Progress, matrices
 from octavo.backends.cpu.record import record
-from octavo.backends.cpu.records import Embed, Linear, Recording
+from octavo.backends.cpu.records import Recording
 from octavo.config import KV_DTYPES, CacheConfig
 from octavo.errors import ConfigError
 from octavo.types import Batch, StepResult
-from octavo.weights.checkpoint import release
-
-Progress = Callable[[int, int], None]  # (bytes of the file packed, bytes in all)
 
 
 class CpuBackend:
@@ -25,6 +23,8 @@ class CpuBackend:
 
     isa: "auto" (the best there is) or one of `_native.isas()`. threads: None is one for each physical core.
     """
+
+    trees = False  # drafts are chains until native attention knows trees: see docs/speculation.md
 
     def __init__(
         self,
@@ -41,15 +41,28 @@ class CpuBackend:
         self.model = model
         self.isa = _choose_isa(isa)
         self.threads = threads or _native.default_threads()
-        pool = _native.Pool(self.threads)
+        self._pool = _native.Pool(self.threads)
         layers = [(spec.kv_heads, spec.head_dim) for spec in model.attention]
         self._kv = _native.KvCache(layers, cache.num_blocks, cache.block_size, KV_DTYPES.index(cache.dtype))
-        self._plan = _native.Plan(self.isa, pool, self._kv, max_tokens, max_seqs, max_context or model.max_context)
+        self._limits = (max_seqs, max_context or model.max_context)
         recording = fuse(record(model))
-        self._weights, packed = _pack(matrices(recording), pool, progress)
-        lower(recording, self._plan, packed)
+        self._weights = PackedMatrices(matrices(recording), self._pool, progress)
+        self._plan = self._lower(recording, max_tokens)
+
+    def _lower(self, recording: Recording, max_tokens: int) -> _native.Plan:
+        plan = _native.Plan(self.isa, self._pool, self._kv, max_tokens, *self._limits)
+        lower(recording, plan, self._weights.views)
+        return plan
+
+    def share(self, model: Model) -> CpuBackend:
+        """Its own plan and buffers, everything else is the same; see `Backend.share`."""
+        other = copy.copy(self)
+        other.model = model
+        other._plan = other._lower(fuse(record(model)), self._limits[0])
+        return other
 
     def run(self, batch: Batch) -> StepResult:
+        assert batch.parents is None and not batch.moves
         rows, n = len(batch.logit_rows), batch.num_logprobs
         result = StepResult(np.empty(rows, np.int32), np.empty(rows, np.bool_))
         if n >= 0:
@@ -97,34 +110,3 @@ def _choose_isa(isa: str) -> str:
     if isa not in available:
         raise ConfigError(f"isa {isa!r} is not available here: choose from {', '.join(available)} or 'auto'")
     return isa
-
-
-def matrices(recording: Recording) -> list[Weight]:
-    """Every matrix that the pass reads, once each, in the order of first use."""
-    found: dict[Weight, None] = {}
-    for r in recording.records:
-        if isinstance(r, Embed):
-            found[r.table] = None
-        elif isinstance(r, Linear):
-            for product in r.products:
-                found[product.weight] = None
-                if product.up:
-                    found[product.up] = None
-    return list(found)
-
-
-def _pack(
-    weights: list[Weight], pool: _native.Pool, progress: Progress | None
-) -> tuple[_native.Weights, dict[Weight, _native.PackedWeight]]:
-    """Packs one weight after the other, giving the file's pages back as it goes: the peak is one copy and one weight."""
-    offsets = np.cumsum([0, *(_native.packed_bytes(w.type, *w.shape) for w in weights)])
-    memory = _native.Weights(int(offsets[-1]))
-    total, done = sum(w.data.nbytes for w in weights), 0
-    packed = {}
-    for weight, offset in zip(weights, offsets[:-1], strict=True):
-        packed[weight] = memory.pack(pool, weight.type, weight.data, *weight.shape, int(offset))
-        release(weight.data)
-        done += weight.data.nbytes
-        if progress:
-            progress(done, total)
-    return memory, packed

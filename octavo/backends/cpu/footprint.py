@@ -6,9 +6,9 @@ from typing import Any
 
 from octavo import _native
 from octavo.backends.base import Model
-from octavo.backends.cpu.backend import matrices
 from octavo.backends.cpu.fuse import fuse
 from octavo.backends.cpu.lower import lower
+from octavo.backends.cpu.packing import matrices
 from octavo.backends.cpu.record import record
 from octavo.config import KV_DTYPES, CacheConfig
 

@@ -1,0 +1,82 @@
+"""From a model's matrices to panels (native/pack.h): into memory for a run, or one after the other for an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from octavo import _native
+from octavo.backends.base import Model, Weight
+from octavo.backends.cpu.fuse import fuse
+from octavo.backends.cpu.record import record
+from octavo.backends.cpu.records import Embed, Linear, Recording
+from octavo.weights.checkpoint import Bytes, release
+
+Progress = Callable[[int, int], None]  # (bytes of the file packed, bytes in all)
+
+
+def matrices(recording: Recording) -> list[Weight]:
+    """Every matrix that the pass reads, once each, in the order of first use."""
+    found: dict[Weight, None] = {}
+    for r in recording.records:
+        if isinstance(r, Embed):
+            found[r.table] = None
+        elif isinstance(r, Linear):
+            for product in r.products:
+                found[product.weight] = None
+                if product.up:
+                    found[product.up] = None
+    return list(found)
+
+
+class PackedMatrices:
+    """Matrices in panels: those of an artifact where they are mapped, others packed into memory of our own.
+
+    bytes: of all panels, mapped or not.
+    """
+
+    def __init__(self, weights: list[Weight], pool: _native.Pool, progress: Progress | None = None):
+        rows = [w for w in weights if w.layout == "rows"]
+        offsets = np.cumsum([0, *(packed_bytes(w) for w in rows)])
+        self._memory = _native.Weights(int(offsets[-1]))
+        self.bytes = sum(packed_bytes(w) for w in weights)
+        self.views = {w: view(w) for w in weights if w.layout == "panels"}
+        for weight, offset in zip(watched(rows, progress), offsets[:-1], strict=True):
+            self.views[weight] = pack(weight, pool, self._memory, int(offset))
+
+
+def packed_bytes(weight: Weight) -> int:
+    rows, columns = weight.shape
+    return _native.packed_bytes(weight.type, rows, columns)
+
+
+def view(weight: Weight) -> _native.PackedWeight:
+    rows, columns = weight.shape
+    return _native.PackedWeight(weight.type, weight.data, rows, columns)
+
+
+def pack(weight: Weight, pool: _native.Pool, memory: _native.Weights, offset: int) -> _native.PackedWeight:
+    rows, columns = weight.shape
+    return memory.pack(pool, weight.type, weight.data, rows, columns, offset)
+
+
+def watched(weights: list[Weight], progress: Progress | None) -> Iterator[Weight]:
+    """The weights, each with its file's pages given back when it is done: the peak is one copy and one weight."""
+    total, done = sum(w.data.nbytes for w in weights), 0
+    for weight in weights:
+        yield weight
+        release(weight.data)
+        done += weight.data.nbytes
+        if progress:
+            progress(done, total)
+
+
+def panels(model: Model, progress: Progress | None = None) -> Iterator[tuple[str, Weight, Bytes]]:
+    """Name, weight and panels of each matrix in turn; the panels are good until the next. For `write_artifact`."""
+    pool = _native.Pool(_native.default_threads())
+    names = {weight: name for name, weight in model.weights.items()}
+    for weight in watched(matrices(fuse(record(model))), progress):
+        memory = _native.Weights(packed_bytes(weight))
+        pack(weight, pool, memory, 0)
+        yield names[weight], weight, memory.data

@@ -1,0 +1,259 @@
+"""The packed artifact: a folder with a model's matrices in the CPU backend's layout, to be mapped instead of packed.
+
+  manifest.json  what weights.bin holds, and what it was built from
+  weights.bin    the matrices in panels (native/pack.h), in the order of first use, each at a multiple of 64 bytes
+  model.gguf     the vectors, and a GGUF source's metadata
+  strings.json   its arrays of strings, the vocabulary first of all: JSON is read five times as fast
+  config.json, tokenizer files  as they were in a source that was a folder
+
+Panels are the same on every processor, but not for ever: the manifest has the layout's version, and another is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+
+from octavo import _native
+from octavo.backends.base import Weight
+from octavo.errors import ConfigError, ModelFileError
+from octavo.weights.checkpoint import Bytes, Checkpoint, map_file, prefetch
+from octavo.weights.formats import FORMATS
+from octavo.weights.gguf import SPLIT_NAME, open_gguf
+from octavo.weights.gguf_values import MAX_ENTRIES, StringArray
+from octavo.weights.gguf_writer import write_gguf
+from octavo.weights.safetensors import read_json
+
+FORMAT, VERSION = "octavo-artifact", 1
+MANIFEST, PANELS, REST, STRINGS = "manifest.json", "weights.bin", "model.gguf", "strings.json"
+ALIGNMENT = 64  # bytes: a cache line, and a vector of the widest instruction set
+MAX_SIDE = 1 << 31  # rows or columns of a matrix
+
+
+@dataclass(eq=False)
+class Artifact(Checkpoint):
+    """An open artifact. Tensors have canonical names; `metadata` is the source's, GGUF's or config.json.
+
+    source: file name, bytes and sha256 of what it was built from.
+    """
+
+    source: Mapping[str, Any]
+
+
+class Packer(Protocol):
+    """Packs matrices one after the other; see `octavo.backends.cpu.packing`."""
+
+    def __call__(self) -> Iterator[tuple[str, Weight, Bytes]]:
+        """Yields name, the weight in rows, and its panels, which are good until the next."""
+
+
+def is_artifact(path: Path) -> bool:
+    return (path / MANIFEST).is_file() or (path / PANELS).is_file()
+
+
+# ---------------------------------------------------------------- reading
+
+
+def open_artifact(folder: str | Path) -> Artifact:
+    """Maps an artifact; only manifest and metadata are read. Raises ModelFileError naming file and field."""
+    folder = Path(folder)
+    manifest = _Fields(folder / MANIFEST, read_json(folder / MANIFEST))
+    manifest.expect("format", FORMAT, "not made by `octavo build`")
+    for key, ours in (("version", VERSION), ("layout", _native.LAYOUT_VERSION)):
+        manifest.expect(key, ours, "made by another version of Octavo: build it again from the model file")
+    data = map_file(folder / PANELS)
+    if manifest.integer("bytes") != len(data):
+        manifest.fail("bytes", f"{manifest.values['bytes']}, but {PANELS} has {len(data)}: it is cut off or mixed up")
+    rest = open_gguf(folder / REST)
+    tensors = _matrices(manifest, data)
+    if twice := tensors.keys() & rest.tensors.keys():
+        manifest.fail("weights", f"{min(twice)!r:.200} is in {REST} too")
+    prefetch(data)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    return Artifact(folder, size, _settings(folder, rest), {**tensors, **rest.tensors}, manifest.mapping("source"))
+
+
+def _settings(folder: Path, rest: Checkpoint) -> Mapping[str, Any]:
+    """GGUF's metadata, or config.json."""
+    if "general.architecture" in rest.metadata:
+        return {**rest.metadata, **read_json(folder / STRINGS)}
+    return read_json(folder / "config.json")
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """A JSON object that is being checked."""
+
+    path: Path
+    values: Mapping[str, Any]
+    name: str = ""
+
+    def fail(self, field: str, problem: str) -> NoReturn:
+        raise ModelFileError(f"{self.path}: {self.name}{field}: {problem}")
+
+    def expect(self, field: str, wanted: Any, why: str) -> None:
+        value = self.values.get(field)
+        if type(value) is not type(wanted) or value != wanted:
+            self.fail(field, f"{value!r:.40} instead of {wanted!r}: {why}")
+
+    def integer(self, field: str) -> int:
+        value = self.values.get(field)
+        if type(value) is not int or not 0 <= value < 1 << 63:
+            self.fail(field, f"must be an integer of at least 0, not {value!r:.40}")
+        return value
+
+    def mapping(self, field: str) -> Mapping[str, Any]:
+        value = self.values.get(field)
+        if not isinstance(value, dict):
+            self.fail(field, f"must be an object, not {value!r:.40}")
+        return value
+
+
+def _matrices(manifest: _Fields, data: Bytes) -> dict[str, Weight]:
+    """The manifest's weights, each checked to have the bytes that its type and shape ask for, none of them shared."""
+    entries = manifest.mapping("weights")
+    if len(entries) > MAX_ENTRIES:
+        manifest.fail("weights", f"{len(entries)} is over the limit of {MAX_ENTRIES}")
+    tensors, end = {}, 0
+    for name, values in entries.items():
+        if not isinstance(values, dict):
+            manifest.fail(f"weights {name!r:.200}", "must be an object")
+        entry = _Fields(manifest.path, values, f"weights {name!r:.200}: ")
+        type, shape = _type_and_shape(entry)
+        offset, size = entry.integer("offset"), _native.packed_bytes(type, *shape)
+        if offset % ALIGNMENT or offset < end:
+            entry.fail("offset", f"{offset} is not a multiple of {ALIGNMENT}, or inside the weight before it")
+        if (end := offset + size) > len(data):
+            entry.fail("offset", f"{offset} + {size} bytes is past the end of {PANELS} ({len(data)} bytes)")
+        tensors[name] = Weight(name, shape, type, data[offset:end], "panels")
+    return tensors
+
+
+def _type_and_shape(entry: _Fields) -> tuple[str, tuple[int, int]]:
+    type, shape = entry.values.get("type"), entry.values.get("shape")
+    if not isinstance(type, str) or type not in FORMATS:
+        entry.fail("type", f"{type!r:.40} is unknown (supported: {', '.join(FORMATS)})")
+    if not isinstance(shape, list) or len(shape) != 2 or not all(_is_side(v) for v in shape):
+        entry.fail("shape", f"must be two integers from 1 to {MAX_SIDE - 1}, not {shape!r:.80}")
+    if shape[1] % (block := FORMATS[type].block_size):
+        entry.fail("shape", f"{shape[1]} columns are not a multiple of {type}'s block of {block}")
+    return type, (shape[0], shape[1])
+
+
+def _is_side(value: Any) -> bool:
+    return type(value) is int and 0 < value < MAX_SIDE
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_artifact(
+    folder: str | Path, source: Checkpoint, weights: Mapping[str, Weight], packer: Packer, overwrite: bool = False
+) -> int:
+    """Writes the artifact of an open model file; returns its bytes. It appears under `folder` complete or not at all.
+
+    weights: all the model's, by canonical name; those that `packer` does not yield go to model.gguf as they are.
+    overwrite: an artifact that is there is replaced; anything else never is. Raises ConfigError.
+    """
+    folder = Path(folder)
+    if isinstance(source, Artifact):
+        raise ConfigError(f"{source.path} is an artifact already: build from the model file that it was made of")
+    _check_target(folder, overwrite)
+    try:
+        with _arriving(folder) as temporary:
+            entries, size = _write_panels(temporary / PANELS, packer)
+            rest = {name: weight for name, weight in weights.items() if name not in entries}
+            _write_settings(source, temporary, rest)
+            manifest = {"format": FORMAT, "version": VERSION, "layout": _native.LAYOUT_VERSION}
+            manifest |= {"source": fingerprint(source), "bytes": size, "weights": entries}
+            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
+            return sum(file.stat().st_size for file in temporary.iterdir())
+    except OSError as error:
+        raise ConfigError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def _check_target(folder: Path, overwrite: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not is_artifact(folder):
+        raise ConfigError(f"{folder} is there and is no artifact: give the output another name")
+    if not overwrite:
+        raise ConfigError(f"{folder} is there already: say --force to replace it")
+
+
+@contextmanager
+def _arriving(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that takes its place if nothing goes wrong, and is gone if something does.
+
+    Processes that have an old artifact mapped keep their files.
+    """
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("tmp", "old"))
+    temporary.mkdir()
+    try:
+        yield temporary
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_panels(path: Path, packer: Packer) -> tuple[dict[str, dict[str, Any]], int]:
+    """The manifest's entries, and the file's bytes."""
+    entries: dict[str, dict[str, Any]] = {}
+    with path.open("wb") as file:
+        for name, weight, panels in packer():
+            assert file.tell() % ALIGNMENT == 0 and weight.layout == "rows"
+            entries[name] = {"type": weight.type, "shape": list(weight.shape), "offset": file.tell()}
+            file.write(panels.data)
+        file.flush()
+        os.fsync(file.fileno())
+        return entries, file.tell()
+
+
+def _write_settings(source: Checkpoint, target: Path, tensors: Mapping[str, Weight]) -> None:
+    """The metadata, or a folder's config.json, tokenizer files and templates; and the tensors that are not panels."""
+    if "general.architecture" not in source.metadata:
+        write_gguf(target / REST, {}, tensors)
+        folder = source.path if source.path.is_dir() else source.path.parent
+        for file in [*folder.glob("*.json"), *folder.glob("*.jinja")]:
+            if not file.name.endswith(".index.json"):
+                shutil.copyfile(file, target / file.name)
+        return
+    # Not what says in how many parts the source came.
+    metadata = {key: value for key, value in source.metadata.items() if not key.startswith("split.")}
+    strings = {key: list(value) for key, value in metadata.items() if isinstance(value, StringArray)}
+    (target / STRINGS).write_text(json.dumps(strings, ensure_ascii=False), encoding="utf-8")
+    plain = {key: np.float64(v) if isinstance(v, float) else v for key, v in metadata.items() if key not in strings}
+    write_gguf(target / REST, plain, tensors)
+
+
+def fingerprint(source: Checkpoint) -> dict[str, Any]:
+    """Name, bytes and sha256 of a model file; of one in several, the sha256 is that of all, one after the other."""
+    digest = hashlib.sha256()
+    for path in _files(source.path):
+        data = map_file(path)
+        for start in range(0, len(data), 1 << 24):
+            digest.update(data[start : start + (1 << 24)].data)
+    return {"file": source.path.name, "bytes": source.size, "sha256": digest.hexdigest()}
+
+
+def _files(path: Path) -> list[Path]:
+    """The files that hold a model's tensors."""
+    if path.is_dir():
+        return sorted(path.glob("*.safetensors"))
+    split = SPLIT_NAME.fullmatch(path.name)
+    return sorted(path.parent.glob(f"{escape(split['stem'])}-*-of-{split['count']}.gguf")) if split else [path]
