@@ -17,7 +17,18 @@ from starlette.types import ASGIApp
 
 from octavo import __version__
 from octavo.server import errors, exchange, openapi
-from octavo.server.api import chat, completions
+from octavo.server.api import (
+    chat,
+    completions,
+    embeddings,
+    health,
+    live,
+    messages,
+    metrics,
+    models,
+    responses,
+    tokenize,
+)
 from octavo.server.errors import ApiError
 from octavo.server.gate import PUBLIC, Gate
 from octavo.server.model_pool import ModelPool
@@ -26,7 +37,7 @@ from octavo.server.state import ServerState
 
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
-ROUTERS = (completions.router, chat.router)
+APIS = (completions, chat, responses, messages, embeddings, models, tokenize, health, metrics, live)
 
 
 def make_app(settings: ServerSettings) -> tuple[ASGIApp, ServerState]:
@@ -43,8 +54,8 @@ def make_app(settings: ServerSettings) -> tuple[ASGIApp, ServerState]:
 
     app = FastAPI(title="Octavo", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.octavo = state
-    for router in ROUTERS:
-        app.include_router(router)
+    for api in APIS:
+        app.include_router(api.router)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     openapi.install(app, bool(settings.keys))
@@ -94,4 +105,4 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 def _shape(request: Request, error: ApiError) -> bytes:
     """Each API's clients expect errors in that API's words."""
-    return error.encoded()
+    return messages.error_body(error) if request.url.path.startswith(messages.PATH) else error.encoded()

@@ -12,7 +12,7 @@ from octavo.outputs import OutputDelta
 from octavo.server import errors
 from octavo.server.errors import ApiError
 from octavo.server.generation import Generation, Inbox, mirror, vector
-from octavo.server.protocol import Abort, Add, Delta, Event, Message, Refused, Snapshot, Step
+from octavo.server.protocol import Abort, Add, Delta, Event, Message, Pong, Refused, Snapshot, Step
 from octavo.server.watch import Watch
 from octavo.tokenizer import Tokenizer
 from octavo.types import Request, SequenceDelta
@@ -61,6 +61,8 @@ class EngineClient:
             case Step(deltas=deltas, stats=stats):
                 self._watch.step(stats)
                 self._take(deltas)
+            case Pong(fragmentation=fragmentation):
+                self._watch.fragmentation = fragmentation
             case Refused():
                 self._refused(event)
             case Snapshot(state=state):

@@ -41,13 +41,12 @@ def delta(new: SequenceDelta, scheduled: float | None) -> Delta:
 
 
 def stats(engine: Engine) -> dict[str, Any]:
-    """`scheduler.stats.Stats` by name, its gauges as they are now, and `evictions` of cached blocks."""
-    values = {name: getattr(engine.stats, name) for name in COUNTERS}
+    """`scheduler.stats.Stats` by name, its gauges as they are now, and `evicted_tokens` of the prefix cache."""
+    values: dict[str, Any] = {name: getattr(engine.stats, name) for name in COUNTERS}
     if not engine.has_work:  # gauges are set when a step begins: the last one began with work
         values |= {"running": 0, "waiting": 0, "kv_usage": engine.cache.usage, "step_tokens": 0}
     if isinstance(engine.cache, PagedCache):
-        values["evictions"] = engine.cache.pool.num_evictions
-        values["cached_blocks"] = engine.cache.pool.num_cached
+        values["evicted_tokens"] = engine.cache.pool.num_evictions * engine.cache.block_size
     return values
 
 
@@ -70,7 +69,7 @@ def snapshot(engine: Engine) -> dict[str, Any]:
         ]
         for seq in sequences
     ]
-    return {"sequences": facts, "blocks": _block_runs(engine), "stats": stats(engine), "fragmentation": _waste(engine)}
+    return {"sequences": facts, "blocks": _block_runs(engine), "fragmentation": waste(engine)}
 
 
 def _block_runs(engine: Engine) -> list[list[int]]:
@@ -86,7 +85,7 @@ def _block_runs(engine: Engine) -> list[list[int]]:
     return [[*key, len(list(run))] for key, run in groupby(zip(owners, cache.pool.refs, strict=True))]
 
 
-def _waste(engine: Engine) -> float:
+def waste(engine: Engine) -> float:
     """Share of the slots in held blocks that no token uses (a shared block counts once for each holder)."""
     sequences = list(engine.cache.tables.rows)
     slots = sum(len(seq.block_table) for seq in sequences) * engine.cache.block_size

@@ -116,11 +116,11 @@ class Exchange(Response):
         await self._send(send, render.tail(), more=False)
 
     async def _write(self, send: Send, render: Renderer, items: list[Item]) -> None:
-        body = b"".join([render.delta(*item) for item in items]) if items else COMMENT
+        opening = b"" if self._started else render.head()
+        body = opening + (b"".join([render.delta(*item) for item in items]) if items else COMMENT)
         if not self._started:
             self._started = True
             await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
-            body = render.head() + body
         if body:
             await self._send(send, body)
 

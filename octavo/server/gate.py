@@ -90,7 +90,7 @@ async def _answer(error: ApiError, send: Send) -> None:
 
 
 def _log(scope: Scope, status: int, seconds: float) -> None:
-    level = logging.DEBUG if scope["path"] in QUIET and status < 400 else logging.INFO
+    level = logging.DEBUG if scope["path"] in QUIET and status in (200, 503) else logging.INFO
     if log.isEnabledFor(level):
         facts = {
             "request_id": scope["octavo.request_id"],

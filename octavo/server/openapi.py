@@ -38,21 +38,31 @@ ERRORS = {
     503: "There is no engine now; see Retry-After.",
     504: "The request's deadline has passed.",
 }
-READING_ERRORS = (401,)
 
 
 def describe(
-    body: type[Struct] | None, answer: type[Struct], stream: bool = False, errors: type[Struct] = Error
+    body: type[Struct] | None,
+    answer: type[Struct],
+    stream: bool = False,
+    errors: type[Struct] = Error,
+    missing: bool = False,
+    unavailable: bool = False,
 ) -> dict[str, Any]:
-    """Keyword arguments of a FastAPI route that reads `body` and answers with `answer`."""
+    """Keyword arguments of a FastAPI route that reads `body` and answers with `answer`.
+
+    missing: it may answer 404. unavailable: it answers 503 with `answer` too.
+    """
     _described.extend(kind for kind in (body, answer, errors) if kind is not None)
     content: dict[str, Any] = {"application/json": {"schema": _ref(answer)}}
     if stream:
         content["text/event-stream"] = {"schema": {"type": "string"}}
-    statuses = {code: text for code, text in ERRORS.items() if body is not None or code in READING_ERRORS}
+    expected = set(ERRORS) if body is not None else {401} | ({404} if missing else set())
+    statuses = {code: text for code, text in ERRORS.items() if code in expected}
     failed = {"application/json": {"schema": _ref(errors)}}
     responses: dict[int | str, Any] = {200: {"description": "The answer.", "content": content}}
     responses |= {code: {"description": text, "content": failed} for code, text in statuses.items()}
+    if unavailable:
+        responses[503] = {"description": "Not now.", "content": content}
     extra: dict[str, Any] = {"responses": responses, "response_model": None}
     if body is not None:
         extra["openapi_extra"] = {

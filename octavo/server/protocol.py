@@ -84,7 +84,10 @@ class Failed(Message):
 
 
 class Pong(Message):
+    """fragmentation: see `engine_report.waste`; it changes slowly and takes a while to find."""
+
     number: int
+    fragmentation: float
 
 
 class Refused(Message):

@@ -36,8 +36,15 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         self._loop = asyncio.get_running_loop()
         await super().startup(None)
+        log.info("serving %s at %s", ", ".join(self._state.pool.names), self.address)
         gc.collect()
         gc.freeze()
+
+    @property
+    def address(self) -> str:
+        scheme = "https" if self.config.ssl_certfile else "http"
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from typing import Any
 
 from octavo.server.generation import Generation
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 640)
 TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
+DRAFTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 32)
 RECENT = 256  # latencies kept for the live page
 WINDOW = 60  # seconds of throughput kept for it
 
@@ -25,7 +26,6 @@ HISTOGRAMS = {
     "request_prompt_tokens": (TOKENS, "Prompt tokens of a request."),
     "request_generation_tokens": (TOKENS, "Tokens that a request generated."),
     "iteration_tokens_total": (TOKENS, "Tokens of an engine step."),
-    "spec_draft_length": ((0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16), "Tokens drafted for a sequence in a step."),
 }
 
 
@@ -52,7 +52,9 @@ class Watch:
         self.finished: Counter[str] = Counter()  # requests by how they ended
         self.cached_tokens = 0  # prompt tokens of requests that came from the cache
         self.stats: dict[str, Any] = {}
+        self.fragmentation = 0.0
         self.base: Counter[str] = Counter()
+        self._counted: defaultdict[str, Counter[int]] = defaultdict(Counter)
         self.recent_ttft: deque[float] = deque(maxlen=RECENT)
         self.recent_itl: deque[float] = deque(maxlen=RECENT)
         self._per_second: deque[tuple[int, int]] = deque(maxlen=WINDOW)  # (second, tokens)
@@ -60,23 +62,33 @@ class Watch:
     def step(self, stats: dict[str, Any]) -> None:
         if stats["steps"] != self.stats.get("steps") and stats["step_tokens"]:
             self.histograms["iteration_tokens_total"].add(stats["step_tokens"])
-            self._draft_length(stats)
         self.stats = stats
-
-    def _draft_length(self, stats: dict[str, Any]) -> None:
-        drafts = stats["drafts"] - self.stats.get("drafts", 0)
-        if drafts > 0:
-            mean = (stats["draft_tokens"] - self.stats.get("draft_tokens", 0)) / drafts
-            self.histograms["spec_draft_length"].add(mean, drafts)
 
     def engine_gone(self) -> None:
         """The counters of the engine's next life start at 0: keep what this one has counted."""
-        self.base.update({name: value for name, value in self.stats.items() if isinstance(value, int)})
+        for name, value in self.stats.items():
+            if isinstance(value, dict):
+                self._counted[name].update(value)
+            elif isinstance(value, int):
+                self.base[name] += value
         self.stats = {}
 
     def total(self, name: str) -> int:
         """A counter over all lives of the engine."""
         return self.base[name] + int(self.stats.get(name, 0))
+
+    def counted(self, name: str) -> Counter[int]:
+        """A counter by number, over all lives of the engine."""
+        return self._counted[name] + Counter(self.stats.get(name, {}))
+
+    def gauge(self, name: str) -> Any:
+        return self.stats.get(name, 0)
+
+    def draft_lengths(self) -> Histogram:
+        histogram = Histogram(DRAFTS)
+        for length, times in self.counted("draft_lengths").items():
+            histogram.add(length, times)
+        return histogram
 
     def tokens(self, generation: Generation, index: int, count: int, now: float) -> None:
         last = generation.last_tokens.get(index)

@@ -51,7 +51,7 @@ class Worker:
             case Abort(request_id=request_id):
                 self._abort(request_id)
             case Ping(number=number):
-                self._channel.send(Pong(number))
+                self._channel.send(Pong(number, engine_report.waste(self._engine)))
             case Inspect():
                 self._channel.send(Snapshot(engine_report.snapshot(self._engine)))
             case Stop():

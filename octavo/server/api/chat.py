@@ -27,7 +27,7 @@ router = APIRouter()
 RESERVED = {"messages", "tools", "bos_token", "eos_token", "add_generation_prompt", "template"}
 
 
-class Message(Struct):
+class Message(Struct, omit_defaults=True):
     """OpenAI's. content: a text, or parts of type "text"."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -38,7 +38,7 @@ class Message(Struct):
     reasoning_content: str | None = None
 
 
-class ToolFunction(Struct):
+class ToolFunction(Struct, omit_defaults=True):
     name: Annotated[str, Meta(min_length=1, max_length=64, pattern="^[A-Za-z0-9_.-]+$")]
     description: str | None = None
     parameters: Json | None = None
@@ -145,22 +145,22 @@ def asked(body: ChatRequest) -> Asked:
     if body.add_generation_prompt is not None:
         variables["add_generation_prompt"] = body.add_generation_prompt
     return Asked(
-        [_plain(message) for message in body.messages],
-        [_plain(tool) for tool in body.tools or ()],
+        [plain_message(message) for message in body.messages],
+        [plain(tool) for tool in body.tools or ()],
         choice.function.name if isinstance(choice, NamedTool) else choice,
         body.parallel_tool_calls is not False,
         variables,
     )
 
 
-def _plain(value: Struct) -> Json:
+def plain(value: Struct) -> Json:
     """As templates read it: objects, without what was not given."""
-    return {key: item for key, item in _builtin(value).items() if item is not None}
-
-
-def _builtin(value: Struct) -> Json:
     made: Json = msgspec.to_builtins(value)
     return made
+
+
+def plain_message(message: Message) -> Json:
+    return {"content": "", **plain(message)}
 
 
 def params_of(body: ChatRequest, talk: Conversation) -> SamplingParams:

@@ -101,16 +101,16 @@ def params_of(body: CompletionRequest) -> SamplingParams:
     return sampling(body, max_tokens=most, logprobs=body.logprobs, prompt_logprobs=prompt_logprobs)
 
 
-def as_prompts(prompt: PromptBody, most: int) -> list[str | list[int]]:
-    """The prompts of the field's four forms. Raises ApiError."""
+def as_prompts(prompt: PromptBody, most: int, name: str = "prompt") -> list[str | list[int]]:
+    """The prompts of the four forms of the field `name`. Raises ApiError."""
     if isinstance(prompt, str):
         return [prompt]
     if prompt and all(_is_id(item) for item in prompt):
         return [prompt]
     if not prompt or not all(isinstance(item, str) or _is_ids(item) for item in prompt):
-        raise bad_request("prompt: a text, token ids, or a list of texts or of lists of token ids is needed", "prompt")
+        raise bad_request(f"{name}: a text, token ids, or a list of texts or of lists of token ids is needed", name)
     if len(prompt) > most:
-        raise bad_request(f"prompt: at most {most} prompts may be sent at once; got {len(prompt)}", "prompt")
+        raise bad_request(f"{name}: at most {most} may be sent at once; got {len(prompt)}", name)
     return prompt
 
 

@@ -11,6 +11,7 @@ const HEADING = /^\s{0,3}(#{1,6})\s+(.*?)\s*#*$/;
 const RULE = /^\s{0,3}([-*_])(\s*\1){2,}\s*$/;
 const QUOTE = /^\s{0,3}>\s?/;
 const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+(.*)$/;
+const DEEPEST = 8; // quotes and lists within each other; what is further in is a paragraph
 const TABLE_RULE = /^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/;
 
 /** Makes `parent` show `text`. Keeps in `parent.blocks` what it shows already. */
@@ -60,7 +61,7 @@ function closes(line, fence) {
 function render(source) {
   const lines = source.split("\n");
   const fence = FENCE.exec(lines[0]);
-  return fence ? [code(lines, fence)] : renderLines(lines);
+  return fence ? [code(lines, fence)] : renderLines(lines, 0);
 }
 
 function code(lines, [opening, fence, language]) {
@@ -73,14 +74,15 @@ function code(lines, [opening, fence, language]) {
   return el("figure", { class: "code" }, head, pre);
 }
 
-function renderLines(lines) {
+function renderLines(lines, depth) {
+  if (depth > DEEPEST) return [PARAGRAPH.make(lines)];
   const nodes = [];
   let at = 0;
   while (at < lines.length) {
     const rule = RULES.find(({ starts }) => starts(lines, at)) ?? PARAGRAPH;
     let end = at + 1;
     while (end < lines.length && rule.goesOn(lines, end)) end += 1;
-    nodes.push(rule.make(lines.slice(at, end)));
+    nodes.push(rule.make(lines.slice(at, end), depth));
     at = end;
   }
   return nodes;
@@ -101,7 +103,7 @@ const RULES = [
   {
     starts: (lines, at) => QUOTE.test(lines[at]),
     goesOn: (lines, at) => QUOTE.test(lines[at]),
-    make: (lines) => el("blockquote", {}, ...renderLines(lines.map((line) => line.replace(QUOTE, "")))),
+    make: (lines, depth) => el("blockquote", {}, ...renderLines(lines.map((line) => line.replace(QUOTE, "")), depth + 1)),
   },
   {
     starts: (lines, at) => isRow(lines, at) && at + 1 < lines.length && isRow(lines, at + 1) && TABLE_RULE.test(lines[at + 1]),
@@ -128,7 +130,7 @@ function table([head, , ...rows]) {
 }
 
 /** Items further in than the list's first are a list of their own within the item before. */
-function list(lines) {
+function list(lines, depth) {
   const [, indent, mark] = ITEM.exec(lines[0]);
   const ordered = /\d/.test(mark);
   const node = ordered ? el("ol", { start: parseInt(mark, 10) }) : el("ul");
@@ -140,7 +142,7 @@ function list(lines) {
     else items.at(-1).text.push(line.trim());
   }
   for (const { text, inner } of items) {
-    node.append(el("li", {}, ...inline(text.join("\n")), ...(inner.length ? renderLines(inner) : [])));
+    node.append(el("li", {}, ...inline(text.join("\n")), ...(inner.length ? renderLines(inner, depth + 1) : [])));
   }
   return node;
 }

@@ -6,16 +6,16 @@ const LINE_END = /\r\n|\n|\r/;
 export async function* events(bytes) {
   const reader = bytes.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
+  let afterReturn = false;
   let data = [];
   try {
     for (;;) {
       const { value, done } = await reader.read();
       if (done) break;
-      rest += value;
-      // A carriage return at the end may be half of a line's end: wait for what follows.
-      const whole = rest.endsWith("\r") ? rest.slice(0, -1) : rest;
-      const lines = whole.split(LINE_END);
-      rest = lines.pop() + rest.slice(whole.length);
+      const text = afterReturn && value.startsWith("\n") ? value.slice(1) : value; // the second half of a line's end
+      afterReturn = value.endsWith("\r");
+      const lines = (rest + text).split(LINE_END);
+      rest = lines.pop();
       for (const line of lines) {
         if (line === "") {
           if (data.length) yield data.join("\n");

@@ -1,0 +1,130 @@
+"""/v1/embeddings: texts as vectors. Generating models make them from their last layer's hidden states."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request
+from msgspec import Meta, Struct
+from starlette.responses import Response
+
+from octavo.outputs import OutputDelta
+from octavo.server import sse
+from octavo.server.api.common import caller_of, generate, new_id, openai_error, state_of
+from octavo.server.api.completions import PromptBody, as_prompts, encode
+from octavo.server.body import read
+from octavo.server.errors import ApiError, bad_request
+from octavo.server.exchange import Exchange, Renderer
+from octavo.server.generation import Generation, Inbox
+from octavo.server.job import Job
+from octavo.server.openapi import describe
+from octavo.server.schemas import Priority, Seconds
+from octavo.types import F32, SamplingParams
+
+router = APIRouter()
+
+
+class EmbeddingRequest(Struct, kw_only=True):
+    """pooling: how a text's vectors become one, "mean" (the default) or "last" (its last token's)."""
+
+    input: Annotated[PromptBody, Meta(description="A text, a list of token ids, or a list of texts or of such lists.")]
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Meta(ge=1, le=1 << 20)] | None = None
+    pooling: Literal["mean", "last"] | None = None
+    normalize: bool | None = None
+    priority: Priority | None = None
+    timeout: Seconds | None = None
+    cache_salt: Annotated[str, Meta(max_length=256)] | None = None
+
+
+class Embedding(Struct):
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(Struct):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(Struct):
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    pooling: Literal["mean", "last"]
+    usage: EmbeddingUsage
+
+
+@router.post("/v1/embeddings", **describe(EmbeddingRequest, Embeddings))
+async def create(request: Request) -> Response:
+    state = state_of(request)
+    body = await read(request, EmbeddingRequest, state.settings.limits)
+    given = as_prompts(body.input, state.settings.limits.prompts, "input")
+    caller = caller_of(request, body.timeout, body.priority, body.cache_salt)
+
+    @contextlib.asynccontextmanager
+    async def begin(inbox: Inbox) -> AsyncIterator[Renderer]:
+        async with state.pool.use(body.model, caller.remaining) as runtime:
+            size = runtime.info.hidden_size
+            if body.dimensions not in (None, size):
+                raise bad_request(f"dimensions must be {size}, the model's own; got {body.dimensions}", "dimensions")
+            prompts, pooling = await encode(runtime, given), body.pooling or "mean"
+            params = SamplingParams(max_tokens=0)
+            job_id = new_id("embd-")
+            job = generate(request, runtime, caller, job_id, body.model, prompts, params, inbox, pooling)
+            async with job as made:
+                yield EmbeddingRenderer(body, made, pooling)
+
+    return Exchange(state, begin, False, openai_error)
+
+
+class EmbeddingRenderer:
+    def __init__(self, body: EmbeddingRequest, job: Job, pooling: str):
+        self._body = body
+        self._job = job
+        self._pooling = pooling
+
+    def whole(self) -> bytes:
+        tokens = self._job.num_prompt_tokens
+        return sse.encode(
+            {
+                "object": "list",
+                "data": [self._entry(generation) for generation in self._job.generations],
+                "model": self._job.model,
+                "pooling": self._pooling,
+                "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            }
+        )
+
+    def _entry(self, generation: Generation) -> dict[str, Any]:
+        assert generation.pooled is not None
+        vector = generation.pooled if self._body.normalize is False else _unit(generation.pooled)
+        return {"object": "embedding", "index": generation.number, "embedding": self._coded(vector)}
+
+    def _coded(self, vector: F32) -> list[float] | str:
+        if self._body.encoding_format == "base64":
+            return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+        numbers: list[float] = vector.tolist()
+        return numbers
+
+    def head(self) -> bytes:
+        raise AssertionError("embeddings are not streamed")
+
+    def delta(self, generation: Generation, new: OutputDelta) -> bytes:
+        raise AssertionError("embeddings are not streamed")
+
+    def tail(self) -> bytes:
+        raise AssertionError("embeddings are not streamed")
+
+    def error(self, error: ApiError) -> bytes:
+        raise AssertionError("embeddings are not streamed")
+
+
+def _unit(vector: F32) -> F32:
+    return np.asarray(vector / (float(np.linalg.norm(vector)) or 1.0), np.float32)

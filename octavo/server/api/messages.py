@@ -1,0 +1,171 @@
+"""/v1/messages: Anthropic's API."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Request
+from msgspec import Meta, Struct
+from starlette.responses import Response
+
+from octavo.server import sse
+from octavo.server.api.common import caller_of, generate, new_id, state_of
+from octavo.server.api.messages_in import to_openai, tools_in
+from octavo.server.api.messages_render import MessagesRenderer
+from octavo.server.body import read
+from octavo.server.conversation import Asked, Conversation, conversation
+from octavo.server.errors import ApiError, bad_request
+from octavo.server.exchange import Exchange, Renderer
+from octavo.server.generation import Inbox
+from octavo.server.openapi import describe
+from octavo.server.schemas import MOST, Json, Priority, Seconds, Share
+from octavo.server.settings import Limits
+from octavo.types import SamplingParams
+
+router = APIRouter()
+PATH = "/v1/messages"
+KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+class AnthropicMessage(Struct):
+    """content: a text, or blocks: "text", "tool_use" and "tool_result"."""
+
+    role: Literal["user", "assistant"]
+    content: str | list[Json]
+
+
+class AnthropicTool(Struct, omit_defaults=True):
+    name: Annotated[str, Meta(min_length=1, max_length=64, pattern="^[A-Za-z0-9_.-]+$")]
+    input_schema: Json
+    description: str | None = None
+
+
+class AnthropicToolChoice(Struct):
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class CountRequest(Struct, kw_only=True):
+    messages: Annotated[list[AnthropicMessage], Meta(min_length=1)]
+    model: str | None = None
+    system: str | list[Json] | None = None
+    tools: list[AnthropicTool] | None = None
+    tool_choice: AnthropicToolChoice | None = None
+
+
+class MessagesRequest(CountRequest, kw_only=True):
+    max_tokens: Annotated[int, Meta(ge=1, le=MOST)]
+    stop_sequences: list[str] | None = None
+    stream: bool | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Share | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=MOST)] | None = None
+    priority: Priority | None = None
+    timeout: Seconds | None = None
+
+
+class AnthropicUsage(Struct):
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int
+    cache_creation_input_tokens: int
+
+
+class AnthropicAnswer(Struct):
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[Json]
+    stop_reason: str | None
+    stop_sequence: str | None
+    usage: AnthropicUsage
+
+
+class AnthropicErrorDetail(Struct):
+    type: str
+    message: str
+
+
+class AnthropicError(Struct):
+    type: Literal["error"]
+    error: AnthropicErrorDetail
+
+
+class TokenCount(Struct):
+    input_tokens: int
+
+
+@router.post(PATH, **describe(MessagesRequest, AnthropicAnswer, stream=True, errors=AnthropicError))
+async def create(request: Request) -> Response:
+    state = state_of(request)
+    body = await read(request, MessagesRequest, state.settings.limits)
+    question = asked(body, state.settings.limits)
+    caller = caller_of(request, body.timeout, body.priority)
+
+    @contextlib.asynccontextmanager
+    async def begin(inbox: Inbox) -> AsyncIterator[Renderer]:
+        async with state.pool.use(body.model, caller.remaining) as runtime:
+            talk = await conversation(runtime, question)
+            params = params_of(body, talk)
+            job = generate(request, runtime, caller, new_id("msg_"), body.model, [talk.prompt], params, inbox)
+            async with job as made:
+                yield MessagesRenderer(made, talk.reader, error_body)
+
+    return Exchange(state, begin, bool(body.stream), error_body)
+
+
+@router.post(f"{PATH}/count_tokens", **describe(CountRequest, TokenCount, errors=AnthropicError))
+async def count(request: Request) -> Response:
+    state = state_of(request)
+    body = await read(request, CountRequest, state.settings.limits)
+    question = asked(body, state.settings.limits)
+    async with state.pool.use(body.model) as runtime:
+        talk = await conversation(runtime, question)
+    return Response(sse.encode(TokenCount(len(talk.prompt.ids))), media_type="application/json")
+
+
+def asked(body: CountRequest, limits: Limits) -> Asked:
+    """Raises ApiError."""
+    if len(body.messages) > limits.messages:
+        raise bad_request(f"messages: at most {limits.messages} may be sent; got {len(body.messages)}", "messages")
+    messages = [msgspec.to_builtins(message) for message in body.messages]
+    choice, parallel = "auto", True
+    if (given := body.tool_choice) is not None:
+        if given.type == "tool" and not given.name:
+            raise bad_request("tool_choice: the tool's name is needed", "tool_choice")
+        choice = {"auto": "auto", "any": "required", "none": "none", "tool": given.name or ""}[given.type]
+        parallel = not given.disable_parallel_tool_use
+    tools = [msgspec.to_builtins(tool) for tool in body.tools or ()]
+    return Asked(to_openai(messages, body.system), tools_in(tools), choice, parallel)
+
+
+def params_of(body: MessagesRequest, talk: Conversation) -> SamplingParams:
+    given: dict[str, Any] = {
+        name: value for name in ("temperature", "top_p", "top_k") if (value := getattr(body, name)) is not None
+    }
+    return SamplingParams(
+        max_tokens=body.max_tokens,
+        stop=tuple(body.stop_sequences or ()),
+        structured_outputs=talk.structure,
+        skip_special_tokens=not talk.keep_special,
+        **given,
+    )
+
+
+def error_body(error: ApiError) -> bytes:
+    """An error in Anthropic's shape."""
+    kind = KINDS.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+    return sse.encode({"type": "error", "error": {"type": kind, "message": error.message}})

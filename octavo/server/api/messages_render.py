@@ -1,0 +1,128 @@
+"""Answers of /v1/messages, whole and streamed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from octavo.outputs import CompletionOutput, OutputDelta
+from octavo.server import sse
+from octavo.server.api.chat_render import MakeReader, read_answer
+from octavo.server.api.common import new_id
+from octavo.server.errors import ApiError
+from octavo.server.generation import Generation
+from octavo.server.job import Job
+from octavo.server.tool_reader import CallArguments, CallBegins, Part, Said
+
+Json = dict[str, Any]
+REASONS = {"stop": "end_turn", "length": "max_tokens"}
+
+
+class MessagesRenderer:
+    """A stream is a row of blocks, each opened, filled and closed: text, or the use of a tool."""
+
+    def __init__(self, job: Job, reader: MakeReader | None, error_body: Callable[[ApiError], bytes]):
+        self._job = job
+        self._make_reader = reader
+        self._reader = reader() if reader else None
+        self._error_body = error_body
+        self._block = -1  # the open block's number
+        self._open: str | None = None  # and type
+
+    def head(self) -> bytes:
+        message = self._message([], None, None) | {"usage": self._usage(0)}
+        return sse.named("message_start", {"type": "message_start", "message": message})
+
+    def delta(self, generation: Generation, new: OutputDelta) -> bytes:
+        if self._reader is None:
+            return self._part(Said(new.text)) if new.text else b""
+        parts = self._reader.feed(new.text) + (self._reader.finish() if new.finish_reason is not None else [])
+        return b"".join(map(self._part, parts))
+
+    def tail(self) -> bytes:
+        calls = self._reader.num_calls if self._reader else 0
+        reason, sequence = stop_reason(self._answer, calls)
+        delta = {"stop_reason": reason, "stop_sequence": sequence}
+        made = self._job.num_output_tokens
+        last = {"type": "message_delta", "delta": delta, "usage": {"output_tokens": made}}
+        return self._close() + sse.named("message_delta", last) + sse.named("message_stop", {"type": "message_stop"})
+
+    def whole(self) -> bytes:
+        said, calls = read_answer(self._answer.text, self._make_reader)
+        blocks: list[Json] = [{"type": "text", "text": said}] if said or not calls else []
+        blocks += [
+            {"type": "tool_use", "id": new_id("toolu_"), "name": name, "input": _object(arguments)}
+            for name, arguments in calls
+        ]
+        return sse.encode(self._message(blocks, *stop_reason(self._answer, len(calls))))
+
+    def error(self, error: ApiError) -> bytes:
+        return b"event: error\ndata: " + self._error_body(error) + b"\n\n"
+
+    @property
+    def _answer(self) -> CompletionOutput:
+        return self._job.generations[0].output.outputs[0]
+
+    def _message(self, content: list[Json], reason: str | None, sequence: str | None) -> Json:
+        return {
+            "id": self._job.id,
+            "type": "message",
+            "role": "assistant",
+            "model": self._job.model,
+            "content": content,
+            "stop_reason": reason,
+            "stop_sequence": sequence,
+            "usage": self._usage(self._job.num_output_tokens),
+        }
+
+    def _usage(self, output: int) -> Json:
+        """Anthropic counts tokens read from the cache apart from the other input."""
+        cached = self._job.num_cached_tokens
+        fresh = self._job.num_prompt_tokens - cached
+        counts = {"input_tokens": fresh, "output_tokens": output}
+        return counts | {"cache_read_input_tokens": cached, "cache_creation_input_tokens": 0}
+
+    def _part(self, part: Part) -> bytes:
+        match part:
+            case Said(text=text):
+                opened = b"" if self._open == "text" else self._begin({"type": "text", "text": ""})
+                return opened + self._more({"type": "text_delta", "text": text})
+            case CallBegins(name=name):
+                return self._begin({"type": "tool_use", "id": new_id("toolu_"), "name": name, "input": {}})
+            case CallArguments(text=text):
+                return self._more({"type": "input_json_delta", "partial_json": text})
+
+    def _begin(self, block: Json) -> bytes:
+        closed = self._close()
+        self._block, self._open = self._block + 1, block["type"]
+        return closed + self._event("content_block_start", {"content_block": block})
+
+    def _more(self, delta: Json) -> bytes:
+        return self._event("content_block_delta", {"delta": delta})
+
+    def _close(self) -> bytes:
+        if self._open is None:
+            return b""
+        self._open = None
+        return self._event("content_block_stop", {})
+
+    def _event(self, kind: str, more: Json) -> bytes:
+        return sse.named(kind, {"type": kind, "index": self._block, **more})
+
+
+def stop_reason(answer: CompletionOutput, calls: int) -> tuple[str, str | None]:
+    """(stop_reason, stop_sequence)."""
+    if calls and answer.finish_reason == "stop":
+        return "tool_use", None
+    if isinstance(answer.stop_reason, str):
+        return "stop_sequence", answer.stop_reason
+    return REASONS.get(answer.finish_reason or "stop", "end_turn"), None
+
+
+def _object(arguments: str) -> Any:
+    """A model that is not forced to may write what is no JSON: its words are then given as they are."""
+    try:
+        return json.loads(arguments)
+    except (ValueError, RecursionError):
+        return {"raw": arguments}

@@ -1,0 +1,126 @@
+"""/metrics, for Prometheus: vLLM's names with the prefix `octavo:`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.responses import Response
+
+from octavo.server.api.common import state_of
+from octavo.server.runtime import Runtime
+from octavo.server.watch import HISTOGRAMS, Histogram
+
+router = APIRouter()
+PREFIX = "octavo:"
+MODEL = "model_name"
+
+
+class Row(NamedTuple):
+    """value: of one model."""
+
+    name: str
+    help: str
+    value: Callable[[Runtime], float]
+
+
+GAUGES = (
+    Row("num_requests_running", "Sequences that run.", lambda r: r.watch.gauge("running")),
+    Row(
+        "num_requests_waiting",
+        "Sequences that wait at the engine, and requests that wait before it.",
+        lambda r: r.watch.gauge("waiting") + r.admission.waiting_requests,
+    ),
+    Row("kv_cache_usage_perc", "Share of the KV blocks in use, 0 to 1.", lambda r: r.watch.gauge("kv_usage")),
+    Row(
+        "kv_fragmentation_perc",
+        "Share of the slots in used KV blocks that hold no token, 0 to 1.",
+        lambda r: r.watch.fragmentation,
+    ),
+    Row("engine_ready", "1 if the engine is ready, else 0.", lambda r: float(r.ready)),
+)
+COUNTERS = (
+    Row("prefix_cache_queries", "Tokens looked up in the prefix cache.", lambda r: r.watch.total("prefix_queries")),
+    Row("prefix_cache_hits", "Tokens found in the prefix cache.", lambda r: r.watch.total("prefix_hits")),
+    Row("num_preemptions", "Sequences that gave up their blocks.", lambda r: r.watch.total("preemptions")),
+    Row("prompt_tokens", "Prompt tokens, cached ones included.", lambda r: r.watch.total("prompt_tokens")),
+    Row("prompt_tokens_cached", "Prompt tokens that came from the cache.", lambda r: r.watch.cached_tokens),
+    Row("generation_tokens", "Tokens generated.", lambda r: r.watch.total("generation_tokens")),
+    Row("kv_evicted_tokens", "Cached tokens evicted.", lambda r: r.watch.total("evicted_tokens")),
+    Row("spec_decode_num_drafts", "Drafts verified.", lambda r: r.watch.total("drafts")),
+    Row("spec_decode_num_draft_tokens", "Tokens drafted.", lambda r: r.watch.total("draft_tokens")),
+    Row("spec_decode_num_accepted_tokens", "Drafted tokens accepted.", lambda r: r.watch.total("accepted_tokens")),
+    Row("engine_restarts", "Times the engine process was started again.", lambda r: r.supervisor.restarts),
+    Row("engine_step_errors", "Engine steps that raised.", lambda r: r.watch.total("backend_errors")),
+)
+
+
+class Figures(Collector):
+    """Made anew for each scrape: nothing is kept twice."""
+
+    def __init__(self, runtimes: list[Runtime]):
+        self._runtimes = runtimes
+
+    def collect(self) -> Iterator[Metric]:
+        for row in GAUGES:
+            yield self._family(GaugeMetricFamily, row)
+        for row in COUNTERS:
+            yield self._family(CounterMetricFamily, row)
+        yield self._labelled(
+            "request_success", "Requests by how they ended.", "finished_reason", lambda r: r.watch.finished.items()
+        )
+        yield self._labelled(
+            "spec_decode_num_accepted_tokens_per_pos",
+            "Drafted tokens accepted, by their place in the draft.",
+            "position",
+            lambda r: ((str(place), count) for place, count in sorted(r.watch.counted("accepted_at").items())),
+        )
+        yield self._labelled("swap_bytes", "Bytes of KV cache swapped.", "direction", _swapped)
+        for name, (_, help) in HISTOGRAMS.items():
+            yield self._histogram(name, help, lambda r, name=name: r.watch.histograms[name])  # type: ignore[misc]
+        yield self._histogram("spec_draft_length", "Tokens of a draft.", lambda r: r.watch.draft_lengths())
+
+    def _family(self, kind: type[GaugeMetricFamily] | type[CounterMetricFamily], row: Row) -> Metric:
+        family = kind(PREFIX + row.name, row.help, labels=[MODEL])
+        for runtime in self._runtimes:
+            family.add_metric([runtime.name], row.value(runtime))
+        return family
+
+    def _labelled(
+        self, name: str, help: str, label: str, values: Callable[[Runtime], Iterable[tuple[str, int]]]
+    ) -> Metric:
+        family = CounterMetricFamily(PREFIX + name, help, labels=[MODEL, label])
+        for runtime in self._runtimes:
+            for key, value in values(runtime):
+                family.add_metric([runtime.name, key], value)
+        return family
+
+    def _histogram(self, name: str, help: str, of: Callable[[Runtime], Histogram]) -> Metric:
+        family = HistogramMetricFamily(PREFIX + name, help, labels=[MODEL])
+        for runtime in self._runtimes:
+            histogram = of(runtime)
+            family.add_metric([runtime.name], list(_cumulative(histogram)), histogram.total)
+        return family
+
+
+def _swapped(runtime: Runtime) -> list[tuple[str, int]]:
+    return [(way, runtime.watch.total(f"swapped_{way}_bytes")) for way in ("in", "out")]
+
+
+def _cumulative(histogram: Histogram) -> Iterator[tuple[str, int]]:
+    """Prometheus counts all values of at most a bound."""
+    count = 0
+    for bound, more in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
+        count += more
+        yield ("+Inf" if bound == float("inf") else repr(float(bound))), count
+
+
+@router.get("/metrics", include_in_schema=False)
+async def metrics(request: Request) -> Response:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Figures(state_of(request).pool.runtimes))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,69 @@
+"""Input items of /v1/responses as the messages that chat templates know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from octavo.server.errors import bad_request
+
+Json = dict[str, Any]
+ROLES = ("system", "developer", "user", "assistant")
+TEXTS = ("input_text", "output_text", "text")
+
+
+def to_messages(given: str | list[Json], instructions: str | None) -> list[Json]:
+    """Raises ApiError, naming the item at fault."""
+    before = [{"role": "system", "content": instructions}] if instructions else []
+    if isinstance(given, str):
+        return [*before, {"role": "user", "content": given}]
+    if not given:
+        raise bad_request("input: at least one item is needed", "input")
+    messages: list[Json] = before
+    for number, item in enumerate(given):
+        _add(messages, item, f"input[{number}]")
+    return messages
+
+
+def _add(messages: list[Json], item: Json, field: str) -> None:
+    kind = item.get("type", "message")
+    if kind == "message":
+        messages.append({"role": _role(item, field), "content": _content(item.get("content"), f"{field}.content")})
+    elif kind == "function_call":
+        _add_call(messages, item, field)
+    elif kind == "function_call_output":
+        output = _content(item.get("output"), f"{field}.output")
+        messages.append({"role": "tool", "tool_call_id": str(item.get("call_id")), "content": output})
+    elif kind != "reasoning":  # a model's own notes, sent back: templates have no place for them
+        raise bad_request(f"{field}: items of type {str(kind)[:40]!r} are not supported", field)
+
+
+def _role(item: Json, field: str) -> str:
+    if item.get("role") not in ROLES:
+        raise bad_request(f"{field}.role: must be one of {', '.join(ROLES)}", f"{field}.role")
+    return str(item["role"])
+
+
+def _content(content: Any, field: str) -> str:
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise bad_request(f"{field}: a text or a list of parts is needed", field)
+    texts = []
+    for part in content:
+        text = part.get("text") if isinstance(part, dict) and part.get("type") in TEXTS else None
+        if not isinstance(text, str):
+            raise bad_request(f"{field}: only parts of text are supported", field)
+        texts.append(text)
+    return "\n".join(texts)
+
+
+def _add_call(messages: list[Json], item: Json, field: str) -> None:
+    """Calls in a row belong to one message."""
+    name, arguments = item.get("name"), item.get("arguments")
+    if not isinstance(name, str) or not isinstance(arguments, str):
+        raise bad_request(f"{field}: a function_call needs a name and arguments", field)
+    call = {"id": str(item.get("call_id")), "type": "function", "function": {"name": name, "arguments": arguments}}
+    if messages and messages[-1]["role"] == "assistant":
+        messages[-1].setdefault("tool_calls", []).append(call)
+    else:
+        messages.append({"role": "assistant", "content": "", "tool_calls": [call]})

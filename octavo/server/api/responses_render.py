@@ -1,0 +1,158 @@
+"""Answers of /v1/responses, whole and streamed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from octavo.outputs import CompletionOutput, OutputDelta
+from octavo.server import sse
+from octavo.server.api.chat_render import MakeReader
+from octavo.server.api.common import new_id
+from octavo.server.errors import ApiError
+from octavo.server.generation import Generation
+from octavo.server.job import Job
+from octavo.server.tool_reader import CallArguments, CallBegins, Part, Said
+
+Json = dict[str, Any]
+
+
+class ResponsesRenderer:
+    """A stream opens, fills and closes items: a message of text, or a function call. echo: of the request."""
+
+    def __init__(self, job: Job, reader: MakeReader | None, echo: Json):
+        self._job = job
+        self._make_reader = reader
+        self._reader = reader() if reader else None
+        self._echo = echo
+        self._number = 0  # of the next event
+        self._items: list[Json] = []  # the last may be open
+        self._open = False
+
+    def head(self) -> bytes:
+        response = self._response("in_progress", [], None)
+        kinds = ("response.created", "response.in_progress")
+        return b"".join(self._event(kind, {"response": response}) for kind in kinds)
+
+    def delta(self, generation: Generation, new: OutputDelta) -> bytes:
+        return b"".join(map(self._part, self._parts(new.text, new.finish_reason is not None)))
+
+    def tail(self) -> bytes:
+        closed = self._close()
+        status = self._status
+        return closed + self._event(f"response.{status}", {"response": self._finished()})
+
+    def whole(self) -> bytes:
+        for part in self._parts(self._answer.text, True):
+            self._part(part)
+        self._close()
+        return sse.encode(self._finished())
+
+    def error(self, error: ApiError) -> bytes:
+        told = {"code": error.code or "server_error", "message": error.message}
+        response = self._response("failed", self._items, None) | {"error": told}
+        return self._event("error", {**told, "param": error.param}) + self._event(
+            "response.failed", {"response": response}
+        )
+
+    @property
+    def _answer(self) -> CompletionOutput:
+        return self._job.generations[0].output.outputs[0]
+
+    @property
+    def _status(self) -> str:
+        return "incomplete" if self._answer.finish_reason == "length" else "completed"
+
+    def _parts(self, text: str, last: bool) -> list[Part]:
+        if self._reader is None:
+            return [Said(text)] if text else []
+        return self._reader.feed(text) + (self._reader.finish() if last else [])
+
+    def _finished(self) -> Json:
+        if not self._items:  # an answer may be empty, but there is always one
+            self._items.append(_message(new_id("msg_"), "completed", ""))
+        return self._response(self._status, self._items, self._usage())
+
+    def _response(self, status: str, output: list[Json], usage: Json | None) -> Json:
+        incomplete = {"reason": "max_output_tokens"} if status == "incomplete" else None
+        return {
+            "id": self._job.id,
+            "object": "response",
+            "created_at": self._job.created,
+            "status": status,
+            "error": None,
+            "incomplete_details": incomplete,
+            "model": self._job.model,
+            "output": output,
+            "usage": usage,
+            **self._echo,
+        }
+
+    def _usage(self) -> Json:
+        prompt, made = self._job.num_prompt_tokens, self._job.num_output_tokens
+        return {
+            "input_tokens": prompt,
+            "input_tokens_details": {"cached_tokens": self._job.num_cached_tokens},
+            "output_tokens": made,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": prompt + made,
+        }
+
+    def _part(self, part: Part) -> bytes:
+        match part:
+            case Said(text=text):
+                return self._say(text)
+            case CallBegins(name=name):
+                call = {"type": "function_call", "id": new_id("fc_"), "call_id": new_id("call_"), "name": name}
+                return self._begin({**call, "arguments": "", "status": "in_progress"})
+            case CallArguments(text=text):
+                self._items[-1]["arguments"] += text
+                return self._item_event("response.function_call_arguments.delta", {"delta": text})
+
+    def _say(self, text: str) -> bytes:
+        opened = b""
+        if not (self._open and self._items[-1]["type"] == "message"):
+            opened = self._begin(_message(new_id("msg_"), "in_progress", None))
+            part = _text("")
+            self._items[-1]["content"].append(part)
+            opened += self._item_event("response.content_part.added", {"content_index": 0, "part": part})
+        self._items[-1]["content"][0]["text"] += text
+        delta = {"content_index": 0, "delta": text, "logprobs": []}
+        return opened + self._item_event("response.output_text.delta", delta)
+
+    def _begin(self, item: Json) -> bytes:
+        closed = self._close()
+        self._items.append(item)
+        self._open = True
+        return closed + self._event("response.output_item.added", {"output_index": len(self._items) - 1, "item": item})
+
+    def _close(self) -> bytes:
+        if not self._open:
+            return b""
+        self._open, item = False, self._items[-1]
+        item["status"] = "completed"
+        if item["type"] == "message":
+            part = item["content"][0]
+            done = {"content_index": 0, "text": part["text"], "logprobs": []}
+            ended = self._item_event("response.output_text.done", done)
+            ended += self._item_event("response.content_part.done", {"content_index": 0, "part": part})
+        else:
+            done = {"arguments": item["arguments"], "name": item["name"]}
+            ended = self._item_event("response.function_call_arguments.done", done)
+        place = {"output_index": len(self._items) - 1, "item": item}
+        return ended + self._event("response.output_item.done", place)
+
+    def _item_event(self, kind: str, more: Json) -> bytes:
+        return self._event(kind, {"item_id": self._items[-1]["id"], "output_index": len(self._items) - 1, **more})
+
+    def _event(self, kind: str, more: Json) -> bytes:
+        number, self._number = self._number, self._number + 1
+        return sse.named(kind, {"type": kind, "sequence_number": number, **more})
+
+
+def _message(item_id: str, status: str, text: str | None) -> Json:
+    content = [] if text is None else [_text(text)]
+    return {"type": "message", "id": item_id, "status": status, "role": "assistant", "content": content}
+
+
+def _text(text: str) -> Json:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}

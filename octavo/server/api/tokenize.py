@@ -1,0 +1,95 @@
+"""/tokenize and /detokenize, in vLLM's shape."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from msgspec import Meta, Struct
+from starlette.responses import Response
+
+from octavo.server import sse
+from octavo.server.api.chat import Message, Tool, plain, plain_message
+from octavo.server.api.common import state_of
+from octavo.server.body import read
+from octavo.server.conversation import Asked, conversation
+from octavo.server.errors import bad_request
+from octavo.server.job import off_loop
+from octavo.server.openapi import describe
+from octavo.server.runtime import Runtime
+from octavo.server.schemas import TokenId
+
+router = APIRouter()
+
+
+class TokenizeRequest(Struct, kw_only=True):
+    """Either prompt, or messages (and tools), which the model's chat template writes out."""
+
+    prompt: str | None = None
+    messages: Annotated[list[Message], Meta(min_length=1)] | None = None
+    tools: list[Tool] | None = None
+    model: str | None = None
+    add_special_tokens: bool | None = None
+    add_generation_prompt: bool | None = None
+    return_token_strs: bool | None = None
+
+
+class Tokenized(Struct):
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None
+
+
+class DetokenizeRequest(Struct, kw_only=True):
+    tokens: list[TokenId]
+    model: str | None = None
+    skip_special_tokens: bool | None = None
+
+
+class Detokenized(Struct):
+    prompt: str
+
+
+@router.post("/tokenize", **describe(TokenizeRequest, Tokenized))
+async def tokenize(request: Request) -> Response:
+    state = state_of(request)
+    body = await read(request, TokenizeRequest, state.settings.limits)
+    if (body.prompt is None) == (body.messages is None):
+        raise bad_request("either prompt or messages is needed", "prompt")
+    async with state.pool.use(body.model) as runtime:
+        ids = await _ids(runtime, body)
+        tokenizer = runtime.tokenizer
+        assert tokenizer is not None
+        words = [tokenizer.decode([token], skip_special=False) for token in ids] if body.return_token_strs else None
+        return _json(Tokenized(len(ids), runtime.info.max_model_len, ids, words))
+
+
+async def _ids(runtime: Runtime, body: TokenizeRequest) -> list[int]:
+    tokenizer, prompt = runtime.tokenizer, body.prompt
+    assert tokenizer is not None
+    if prompt is not None:
+        special = body.add_special_tokens is not False
+        return await off_loop(lambda: tokenizer.encode(prompt, add_special=special), len(prompt))
+    variables = {"add_generation_prompt": body.add_generation_prompt is not False}
+    messages, tools = [plain_message(each) for each in body.messages or ()], [plain(each) for each in body.tools or ()]
+    talk = await conversation(runtime, Asked(messages, tools, variables=variables))
+    return talk.prompt.ids
+
+
+@router.post("/detokenize", **describe(DetokenizeRequest, Detokenized))
+async def detokenize(request: Request) -> Response:
+    state = state_of(request)
+    body = await read(request, DetokenizeRequest, state.settings.limits)
+    async with state.pool.use(body.model) as runtime:
+        tokenizer = runtime.tokenizer
+        assert tokenizer is not None
+        known = runtime.info.vocab_size
+        if any(token >= known for token in body.tokens):
+            raise bad_request(f"tokens must be token ids of this model, 0 to {known - 1}", "tokens")
+        text = tokenizer.decode(body.tokens, skip_special=bool(body.skip_special_tokens))
+        return _json(Detokenized(text))
+
+
+def _json(value: Struct) -> Response:
+    return Response(sse.encode(value), media_type="application/json")
