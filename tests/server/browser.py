@@ -23,10 +23,21 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --no-default-browser-check --mute-audio "
-    "--disable-background-networking --disable-component-update --disable-sync --disable-dev-shm-usage "
-    "--disable-extensions --force-color-profile=srgb --remote-debugging-pipe"
-).split()
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--no-default-browser-check",
+    "--mute-audio",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--disable-extensions",
+    "--force-color-profile=srgb",
+    "--remote-debugging-pipe",
+)
 TIMEOUT = 30.0  # seconds for one answer of the browser
 KEYS = {"Enter": (13, "\r"), "Escape": (27, ""), "Tab": (9, ""), "ArrowRight": (39, ""), "ArrowDown": (40, "")}
 SHIFT = 8
@@ -93,7 +104,8 @@ class Browser:
         """The value of a JavaScript expression; promises are waited for."""
         options = {"returnByValue": True, "awaitPromise": True, "userGesture": True}
         result = self.call("Runtime.evaluate", expression=expression, **options)
-        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        failed = result.get("exceptionDetails")
+        assert failed is None, failed.get("exception", {}).get("description", failed["text"])[:2000]
         return result["result"].get("value")
 
     def open(self, url: str) -> None:

@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 # What a careful deployment sends with the page: anything inline or from elsewhere would fail a test.
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; frame-ancestors 'none'"
+POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
 
 
 @dataclass
 class Fake:
     """pieces: the chunks of an answer; empty: as many words as max_tokens says. delay: seconds before each.
 
-    trouble(number of the request, counted from 0): None, an HTTP status, "event" (an error within the stream), "cut" (the
-    connection breaks off), "silent" (the stream just ends) or "hang".
+    trouble(number of the request, counted from 0): None, an HTTP status, "event" (an error within the stream), "cut"
+    (the connection breaks off), "silent" (the stream just ends) or "hang".
     """
 
     pieces: list[str] = field(default_factory=list)
@@ -69,12 +69,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         fake = self.fake
         fake.paths.append(self.path)
-        if self.path == "/v1/models":
-            self.authorized() and self.send_json({"object": "list", "data": [{"id": "fake-1"}, {"id": "fake-2"}]})
-        elif self.path == "/octavo/state" and fake.state is not None:
-            self.authorized() and self.send_json(fake.state)
-        else:
+        models = {"object": "list", "data": [{"id": "fake-1"}, {"id": "fake-2"}]}
+        known = {"/v1/models": models, "/octavo/state": fake.state}
+        if (value := known.get(self.path)) is None:
             self.send_file(self.path.partition("?")[0])
+        elif self.authorized():
+            self.send_json(value)
 
     def do_POST(self) -> None:
         fake = self.fake
@@ -152,6 +152,7 @@ class Handler(BaseHTTPRequestHandler):
         if trouble == "hang":
             self.fake.closing.wait(20)
         if trouble == "cut":
+            self.fake.closing.wait(0.1)  # what was sent shall be read before
             self.close_connection = True
             return
         self.chunk(b"")
