@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import octavo
 from tests.server import browser as chromium
 from tests.server.browser import SHIFT, Browser
 from tests.server.fake import Fake, serve, wait_for
+from tests.server.page_probes import CELL, CONTRAST, DONE, DRAWN, PAGE, READY, say, set_field, text
 from tests.server.state import state
-
-PAGE = Path(octavo.__file__).parent / "server" / "page"
-DONE = "document.querySelector('.answer:last-child[aria-busy=false]')"
-DRAWN = "document.querySelector('.map').getAttribute('aria-label')?.includes('20 blocks')"
-READY = "!document.querySelector('#model').disabled"
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +38,6 @@ def page(window: Browser, fake: Fake) -> Iterator[Browser]:
     window.wait(READY)
     yield window
     assert window.complaints == []
-
-
-def say(page: Browser, text: str) -> None:
-    page.js("document.querySelector('#prompt').focus()")
-    page.type(text)
-    page.press("Enter")
-
-
-def text(page: Browser, selector: str) -> str:
-    """innerText with no-break spaces as spaces."""
-    found = page.js(f"[...document.querySelectorAll({selector!r})].map(node => node.innerText).join('\\n')")
-    return str(found).replace("\u00a0", " ")
 
 
 def test_it_needs_nothing_but_its_own_files() -> None:
@@ -170,8 +152,9 @@ def test_focus_can_be_seen_wherever_it_goes(page: Browser, fake: Fake) -> None:
     seen = set()
     for _ in range(16):
         page.press("Tab")
-        name, outline, border = page.js("""(() => { const n = document.activeElement, s = getComputedStyle(n);
-            return [n.id || n.className || n.localName, s.outlineStyle, getComputedStyle(n.form ?? n).borderColor]; })()""")
+        name, outline, border = page.js("""(() => {
+            const n = document.activeElement, outline = getComputedStyle(n).outlineStyle;
+            return [n.id || n.className || n.localName, outline, getComputedStyle(n.form ?? n).borderColor]; })()""")
         if name == "body":  # the way round leads through the browser's own buttons
             continue
         seen.add(name)
@@ -190,11 +173,6 @@ def test_a_reload_keeps_the_conversation_and_new_chat_ends_it(page: Browser, fak
     assert page.js("!document.querySelector('#welcome').hidden") and text(page, ".message") == ""
     page.open(fake.url)
     assert text(page, ".message") == ""
-
-
-def set_field(page: Browser, name: str, value: str) -> None:
-    page.js(f"""(() => {{ const field = document.querySelector('[name={name}]'); field.value = {value!r};
-        field.dispatchEvent(new Event('input', {{ bubbles: true }})); }})()""")
 
 
 def test_settings_go_into_the_request(page: Browser, fake: Fake) -> None:
@@ -266,26 +244,16 @@ def test_the_live_view_shows_what_the_engine_does(page: Browser) -> None:
     assert text(page, ".tile b").split() == ["2", "3"]  # 1 in the engine and 2 in the queue wait
     assert text(page, ".spark b").split("\n") == ["120", "100 ms", "8.0 ms"]
     assert "p99 100 ms" in text(page, ".sparks") and "most 140" in text(page, ".tiles")
-    assert text(page, ".live section:nth-of-type(1) .legend").split() == ("used 5 shared 4 cached 5 free 6".split())
+    legend = " ".join(text(page, ".live section:nth-of-type(1) .legend").split())
+    assert legend == "used 5 shared 4 cached 5 free 6"
     assert "45 % in use · 32 tokens each" in text(page, ".section-head")
     rows = text(page, ".requests tbody tr").split("\n")
-    assert [row.split() for row in rows] == [["…aa1111", "100", "64", "50"], ["…bb2222", "300", "64", "–"]]
+    assert [row.split() for row in rows] == [["…aa1111", "100", "64", "50"], ["…bb2222", "300", "64", "\u2013"]]
     assert page.js("document.querySelector('.requests progress').value") == pytest.approx(128 / 300, abs=1e-3)
     meters = " ".join(text(page, "#live-body > div:last-child").split())
     assert "25 % of prompt tokens found" in meters and "70 % accepted · 3.10 tokens a step" in meters
     assert "141 MB resident" in meters and "KV cache 30 MB" in meters
     assert page.js("document.querySelector('.spark .line').getAttribute('d').split('L').length") == 59
-
-
-# How much of a block's cell is inked, and whether its middle is: by form alone, without its colour.
-CELL = """(index) => import('/blocks.js').then(({ layout }) => {
-    const map = document.querySelector('.map'), { size, pitch, columns } = layout(20, map.parentElement.clientWidth);
-    const [x, y] = [Math.round((index % columns) * pitch), Math.round(Math.floor(index / columns) * pitch)];
-    const { data } = map.getContext('2d').getImageData(x, y, size, size);
-    const pixels = Array.from({ length: size * size }, (_, at) => [...data.slice(4 * at, 4 * at + 4)]);
-    const inner = pixels.filter((_, at) => Math.min(at % size, at / size | 0) > 2 && Math.max(at % size, at / size | 0) < size - 3);
-    return { share: pixels.filter((pixel) => pixel[3] > 128).length / pixels.length,
-             colours: new Set(inner.map(String)).size, first: String(inner[0]) }; })"""
 
 
 def test_blocks_differ_in_form_not_in_colour_alone(page: Browser) -> None:
@@ -356,23 +324,11 @@ def test_on_a_phone(page: Browser, fake: Fake) -> None:
         assert page.js(f"document.querySelector({other!r}).offsetParent") is None
         assert page.js("document.documentElement.scrollWidth") == 390
         wide = page.js("""[...document.querySelectorAll('main *')].filter(n => n.checkVisibility()
-            && !n.closest('pre, .hidden') && n.getBoundingClientRect().right > 390.5).map(n => n.className || n.localName)""")
+            && !n.closest('pre, .hidden') && n.getBoundingClientRect().right > 390.5).map(n => n.outerHTML)""")
         assert wide == []
     small = page.js("""[...document.querySelectorAll('button')].filter(n => n.checkVisibility())
         .map(n => n.getBoundingClientRect()).filter(r => Math.min(r.width, r.height) < 24).length""")
     assert small == 0  # WCAG 2.5.8
-
-
-CONTRAST = """(() => {
-    const channel = (c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-    const paint = (colour) => colour.match(/[\\d.]+/g).map(Number);
-    const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-    const ground = (n) => { for (; n; n = n.parentElement) {
-        const c = paint(getComputedStyle(n).backgroundColor); if (c.length < 4 || c[3] === 1) return c; } };
-    return [...document.querySelectorAll('body *')].filter((n) => n.checkVisibility() && !n.closest('.hidden, .skip, [disabled]')
-        && [...n.childNodes].some((c) => c.nodeType === 3 && c.data.trim())).map((n) => {
-            const [a, b] = [light(paint(getComputedStyle(n).color)), light(ground(n))].sort((x, y) => y - x);
-            return [(a + 0.05) / (b + 0.05), n.className || n.localName]; }).filter(([ratio]) => ratio < 4.5); })()"""
 
 
 @pytest.mark.parametrize("dark", [False, True])
