@@ -13,6 +13,7 @@
 #include <stdexcept>
 #include <tuple>
 
+#include "bind.h"
 #include "pack.h"
 #include "plan.h"
 
@@ -21,21 +22,6 @@ using namespace nb::literals;
 using namespace octavo;
 
 namespace {
-
-template <class T, int Rank = 1>
-using In = nb::ndarray<const T, nb::ndim<Rank>, nb::c_contig, nb::device::cpu>;
-template <class T, int Rank = 1>
-using Out = nb::ndarray<T, nb::ndim<Rank>, nb::c_contig, nb::device::cpu>;
-
-void require(bool ok, const char* what) {
-  if (!ok) throw std::invalid_argument(what);
-}
-
-const KernelTable& table_of(const std::string& isa) {
-  const KernelTable* t = kernels(isa.c_str());
-  if (!t) throw std::invalid_argument("instruction set '" + isa + "' is not available");
-  return *t;
-}
 
 int format_named(const std::string& type) {
   const int format = format_of(type.c_str());
@@ -72,48 +58,6 @@ struct Weights {
   }
 };
 
-
-template <class T, int Rank = 1>
-const T* field(nb::handle arrays, const char* name, size_t length, bool exact = true) {
-  auto a = nb::cast<In<T, Rank>>(arrays.attr(name));
-  require(exact ? a.shape(0) == length : a.shape(0) >= length, name);
-  return a.data();
-}
-
-SamplingView sampling_view(nb::handle a, size_t rows) {
-  SamplingView v{};
-  v.temperature = field<float>(a, "temperature", rows);
-  v.top_p = field<float>(a, "top_p", rows);
-  v.min_p = field<float>(a, "min_p", rows);
-  v.typical_p = field<float>(a, "typical_p", rows);
-  v.repetition = field<float>(a, "repetition", rows);
-  v.presence = field<float>(a, "presence", rows);
-  v.frequency = field<float>(a, "frequency", rows);
-  v.top_k = field<int32_t>(a, "top_k", rows);
-  v.seeds = field<uint64_t>(a, "seeds", rows);
-  v.positions = field<int64_t>(a, "positions", rows);
-  v.penalty_starts = field<int32_t>(a, "penalty_starts", rows + 1);
-  const auto penalties = size_t(v.penalty_starts[rows]);
-  v.penalty_tokens = field<int32_t>(a, "penalty_tokens", penalties, false);
-  v.penalty_counts = field<int32_t>(a, "penalty_counts", penalties, false);
-  v.bias_starts = field<int32_t>(a, "bias_starts", rows + 1);
-  const auto biases = size_t(v.bias_starts[rows]);
-  v.bias_tokens = field<int32_t>(a, "bias_tokens", biases, false);
-  v.bias_values = field<float>(a, "bias_values", biases, false);
-  v.mask_rows = field<int32_t>(a, "mask_rows", rows);
-  auto masks = nb::cast<In<uint32_t, 2>>(a.attr("masks"));
-  v.masks = masks.data();
-  v.mask_words = int(masks.shape(1));
-  for (size_t r = 0; r < rows; ++r) require(v.mask_rows[r] < int(masks.shape(0)), "mask_rows");
-  return v;
-}
-
-template <class T>
-T* optional_out(const std::optional<Out<T>>& a, size_t length) {
-  if (!a) return nullptr;
-  require(a->size() == length, "an output has the wrong size");
-  return a->data();
-}
 
 void run(Plan& plan, KvCache& kv, In<int32_t> token_ids, In<int32_t> positions, In<int32_t> slots, In<int32_t> query_starts,
          In<int32_t> context_lens, In<int32_t, 2> block_tables, In<int32_t> logit_rows, In<int32_t> targets, nb::object sampling,
@@ -189,7 +133,7 @@ void bind_plan(nb::module_& m) {
 
   nb::class_<KvCache>(m, "KvCache")
       .def("__init__", [](KvCache* self, const std::vector<std::pair<int, int>>& layers, int num_blocks, int block_size, int type) {
-        for (auto [heads, dim] : layers) require(heads > 0 && dim > 0 && dim % 16 == 0, "head_dim must be a multiple of 16");
+        for (auto [heads, dim] : layers) require(heads > 0 && dim > 0 && dim % 16 == 0 && dim <= kMaxHeadDim, "head_dim must be a multiple of 16, at most 512");
         require(num_blocks > 0 && block_size > 0 && block_size % 16 == 0, "block_size must be a multiple of 16");
         require(type >= 0 && type <= 2, "unknown KV type");
         new (self) KvCache(layers, num_blocks, block_size, KvType(type));

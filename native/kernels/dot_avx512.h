@@ -5,7 +5,11 @@ namespace octavo {
 namespace ISA_NS {
 
 constexpr int kRows = 16;
+#if defined(OCTAVO_EMULATE_AVX512)
+constexpr int kMaxTileHere = 3;  // emulated kernels are for tests: a quarter of the time to compile
+#else
 constexpr int kMaxTileHere = 12;
+#endif
 using VF = __m512;
 using VI = __m512i;
 

@@ -1,9 +1,10 @@
-"""Packing is lossless; a product is the exact one of the quantised activations, and the same bits for every tile and instruction set."""
+"""Packing is lossless; a product is exact for the quantised activations, and the same bits for every tile and ISA."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from octavo import _native
 from octavo.backends.base import Weight
 from octavo.weights.dequantize import dequantize
@@ -100,3 +101,14 @@ def test_same_bits_for_every_tile_and_instruction_set(type: str) -> None:
         for tile in (1, 2, 3, 4, 7, 12):
             got, _ = _native.matmul(isa, type, weight.data, 48, x, tile)
             np.testing.assert_array_equal(got, want, err_msg=f"{isa}, tiles of {tile}")
+
+
+@pytest.mark.parametrize("isa", _native.isas())
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_bad_activation_shows_and_stays_in_its_row(isa: str, bad: float) -> None:
+    weight, x = random_weight("Q4_1", 32, 576), activations(9, 576)
+    want, _ = _native.matmul(isa, "Q4_1", weight.data, 32, x)
+    x[4, 300] = bad
+    got, _ = _native.matmul(isa, "Q4_1", weight.data, 32, x)
+    assert np.isnan(got[4]).all()
+    np.testing.assert_array_equal(np.delete(got, 4, 0), np.delete(want, 4, 0))

@@ -14,7 +14,7 @@ from octavo.backends.cpu.packing import PackedMatrices, Progress, matrices
 from octavo.backends.cpu.record import record
 from octavo.backends.cpu.records import Recording
 from octavo.config import KV_DTYPES, CacheConfig
-from octavo.errors import ConfigError
+from octavo.errors import ConfigError, ModelFileError
 from octavo.types import Batch, StepResult
 
 
@@ -42,7 +42,7 @@ class CpuBackend:
         self.isa = _choose_isa(isa)
         self.threads = threads or _native.default_threads()
         self._pool = _native.Pool(self.threads)
-        layers = [(spec.kv_heads, spec.head_dim) for spec in model.attention]
+        layers = [(spec.kv_heads, _checked_head_dim(spec.head_dim)) for spec in model.attention]
         self._kv = _native.KvCache(layers, cache.num_blocks, cache.block_size, KV_DTYPES.index(cache.dtype))
         self._limits = (max_seqs, max_context or model.max_context)
         recording = fuse(record(model))
@@ -101,6 +101,14 @@ class CpuBackend:
 
     def close(self) -> None:
         del self._plan, self._kv, self._weights
+
+
+def _checked_head_dim(head_dim: int) -> int:
+    if head_dim % 16 or head_dim > 512:
+        raise ModelFileError(
+            f"heads of {head_dim} dimensions: the cpu backend takes multiples of 16 up to 512; use backend='reference'"
+        )
+    return head_dim
 
 
 def _choose_isa(isa: str) -> str:
