@@ -8,6 +8,7 @@
 
 namespace nb = nanobind;
 
+void bind_limits(nb::module_& m);
 void bind_matmul(nb::module_& m);
 void bind_ops(nb::module_& m);
 void bind_plan(nb::module_& m);
@@ -21,6 +22,7 @@ NB_MODULE(_native, m) {
     return names;
   }, "Instruction sets that this build and this processor have, best first.");
   m.def("default_threads", &octavo::default_threads, "Physical cores that this process may use.");
+  bind_limits(m);
   bind_matmul(m);
   bind_ops(m);
   bind_plan(m);

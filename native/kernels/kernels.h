@@ -153,6 +153,15 @@ struct ActArgs {
 using TileFn = void (*)(const uint8_t* panel, const ActTile& x, const ActArgs& act, int K, float* y /* [n][16] */);
 using DenseTileFn = void (*)(const uint8_t* panel, const float* x, size_t ldx, int n, int K, float* y /* [n][16] */);
 
+// ---------------------------------------------------------------- the machine's limits
+struct LimitLoop {  // one instruction over and over
+  const char* kind;  // "int8", "bf16", "f32", ...
+  const char* instruction;
+  double ops;  // of a round
+  void (*run)(int rounds);
+};
+constexpr int kMaxLimits = 4;
+
 struct KernelTable {
   const char* name;
   int max_tile;  // tokens a tile holds at most on this instruction set
@@ -173,6 +182,10 @@ struct KernelTable {
   void (*attention_merge)(const AttentionArgs&, const AttentionItem&);
   // sample.inc: scratch holds vocab * 3 floats
   void (*sample)(const SampleArgs&, int row, const float* logits, int32_t target, float* scratch, const SampleOut&);
+  // limits.inc
+  LimitLoop limits[kMaxLimits];
+  int num_limits;
+  uint64_t (*read)(const uint8_t* data, size_t bytes, int streams);  // touches every cache line
 };
 
 // Null when this build or this processor lacks it. Names: "avx512", "avx2", "portable".
