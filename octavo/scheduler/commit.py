@@ -76,6 +76,7 @@ class Commit:
         stats.drafts += 1
         stats.draft_tokens += chunk.num_drafts
         stats.accepted_tokens += chunk.accepted
+        stats.whole_drafts += chunk.accepted == chunk.num_drafts
         stats.draft_lengths[chunk.num_drafts] += 1
         stats.accepted_at.update(range(chunk.accepted))
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+
+GAUGES = ("running", "waiting", "kv_usage", "step_tokens")
 
 
 @dataclass(slots=True)
@@ -21,6 +24,7 @@ class Stats:
     drafts: int = 0  # sequences x steps with drafts under verification
     draft_tokens: int = 0
     accepted_tokens: int = 0
+    whole_drafts: int = 0  # drafts of which every token stood
     accepted_at: Counter[int] = field(default_factory=Counter)  # accepted drafts by their place in the draft, from 0
     draft_lengths: Counter[int] = field(default_factory=Counter)  # drafts under verification by their number of tokens
     draft_seconds: float = 0.0  # propose
@@ -29,10 +33,30 @@ class Stats:
     backend_seconds: float = 0.0
     finished: Counter[str] = field(default_factory=Counter)  # sequences by finish_reason
 
+    def since(self, earlier: Stats) -> Stats:
+        """What has happened since `earlier`, a deep copy of these made then. Gauges are as they are now."""
+        return self._combined(earlier, -1)
+
+    def plus(self, other: Stats) -> Stats:
+        """Both together. Gauges are those of `self`."""
+        return self._combined(other, 1)
+
+    def _combined(self, other: Stats, sign: int) -> Stats:
+        out = copy.deepcopy(self)
+        for name in [entry.name for entry in fields(self) if entry.name not in GAUGES]:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if isinstance(mine, Counter):
+                setattr(
+                    out, name, Counter({key: mine[key] + sign * theirs[key] for key in mine.keys() | theirs.keys()})
+                )
+            else:
+                setattr(out, name, mine + sign * theirs)
+        return out
+
     @property
     def acceptance(self) -> float:
-        """Share of the drafted tokens that stood."""
-        return self.accepted_tokens / max(1, self.draft_tokens)
+        """The share that stood of the drafted tokens that were tried: those behind a rejected one were not."""
+        return self.accepted_tokens / max(1, self.accepted_tokens + self.drafts - self.whole_drafts)
 
     @property
     def mean_accepted_length(self) -> float:

@@ -44,7 +44,7 @@ class Heads:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 values = {name: arrays[name] for name in cls.__slots__}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ConfigError(f"speculative_config: heads file {path} cannot be read: {error}") from None
         return cls(**(values | {"vocab_size": int(values["vocab_size"])}))
 

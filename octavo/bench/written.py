@@ -1,0 +1,94 @@
+"""Texts to measure and train on: the shipped prompts as a model's user would send them, and what the model writes."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+
+from octavo.assemble import Assembly
+from octavo.types import F32, Request, SamplingParams
+
+RANDOM_TOKENS = 200  # of a prompt of the workload "random"
+RANDOM_OUTPUT = 120
+LENGTH = 200  # tokens to write to one prompt for training
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A prompt in token ids, and how many tokens to write."""
+
+    prompt: list[int]
+    tokens: int
+
+
+def workloads(parts: Assembly) -> dict[str, list[Task]]:
+    """The shipped workloads by name, in the model's chat template, and "random": tokens without any pattern."""
+    shipped = json.loads(files("octavo.bench").joinpath("workloads/speculation.json").read_text(encoding="utf-8"))
+    made = {
+        name: [Task(_prompt(parts, entry["text"]), int(entry["tokens"])) for entry in entries]
+        for name, entries in shipped.items()
+    }
+    rng, size = random.Random(0), parts.model.vocab_size
+    low = min(1000, size // 2)
+    prompts = [[rng.randrange(low, min(20000, size)) for _ in range(RANDOM_TOKENS)] for _ in range(2)]
+    return made | {"random": [Task(prompt, RANDOM_OUTPUT) for prompt in prompts]}
+
+
+def _prompt(parts: Assembly, text: str) -> list[int]:
+    tokenizer = parts.tokenizer
+    if tokenizer.chat_template is None:
+        return tokenizer.encode(text + "\n\n")
+    from octavo import chat
+
+    bos = "" if tokenizer.bos_id is None else tokenizer.token_text(tokenizer.bos_id)
+    eos = tokenizer.token_text(tokenizer.eos_ids[0]) if tokenizer.eos_ids else ""
+    messages = [{"role": "user", "content": text}]
+    rendered = chat.render(tokenizer.chat_template, messages, bos_token=bos, eos_token=eos)
+    return tokenizer.encode(rendered, add_special=False)
+
+
+def fitted(tasks: list[Task], length: int) -> list[Task]:
+    """The tasks that fit into sequences of so many tokens, the others with their prompts cut at the front."""
+    return [Task(task.prompt[-max(1, length - task.tokens) :], min(task.tokens, length - 1)) for task in tasks]
+
+
+def write(parts: Assembly, tasks: list[Task], temperature: float, seed: int = 0) -> list[list[int]]:
+    """What the model writes to each task; it does not stop early."""
+    params = [
+        SamplingParams(temperature=temperature, max_tokens=task.tokens, ignore_eos=True, seed=seed + i)
+        for i, task in enumerate(tasks)
+    ]
+    requests = [Request(f"write-{i}", task.prompt, params[i], seed=seed + i) for i, task in enumerate(tasks)]
+    outputs: list[list[int]] = [[] for _ in tasks]
+    index = {request.request_id: i for i, request in enumerate(requests)}
+    for request in requests:
+        parts.engine.add(request)
+    while parts.engine.has_work:
+        for delta in parts.engine.step():
+            outputs[index[delta.seq.request.request_id]] += delta.token_ids
+    return outputs
+
+
+def repeated(tasks: list[Task], count: int) -> Iterator[Task]:
+    """`count` tasks, the given ones in turn."""
+    return (tasks[i % len(tasks)] for i in range(count))
+
+
+def hidden_states(parts: Assembly, texts: list[list[int]]) -> list[F32]:
+    """[n, D] of each text: the last layer's state after every token."""
+    params = SamplingParams(max_tokens=0)
+    requests = [Request(f"read-{i}", text, params, pooling="mean") for i, text in enumerate(texts)]
+    index = {request.request_id: i for i, request in enumerate(requests)}
+    found: list[list[F32]] = [[] for _ in texts]
+    for request in requests:
+        parts.engine.add(request)
+    while parts.engine.has_work:
+        for delta in parts.engine.step():
+            if delta.hidden is not None:
+                found[index[delta.seq.request.request_id]].append(delta.hidden)
+    return [np.concatenate(pieces) for pieces in found]

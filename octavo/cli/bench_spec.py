@@ -1,0 +1,116 @@
+"""`octavo bench spec`: what speculation gains, by method and kind of text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from octavo.cli.options import ENGINE, ModelArgument, speculation, takes
+
+if TYPE_CHECKING:
+    from octavo.assemble import Assembly
+
+COLUMNS = ("workload", "batch", "method", "tok_s", "speedup", "expected", "acceptance", "accepted_length", "step_cost")
+SHIPPED = "code_edit,summary,chat,json,random"
+
+
+@takes(engine=ENGINE)
+def spec(
+    model: ModelArgument,
+    method: Annotated[
+        list[str], typer.Option("--method", help="A method's name, or a JSON speculative config; may be repeated.")
+    ] = ["ngram", "suffix", "auto"],  # noqa: B006  # typer reads it, nobody writes it
+    workload: Annotated[str, typer.Option("--workload", help="Kinds of text, with commas between.")] = SHIPPED,
+    batch: Annotated[str, typer.Option("--batch", help="Batch sizes, with commas between.")] = "1",
+    repeat: Annotated[int, typer.Option("--repeat", help="Tries of each, in turns; the best counts.")] = 2,
+    tokens: Annotated[int | None, typer.Option("--tokens", help="Most tokens to write to a prompt.")] = None,
+    temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 0.0,
+    plot: Annotated[Path | None, typer.Option("--plot", help="An SVG file to draw the speed-ups into.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    *,
+    engine: dict[str, Any],
+) -> None:
+    """Measure speculative decoding against none, on texts of five kinds. First what a step of so many rows costs.
+
+    Says of each row whether the output was the same. expected: the speed-up by the formula, from the acceptance and the
+    cost of a step.
+    """
+    rows = []
+    for row in measure(model, method, workload, batch, (repeat, tokens, temperature), engine):
+        rows.append(row)
+        typer.echo(json.dumps(row) if as_json else shown(row))
+    if plot is not None:
+        from octavo.bench.plot import bars
+
+        plot.write_text(bars([row for row in rows if "speedup" in row]), encoding="utf-8")
+
+
+def measure(
+    model: str,
+    methods: list[str],
+    workload: str,
+    batch: str,
+    rest: tuple[int, int | None, float],
+    engine: dict[str, Any],
+) -> Iterator[dict[str, Any]]:
+    from octavo.bench.spec import Plan, cost_curve, run
+    from octavo.cli.bench import sizes
+
+    batches = sizes(batch)
+    repeat, tokens, temperature = rest
+    parts = load(model, max(batches), engine)
+    names = tuple(name.strip() for name in workload.split(","))
+    check(names)
+    configs = {label(text): speculation(text) for text in methods}
+    yield {"model": parts.model.name, "threads": parts.config.threads, "rows_cost": cost_curve(parts)}
+    yield from run(parts, model, Plan(configs, names, batches, repeat, temperature, tokens))
+    parts.close()
+
+
+def load(model: str, batch: int, engine: dict[str, Any]) -> Assembly:
+    """Without a prefix cache: each try computes its prompt."""
+    from octavo.assemble import assemble, engine_config
+    from octavo.cli.console import loading_bar
+
+    length = engine.get("max_model_len") or 1536
+    settings = {**engine, "speculative_config": None, "enable_prefix_caching": False, "max_num_seqs": batch}
+    settings["max_model_len"] = length
+    if not (engine.get("num_kv_blocks") or engine.get("kv_cache_memory")):
+        settings["num_kv_blocks"] = batch * -(-length // (engine.get("block_size") or 16))
+    with loading_bar() as bar:
+        return assemble(model, engine_config(**settings), progress=bar)
+
+
+def check(names: tuple[str, ...]) -> None:
+    from octavo.errors import ConfigError
+
+    for name in names:
+        if name not in SHIPPED.split(","):
+            raise ConfigError(f"workload must be of {SHIPPED}; got {name!r}")
+
+
+def label(text: str) -> str:
+    """The method, and what tells two configs of the same method apart."""
+    config = speculation(text)
+    extra = "".join(
+        f" {key}={Path(value).name if isinstance(value, str) else value}"
+        for key, value in config.items()
+        if key != "method"
+    )
+    return str(config.get("method", "draft_model")) + extra
+
+
+def shown(row: dict[str, Any]) -> str:
+    if "rows_cost" in row:
+        curve = "  ".join(f"{rows}: {cost:.2f}" for rows, cost in row["rows_cost"].items())
+        return f"{row['model']}, {row['threads']} threads; cost of a step by rows, one row = 1: {curve}"
+    facts = f"{row['workload']:<10} batch {row['batch']:<3} {row['method'][:40]:<40} {row['tok_s']:>7.1f} tok/s "
+    facts += f"{row['speedup']:>5.2f}x (expected {row['expected']:.2f}x)"
+    facts += (
+        f"  accepted {row['acceptance']:.0%}, {row['accepted_length']:.2f} tokens a step, step {row['step_cost']:.2f}"
+    )
+    return facts + ("" if row["same_output"] else "  OUTPUT DIFFERS")

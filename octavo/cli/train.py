@@ -1,0 +1,76 @@
+"""`octavo train heads`: fits the light heads of the speculative method "heads" to what the model writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from octavo.cli.options import ENGINE, ModelArgument, takes
+
+if TYPE_CHECKING:
+    from octavo.assemble import Assembly
+    from octavo.spec.heads_fit import Text
+
+TEMPERATURE = 0.7
+
+
+@takes(engine=ENGINE)
+def heads(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, .npz.")],
+    tokens: Annotated[int, typer.Option("--tokens", help="Tokens of text to train on.")] = 20_000,
+    rank: Annotated[int, typer.Option("--rank", help="Width of the heads.")] = 128,
+    size: Annotated[int, typer.Option("--size", help="Tokens that they can draft: the most frequent ones.")] = 4096,
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the text.")] = 10,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", help="A text file, one prompt a line; by default the shipped ones.")
+    ] = None,
+    *,
+    engine: dict[str, Any],
+) -> None:
+    """Train heads that draft from the model's last hidden state, on text the model itself writes. Takes minutes."""
+    from octavo.assemble import assemble, engine_config
+    from octavo.cli.console import loading_bar, note
+    from octavo.spec.heads_fit import FitSettings, fit
+
+    settings = {**engine, "speculative_config": None, "max_model_len": engine.get("max_model_len") or 1024}
+    with loading_bar() as bar:
+        parts = assemble(model, engine_config(**settings), progress=bar)
+    texts = list(written(parts, prompts, tokens))
+    note(f"{sum(len(text.tokens) for text in texts)} tokens written")
+    chosen = FitSettings(rank=rank, size=size, epochs=epochs)
+    fitted = fit(texts, parts.model.vocab_size, chosen, lambda epoch, loss: note(f"epoch {epoch + 1}: loss {loss:.3f}"))
+    fitted.save(output)
+    parts.close()
+    typer.echo(f'{output}: use it with --speculative-config \'{{"method": "heads", "heads": "{output}"}}\'')
+
+
+def written(parts: Assembly, prompts: Path | None, tokens: int) -> list[Text]:
+    """About `tokens` tokens of the model's own text, with the hidden states that chose them."""
+    from octavo.bench.written import LENGTH, Task, fitted, hidden_states, repeated, workloads, write
+    from octavo.spec.heads_fit import Text
+
+    if prompts is None:
+        given = [task for name, tasks in workloads(parts).items() if name != "random" for task in tasks]
+    else:
+        lines = [line for line in prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
+        given = [Task(parts.tokenizer.encode(line), LENGTH) for line in lines]
+    assert parts.config.max_model_len is not None
+    each = [Task(task.prompt, LENGTH) for task in repeated(given, max(1, tokens // LENGTH))]
+    tasks = fitted(each, parts.config.max_model_len)
+    outputs = write(parts, tasks, TEMPERATURE)
+    whole = [task.prompt + output for task, output in zip(tasks, outputs, strict=True)]
+    states = hidden_states(parts, whole)
+    return [
+        Text(state[len(task.prompt) - 1 : -1], tokens_of(output))
+        for task, output, state in zip(tasks, outputs, states, strict=True)
+        if len(output) > 8
+    ]
+
+
+def tokens_of(output: list[int]) -> Any:
+    import numpy as np
+
+    return np.array(output, np.int32)
