@@ -61,7 +61,7 @@ struct Weights {
 
 void run(Plan& plan, KvCache& kv, In<int32_t> token_ids, In<int32_t> positions, In<int32_t> slots, In<int32_t> query_starts,
          In<int32_t> context_lens, In<int32_t, 2> block_tables, In<int32_t> logit_rows, In<int32_t> targets, nb::object sampling,
-         In<int32_t, 2> copies, Out<int32_t> tokens, Out<uint8_t> finite, std::optional<Out<float>> logprobs,
+         In<int32_t, 2> copies, std::optional<In<int32_t>> parents, In<int32_t, 2> moves, Out<int32_t> tokens, Out<uint8_t> finite, std::optional<Out<float>> logprobs,
          std::optional<Out<int32_t>> ranks, std::optional<Out<int32_t>> top_ids, std::optional<Out<float>> top_logprobs, int num_top,
          std::optional<Out<float>> logits, std::optional<Out<float>> hidden) {
   const size_t T = token_ids.size(), S = context_lens.size(), R = logit_rows.size();
@@ -71,7 +71,7 @@ void run(Plan& plan, KvCache& kv, In<int32_t> token_ids, In<int32_t> positions, 
   require(targets.size() == R && tokens.size() == R && finite.size() == R, "the logit rows disagree in length");
   Step step;
   step.view = {int(T), int(S), int(R), int(block_tables.shape(1)), token_ids.data(), positions.data(), slots.data(), query_starts.data(),
-               context_lens.data(), block_tables.data(), logit_rows.data()};
+               context_lens.data(), block_tables.data(), logit_rows.data(), parents_of(parents, query_starts)};
   step.targets = targets.data();
   SamplingView view;
   if (!sampling.is_none()) {
@@ -81,10 +81,11 @@ void run(Plan& plan, KvCache& kv, In<int32_t> token_ids, In<int32_t> positions, 
   step.out = {tokens.data(), finite.data(), optional_out(logprobs, R), optional_out(ranks, R), optional_out(top_ids, R * size_t(num_top)),
               optional_out(top_logprobs, R * size_t(num_top)), optional_out(logits, R * size_t(plan.vocab())),
               optional_out(hidden, R * size_t(plan.hidden_size())), num_top};
-  const int32_t* pairs = copies.data();
-  const size_t num_copies = copies.shape(0);
+  const int32_t *blocks = copies.data(), *keys = moves.data();
+  const size_t num_copies = copies.shape(0), num_moves = moves.shape(0);
   nb::gil_scoped_release release;
-  for (size_t i = 0; i < num_copies; ++i) kv.copy_block(pairs[2 * i], pairs[2 * i + 1]);
+  for (size_t i = 0; i < num_moves; ++i) kv.copy_slot(keys[2 * i], keys[2 * i + 1]);
+  for (size_t i = 0; i < num_copies; ++i) kv.copy_block(blocks[2 * i], blocks[2 * i + 1]);
   plan.run(step);
 }
 
@@ -171,6 +172,6 @@ void bind_plan(nb::module_& m) {
       .def_prop_ro("scratch_bytes", &Plan::scratch_bytes)
       .def_prop_ro("num_ops", &Plan::num_ops)
       .def("run", &run, "kv"_a, "token_ids"_a, "positions"_a, "slot_mapping"_a, "query_starts"_a, "context_lens"_a, "block_tables"_a,
-           "logit_rows"_a, "targets"_a, "sampling"_a.none(), "copies"_a, "tokens"_a, "finite"_a, "logprobs"_a.none(), "ranks"_a.none(),
+           "logit_rows"_a, "targets"_a, "sampling"_a.none(), "copies"_a, "parents"_a.none(), "moves"_a, "tokens"_a, "finite"_a, "logprobs"_a.none(), "ranks"_a.none(),
            "top_ids"_a.none(), "top_logprobs"_a.none(), "num_top"_a, "logits"_a.none(), "hidden"_a.none());
 }

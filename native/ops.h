@@ -219,8 +219,9 @@ struct Attention final : Op {
   int units(const Context& c) const override { return merge ? c.works[shape].num_merges : c.works[shape].num_items; }
   void run(Context& c, int begin, int end, int) const override {
     const Buffer &bq = c.buffer(q), &bo = c.buffer(out);
-    const AttentionArgs args{&c.view(), c.shapes[shape], c.kv.layer(layer), bq.data, size_t(bq.width), bo.data, size_t(bo.width), c.partials};
     const AttentionWork& work = c.works[shape];
+    const AttentionArgs args{&c.view(), c.shapes[shape], c.kv.layer(layer), bq.data, size_t(bq.width), bo.data, size_t(bo.width), c.partials,
+                             work.queries};
     for (int i = begin; i < end; ++i) {
       if (merge) {
         c.kernels.attention_merge(args, work.merges[i]);

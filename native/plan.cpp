@@ -2,26 +2,11 @@
 
 #include <stdexcept>
 
+#include "kernels/kv_layout.h"
 #include "ops.h"
 
 namespace octavo {
 // ---------------------------------------------------------------- KV cache
-
-static KvLayer kv_geometry(int kv_heads, int head_dim, int block_size, KvType type) {
-  const size_t element = type == KvType::F32 ? 4 : type == KvType::BF16 ? 2 : 1;
-  const size_t half = size_t(kv_heads) * size_t(head_dim) * size_t(block_size) * element;
-  const size_t scales = type == KvType::INT8 ? size_t(kv_heads) * size_t(block_size) * sizeof(float) : 0;
-  KvLayer layer;
-  layer.v_offset = half;
-  layer.k_scale_offset = 2 * half;
-  layer.v_scale_offset = 2 * half + scales;
-  layer.block_bytes = 2 * (half + scales);
-  layer.type = type;
-  layer.kv_heads = kv_heads;
-  layer.head_dim = head_dim;
-  layer.block_size = block_size;
-  return layer;
-}
 
 size_t KvCache::block_bytes(int kv_heads, int head_dim, int block_size, KvType type) {
   return kv_geometry(kv_heads, head_dim, block_size, type).block_bytes;
@@ -42,6 +27,12 @@ KvCache::KvCache(const std::vector<std::pair<int, int>>& heads_and_dims, int num
 
 void KvCache::copy_block(int from, int to) {
   for (const KvLayer& l : layers_) std::memcpy(l.base + size_t(to) * l.block_bytes, l.base + size_t(from) * l.block_bytes, l.block_bytes);
+}
+
+void KvCache::copy_slot(int from, int to) {
+  for (const KvLayer& l : layers_)
+    for (int head = 0; head < l.kv_heads; ++head)
+      copy_key(l, kv_place(l, head, from / l.block_size, from % l.block_size), kv_place(l, head, to / l.block_size, to % l.block_size));
 }
 
 // ---------------------------------------------------------------- building
@@ -117,12 +108,9 @@ void Plan::attention(int q, int out, int layer, const AttentionShape& shape) {
   while (id < shapes.size() && std::memcmp(&shapes[id], &shape, sizeof shape)) ++id;
   if (id == shapes.size()) {
     shapes.push_back(shape);
-    const int items = attention_max_items(max_tokens_, max_seqs_, max_context_, shape);
-    const size_t bytes = 2 * size_t(items) * sizeof(AttentionItem);
-    AttentionWork work;
-    work.items = reinterpret_cast<AttentionItem*>(reserve(context_->memory, bytes));
-    work.merges = work.items + items;
-    context_->works.push_back(work);
+    const size_t bytes = attention_work_bytes(max_tokens_, max_seqs_, max_context_, shape);
+    context_->works.emplace_back();
+    place_attention_work(context_->works.back(), reserve(context_->memory, bytes), max_tokens_, max_seqs_, max_context_, shape);
     const size_t partials = attention_partial_floats(max_tokens_, max_seqs_, max_context_, shape) * sizeof(float);
     scratch_bytes_ += bytes;
     if (partials > partial_bytes_) {  // shapes share them: an attention is merged before the next one starts
@@ -173,7 +161,7 @@ void Plan::run(const Step& step) {
   Context& c = *context_;
   c.step = &step;
   c.rows = step.view.tokens;
-  for (size_t i = 0; i < c.shapes.size(); ++i) build_attention_work(step.view, c.shapes[i], c.works[i]);
+  for (size_t i = 0; i < c.shapes.size(); ++i) build_attention_work(step.view, kv_->layer(0).block_size, c.shapes[i], c.works[i]);
   Section trunk(trunk_, c);
   pool_->run(trunk);
   Section head(head_, c);

@@ -29,6 +29,7 @@ class KvCache {
   int num_blocks() const { return num_blocks_; }
   size_t bytes() const { return memory_->bytes(); }
   void copy_block(int from, int to);
+  void copy_slot(int from, int to);
 
   static size_t block_bytes(int kv_heads, int head_dim, int block_size, KvType type);
 

@@ -21,6 +21,7 @@ struct StepView {
   const int32_t* context_lens = nullptr;  // [seqs]
   const int32_t* block_tables = nullptr;  // [seqs, table_width]
   const int32_t* logit_rows = nullptr;    // [rows]
+  const int32_t* parents = nullptr;       // [tokens], or null: no draft trees
 };
 
 // ---------------------------------------------------------------- KV cache
@@ -51,15 +52,26 @@ constexpr int kSplit = 512;      // positions whose softmax is summed on its own
 constexpr int kTileRows = 30;    // (token, head) rows that a tile of an item holds: register tiles of 2, 5 and 6 divide it
 constexpr int kPartialHead = 2;  // m and l, before the head_dim sums of a row in the scratch
 
-// Query tokens q0 .. q0 + n (rows of the batch) of sequence `seq`, all query heads of one kv head, over the keys of splits
-// split0 .. split1. partial: -1 = these are all the splits that the tokens see, and the result goes to the output; else the splits' sums
-// go to the scratch, rows partial .. partial + (split1 - split0) * n * (heads / kv_heads), for attention_merge.
-struct AttentionItem {
-  int32_t seq, kv_head, q0, n, split0, split1, partial;
+// A query token. Its keys at positions below `straight` lie at their own places in its sequence's blocks: all of them, but for a node of a
+// draft tree, whose ancestors' keys follow, in order of position, from the places of their rows.
+struct QueryRow {
+  int32_t token;  // row of the batch
+  int32_t seq;
+  int32_t position;  // the last one it sees, its own; windows count these
+  int32_t straight;
+  int32_t partial;  // its first row in the scratch, if it is cut along its keys: `heads` rows for each split that it sees
 };
 
-// Where query token `token` of a sequence lies in its cache. A window counts cache positions.
-static inline int cache_position(const StepView& step, int seq, int token) {
+// Queries q0 .. q0 + n of AttentionWork::queries, all query heads of one kv head, over the keys of splits split0 .. split1 in the blocks
+// of sequence `seq` (queries of other sequences have the same blocks there). whole: these are all the splits that the queries see, and the result
+// goes to the output; else each split's sums go to the scratch, for attention_merge.
+struct AttentionItem {
+  int32_t seq, kv_head, q0, n, split0, split1;
+  bool whole;
+};
+
+// Where the row of query token `token` of a sequence is in its cache.
+static inline int stored_position(const StepView& step, int seq, int token) {
   return step.context_lens[seq] - step.query_starts[seq + 1] + token;
 }
 static inline int first_visible(int position, int window) {
@@ -75,13 +87,22 @@ struct AttentionArgs {
   float* out;  // [tokens][ldo]
   size_t ldo;
   float* partials;  // scratch: attention_partial_floats(...) of attention_work.h
+  const QueryRow* queries;
+};
+
+// A sequence's queries in AttentionWork::queries, and the splits that one of them sees.
+struct QuerySpan {
+  int32_t seq, q0, n, split0, split1, straight;
+  bool cut;  // into one item a split
 };
 
 struct AttentionWork {  // one step's items, for all layers of one shape: see attention_work.h
   AttentionItem* items = nullptr;
   int num_items = 0;
-  AttentionItem* merges = nullptr;  // to run when all items have: one for each (sequence, kv head, query tile) that was split
+  AttentionItem* merges = nullptr;  // to run when all items have: one for each kv head of a sequence that was cut
   int num_merges = 0;
+  QueryRow* queries = nullptr;  // [tokens]: sequences with a common prefix side by side
+  QuerySpan* spans = nullptr;   // [seqs], in the same order
 };
 
 // ---------------------------------------------------------------- query, key, value preparation

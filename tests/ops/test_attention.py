@@ -49,10 +49,12 @@ class Context:
         q, k, v = (x[start:stop].reshape(stop - start, -1).copy() for x in (self.q, self.k, self.v))
         _native.ops.qkv("portable", self.cache, 0, self.slots[start:stop], q, k, v, None, None, 0.0, None, False)
 
-    def attend(self, isa: str, *spans: tuple[int, int], cut: bool | None = None) -> list[F32]:
+    def attend(
+        self, isa: str, *spans: tuple[int, int], cut: bool | None = None, parents: I32 | None = None
+    ) -> list[F32]:
         """One step whose sequences are prefixes of this one: for each span, queries start .. stop over that context.
 
-        cut: whether splits must (not) have been computed apart and merged.
+        cut: whether splits must (not) have been computed apart and merged. parents: see `Batch.parents`.
         """
         starts = np.cumsum([0, *(stop - start for start, stop in spans)], dtype=np.int32)
         q = np.concatenate([self.q[start:stop] for start, stop in spans]).reshape(starts[-1], -1)
@@ -60,7 +62,7 @@ class Context:
         tables = np.repeat(self.table[None], len(spans), 0)
         lens = np.array([stop for _, stop in spans], np.int32)
         _, merges = _native.ops.attention(
-            isa, self.cache, 0, q, starts, lens, tables, self.window, self.scale, self.softcap, out
+            isa, self.cache, 0, q, starts, lens, tables, parents, self.window, self.scale, self.softcap, out
         )
         assert cut is None or cut == (merges > 0)
         return np.split(out, starts[1:-1])

@@ -24,7 +24,7 @@ class CpuBackend:
     isa: "auto" (the best there is) or one of `_native.isas()`. threads: None is one for each physical core.
     """
 
-    trees = False  # drafts are chains until native attention knows trees: see docs/speculation.md
+    trees = True
 
     def __init__(
         self,
@@ -62,7 +62,6 @@ class CpuBackend:
         return other
 
     def run(self, batch: Batch) -> StepResult:
-        assert batch.parents is None and not batch.moves
         rows, n = len(batch.logit_rows), batch.num_logprobs
         result = StepResult(np.empty(rows, np.int32), np.empty(rows, np.bool_))
         if n >= 0:
@@ -84,6 +83,8 @@ class CpuBackend:
             batch.targets,
             None if batch.sampling.plain_greedy else batch.sampling,
             np.array(batch.copies, np.int32).reshape(-1, 2),
+            batch.parents,
+            np.array(batch.moves, np.int32).reshape(-1, 2),
             result.token_ids,
             result.finite.view(np.uint8),
             result.logprobs,
@@ -94,6 +95,7 @@ class CpuBackend:
             None if result.logits is None else result.logits.reshape(-1),
             None if result.hidden is None else result.hidden.reshape(-1),
         )
+        batch.moves.clear()
         return result
 
     def memory(self) -> dict[str, int]:
