@@ -1,0 +1,138 @@
+"""Line charts and request lanes as SVG, without a plotting library. Colours are classes, of the document's style."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+WIDTH, HEIGHT = 560, 260
+LEFT, RIGHT, TOP, BOTTOM = 58, 16, 30, 44
+LANE = 6  # pixels of a request's lane
+CHARACTER = 6.2  # pixels, about, of one in a legend
+
+Points = Sequence[tuple[float, float]]
+
+
+class Axis(NamedTuple):
+    label: str
+    low: float
+    high: float
+    log: bool = False
+
+    def place(self, value: float) -> float:
+        """0 to 1."""
+        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        value = math.log(max(value, self.low)) if self.log else value
+        return min(1.0, max(0.0, (value - low) / ((high - low) or 1.0)))
+
+    def ticks(self) -> list[float]:
+        """Round values: 1, 2 and 5 times powers of ten."""
+        if self.log:
+            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            steps = (1, 2, 5) if len(powers) < 5 else (1,)
+            values = [step * 10.0**power for power in powers for step in steps]
+            return [value for value in values if self.low <= value <= self.high]
+        step = _step((self.high - self.low) / 5)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [index * step for index in range(first, last + 1)]
+
+
+def _step(rough: float) -> float:
+    power = 10.0 ** math.floor(math.log10(rough)) if rough > 0 else 1.0
+    return next((step * power for step in (1, 2, 5) if step * power >= rough), 10 * power)
+
+
+def upto(label: str, values: Sequence[float]) -> Axis:
+    """From 0 to a little above the largest."""
+    return Axis(label, 0.0, 1.05 * max(values, default=0.0) or 1.0)
+
+
+def logarithmic(label: str, values: Sequence[float]) -> Axis:
+    positive = [value for value in values if value > 0] or [1.0]
+    return Axis(label, 0.8 * min(positive), 1.25 * max(positive), log=True)
+
+
+def lines(series: dict[str, Points], x: Axis, y: Axis, about: str) -> str:
+    """about: what a reader who cannot see it is told."""
+    parts = _frame(x, y, HEIGHT)
+    for index, points in enumerate(series.values()):
+        path = "L".join(f"{_across(x, a):.1f},{_up(y, b, HEIGHT):.1f}" for a, b in points)
+        parts.append(f'<path class="line s{index}" d="M{path}"/>' if points else "")
+    parts += _legend(list(series)) if len(series) > 1 else []
+    return _svg(parts, HEIGHT, about)
+
+
+class Lane(NamedTuple):
+    """A request: when it was due, got its first token, and ended. failed: it has no whole answer."""
+
+    due: float
+    first: float
+    ended: float
+    failed: bool
+
+
+def lanes(rows: Sequence[Lane], x: Axis, about: str) -> str:
+    """A row for each request: waiting thin, being answered thick."""
+    height = TOP + BOTTOM + LANE * max(1, len(rows))
+    parts = _frame(x, Axis("requests", 0, max(1, len(rows))), height)
+    for index, lane in enumerate(rows):
+        y = TOP + LANE * (index + 0.5)
+        kind = "failed" if lane.failed else "answered"
+        parts.append(_segment("waited", y, _across(x, lane.due), _across(x, lane.first)))
+        parts.append(_segment(kind, y, _across(x, lane.first), _across(x, lane.ended)))
+    return _svg(parts, height, about)
+
+
+def _segment(kind: str, y: float, start: float, end: float) -> str:
+    return f'<line class="{kind}" x1="{start:.1f}" x2="{max(end, start + 1):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+
+
+def _across(axis: Axis, value: float) -> float:
+    return LEFT + axis.place(value) * (WIDTH - LEFT - RIGHT)
+
+
+def _up(axis: Axis, value: float, height: float) -> float:
+    return height - BOTTOM - axis.place(value) * (height - TOP - BOTTOM)
+
+
+def _frame(x: Axis, y: Axis, height: float) -> list[str]:
+    foot = height - BOTTOM
+    parts = []
+    for value in y.ticks() if y.label != "requests" else ():
+        at = _up(y, value, height)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(_words(LEFT - 8, at + 4, _number(value), "end"))
+    for value in x.ticks():
+        parts.append(_words(_across(x, value), foot + 17, _number(value), "middle"))
+    parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{foot}" y2="{foot}"/>')
+    parts.append(_words((LEFT + WIDTH - RIGHT) / 2, foot + 36, x.label, "middle"))
+    turned = f"rotate(-90 14 {(TOP + foot) / 2:.0f})"
+    parts.append(
+        f'<text x="14" y="{(TOP + foot) / 2:.0f}" text-anchor="middle" transform="{turned}">{escape(y.label)}</text>'
+    )
+    return parts
+
+
+def _legend(names: Sequence[str]) -> list[str]:
+    """Above the chart, in a row."""
+    parts, x = [], float(LEFT)
+    for index, name in enumerate(names):
+        parts.append(f'<line class="line s{index}" x1="{x:.0f}" x2="{x + 18:.0f}" y1="10" y2="10"/>')
+        parts.append(_words(x + 25, 14, name, "start"))
+        x += 50 + CHARACTER * len(name)
+    return parts
+
+
+def _words(x: float, y: float, words: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _svg(parts: Sequence[str], height: float, about: str) -> str:
+    head = f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(about)}">'
+    return "\n".join([head, *parts, "</svg>"])

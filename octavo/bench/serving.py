@@ -1,0 +1,196 @@
+"""Sends a load to a server and keeps what came back, and when.
+
+In an open loop requests start when they are due, however many are still being answered: a server that falls behind is
+seen to fall behind. All latencies count from the moment a request was due, so that a slow client cannot hide them
+(coordinated omission); how late it was is reported as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from octavo.bench.serving_client import Answer, Failure, Target, first_model, stream
+from octavo.bench.serving_load import Conversation, Load, Turn, conversations, warmup
+from octavo.errors import ConfigError
+
+TICK = 0.05  # seconds between looks at how late the client's own loop runs
+CHAT, COMPLETIONS = "/chat/completions", "/completions"
+
+
+@dataclass(slots=True)
+class Record:
+    """One request. Times are seconds since the run's begin. chunks: when each chunk with text came."""
+
+    number: int
+    conversation: int
+    turn: int
+    due: float
+    sent: float = 0.0
+    ended: float = 0.0
+    chunks: list[float] = field(default_factory=list)
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    error: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """timeout: seconds for one request. duration: seconds after which none is started. extra: more request fields."""
+
+    server: Target
+    model: str
+    load: Load
+    chat: bool = True
+    temperature: float = 0.0
+    timeout: float = 120.0
+    duration: float | None = None
+    warmups: int = 1
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """records: of the measured requests, in the order of their starts. cpu: seconds that the client itself used.
+
+    lags: how late the client's event loop was, in seconds, each TICK.
+    """
+
+    records: list[Record]
+    duration: float
+    cpu: float
+    lags: list[float]
+
+
+Watch = Callable[[Record, bool], None]  # told of each request when it starts (False) and ends (True)
+
+
+def measure(plan: Plan, watch: Watch = lambda record, ended: None) -> Outcome:
+    """Runs the whole plan. Raises ConfigError if the server does not even answer the warm-up."""
+    return asyncio.run(_Run(plan, watch).whole())
+
+
+def choose_model(server: Target) -> str:
+    """The name of the server's first model. Raises ConfigError."""
+    try:
+        return asyncio.run(first_model(server))
+    except Failure as failure:
+        raise ConfigError(f"{server.url} does not say what models it has ({failure}): give --model") from None
+
+
+class _Run:
+    def __init__(self, plan: Plan, watch: Watch):
+        self._plan = plan
+        self._watch = watch
+        self._records: list[Record] = []
+        self._lags: list[float] = []
+        self._begin = 0.0
+
+    async def whole(self) -> Outcome:
+        for number in range(self._plan.warmups):
+            await self._warm(warmup(self._plan.load, number))
+        self._records.clear()
+        pulse = asyncio.create_task(self._pulse())
+        self._begin, cpu = time.perf_counter(), time.process_time()
+        await (self._closed() if self._plan.load.rate is None else self._open())
+        duration = self._now()
+        pulse.cancel()
+        return Outcome(self._records, duration, time.process_time() - cpu, self._lags)
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._begin
+
+    async def _warm(self, conversation: Conversation) -> None:
+        self._begin = time.perf_counter()
+        record = Record(conversation.number, conversation.number, 0, 0.0)
+        await self._ask(record, messages(conversation.prefix, [conversation.turns[0].text]), conversation.turns[0])
+        if record.error:
+            raise ConfigError(f"{self._plan.server.url} does not answer ({record.error}: {record.detail}): see --url")
+
+    async def _pulse(self) -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(TICK)
+            self._lags.append(max(0.0, time.perf_counter() - before - TICK))
+
+    async def _open(self) -> None:
+        """Every conversation starts when it is due."""
+        tasks = []
+        for conversation in conversations(self._plan.load):
+            if not await self._reach(conversation.start):
+                break
+            tasks.append(asyncio.create_task(self._converse(conversation, conversation.start)))
+        await asyncio.gather(*tasks)
+
+    async def _reach(self, moment: float) -> bool:
+        """Waits until then; False if that is past the duration."""
+        if self._plan.duration is not None and moment > self._plan.duration:
+            return False
+        await asyncio.sleep(max(0.0, moment - self._now()))
+        return True
+
+    async def _closed(self) -> None:
+        """So many clients, each of whom starts its next conversation when one is over."""
+        everything = conversations(self._plan.load)
+        await asyncio.gather(*(self._client(everything) for _ in range(self._plan.load.concurrency)))
+
+    async def _client(self, everything: Iterator[Conversation]) -> None:
+        for conversation in everything:
+            if not await self._reach(self._now()):
+                return
+            await self._converse(conversation, self._now())
+
+    async def _converse(self, conversation: Conversation, due: float) -> None:
+        """A conversation of which a turn fails is over: what would follow has nothing to refer to."""
+        said: list[str] = []
+        for index, turn in enumerate(conversation.turns):
+            if index and not await self._reach(due := self._now() + turn.pause):
+                return
+            record = Record(len(self._records), conversation.number, index, due)
+            self._records.append(record)
+            answer = await self._ask(record, messages(conversation.prefix, [*said, turn.text]), turn)
+            if answer is None:
+                return
+            said += [turn.text, answer.text]
+
+    async def _ask(self, record: Record, said: list[dict[str, str]], turn: Turn) -> Answer | None:
+        plan, answer = self._plan, None
+        record.sent = self._now()
+        self._watch(record, False)
+        try:
+            sending = stream(plan.server, *self._request(said, turn), lambda: record.chunks.append(self._now()))
+            answer = await asyncio.wait_for(sending, plan.timeout)
+            _, record.prompt_tokens, record.output_tokens, record.cached_tokens = answer
+        except Failure as failure:
+            record.error, record.detail = failure.kind, str(failure)
+        except asyncio.TimeoutError:
+            record.error, record.detail = "timeout", f"no end within {plan.timeout:g} s"
+        record.ended = self._now()
+        self._watch(record, True)
+        return answer
+
+    def _request(self, said: list[dict[str, str]], turn: Turn) -> tuple[str, dict[str, Any]]:
+        plan = self._plan
+        body: dict[str, Any] = {"model": plan.model, "max_tokens": turn.max_tokens, "temperature": plan.temperature}
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        if plan.chat:
+            return CHAT, body | {"messages": said} | plan.extra
+        return COMPLETIONS, body | {"prompt": "\n\n".join(message["content"] for message in said)} | plan.extra
+
+
+def messages(prefix: str | None, said: list[str]) -> list[dict[str, str]]:
+    """A conversation as a request has it: the user's turns and the answers by turns. The prefix is a system message."""
+    roles = ("user", "assistant")
+    system = [{"role": "system", "content": prefix}] if prefix else []
+    return [*system, *({"role": roles[index % 2], "content": text} for index, text in enumerate(said))]
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """What was asked for; the key is not in it."""
+    names = ("model", "chat", "temperature", "timeout", "duration", "extra")
+    return {"url": plan.server.url, **{name: getattr(plan, name) for name in names}, "load": asdict(plan.load)}

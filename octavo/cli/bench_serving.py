@@ -1,0 +1,171 @@
+"""`octavo bench serving`: load on any OpenAI-compatible server, and what its users would feel."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from octavo.bench.serving_load import Load, check
+from octavo.cli.options import Row, Table, takes
+from octavo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from octavo.bench.serving import Outcome, Plan, Record, Watch
+
+LOAD = Table(
+    (
+        Row("requests", int, "Requests in all."),
+        Row("rate", float | None, "Requests a second that arrive at random, however many are being answered."),
+        Row("concurrency", int, "Without --rate: clients, of whom each waits for its answer before it goes on."),
+        Row("prompt_words", int, "Mean length of prompts."),
+        Row("output_tokens", int, "Mean length of answers: max_tokens of the requests."),
+        Row("spread", float, "Standard deviation of both lengths over their means; 0: all alike."),
+        Row("prefix_words", int, "Words that prompts have in common, as a system message."),
+        Row("prefix_share", float, "Share of the conversations that have them."),
+        Row("prefixes", int, "How many different prefixes there are."),
+        Row("turns", int, "Turns of a conversation; each has what was said before in front of it."),
+        Row("think", float, "Mean seconds between an answer and the next turn."),
+        Row("seed", int, "The same seed, the same requests at the same times."),
+    ),
+    {field.name: field.default for field in dataclasses.fields(Load)},
+)
+UrlOption = Annotated[str, typer.Option("--url", help="The server, with or without /v1.")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="By default the server's first.")]
+KeyOption = Annotated[str | None, typer.Option("--api-key", help="By default that of OPENAI_API_KEY.")]
+EndpointOption = Annotated[str, typer.Option("--endpoint", help="chat or completions.")]
+GoodputOption = Annotated[
+    list[str], typer.Option("--goodput", metavar="NAME:MS", help="A limit: ttft, tpot, itl or e2el; may be repeated.")
+]
+TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds for one request.")]
+DurationOption = Annotated[float | None, typer.Option("--duration", help="Start no request after so many seconds.")]
+WarmupOption = Annotated[int, typer.Option("--warmup", help="Requests before the measured ones.")]
+EosOption = Annotated[bool, typer.Option("--ignore-eos", help="Ask for answers of full length (not OpenAI's).")]
+ExtraOption = Annotated[str, typer.Option("--extra-body", metavar="JSON", help="More fields for every request.")]
+TemperatureOption = Annotated[float, typer.Option("--temperature")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+SaveOption = Annotated[Path | None, typer.Option("--save", help="A JSON file for figures and every request.")]
+ReportOption = Annotated[Path | None, typer.Option("--report", help="An HTML file for figures and charts.")]
+
+
+@takes(load=LOAD)
+def serving(
+    url: UrlOption = "http://127.0.0.1:8000",
+    model: ModelOption = None,
+    api_key: KeyOption = None,
+    endpoint: EndpointOption = "chat",
+    goodput: GoodputOption = [],  # noqa: B006  # typer reads it and makes a new list of it
+    timeout: TimeoutOption = 120.0,
+    duration: DurationOption = None,
+    warmup: WarmupOption = 1,
+    temperature: TemperatureOption = 0.0,
+    ignore_eos: EosOption = False,
+    extra_body: ExtraOption = "{}",
+    as_json: JsonOption = False,
+    save: SaveOption = None,
+    report: ReportOption = None,
+    *,
+    load: dict[str, Any],
+) -> None:
+    """Put load on an OpenAI-compatible server: throughput, TTFT, TPOT, inter-token latency, goodput, errors."""
+    from octavo.bench.serving import Plan, choose_model, measure, to_json
+    from octavo.bench.serving_client import target
+    from octavo.bench.serving_figures import figures, parse_slo
+
+    slo, wanted = parse_slo(goodput), check(Load(**load))
+    server = target(url, api_key or os.environ.get("OPENAI_API_KEY"))
+    extra = fields(extra_body) | ({"ignore_eos": True} if ignore_eos else {})
+    plan = Plan(
+        server, model or choose_model(server), wanted, is_chat(endpoint), temperature, timeout, duration, warmup, extra
+    )
+    with progress(wanted.requests) as watch:
+        outcome = measure(plan, watch)
+    found = {"plan": to_json(plan), **figures(outcome, slo)}
+    typer.echo(json.dumps(found)) if as_json else show(found)
+    keep(save, report, plan, found, outcome)
+
+
+def is_chat(endpoint: str) -> bool:
+    if endpoint not in ("chat", "completions"):
+        raise ConfigError(f"endpoint must be chat or completions; got {endpoint!r}")
+    return endpoint == "chat"
+
+
+def fields(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ConfigError(f"extra_body must be a JSON object; got {text!r}")
+    return value
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Watch]:
+    """A bar on standard error, where someone can see it. Drawn four times a second: the server needs the processor."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    facts = TextColumn("{task.fields[running]} running, {task.fields[failed]} failed, {task.fields[chunks]} chunks")
+    columns = (TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), facts)
+    with Progress(*columns, console=console, refresh_per_second=4, disable=not console.is_terminal) as bar:
+        yield watcher(bar, bar.add_task("", total=total, running=0, failed=0, chunks=0))
+
+
+def watcher(bar: Any, task: Any) -> Callable[[Record, bool], None]:
+    counts = {"running": 0, "failed": 0, "chunks": 0}
+
+    def watch(record: Record, ended: bool) -> None:
+        counts["running"] += -1 if ended else 1
+        counts["failed"] += record.error is not None
+        counts["chunks"] += len(record.chunks) if ended else 0
+        bar.update(task, advance=ended and record.number >= 0, **counts)  # a warm-up's number is negative
+
+    return watch
+
+
+def show(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    from octavo.bench.serving_figures import QUANTILES
+    from octavo.bench.serving_report import NAMES, notes
+
+    console = Console(highlight=False)
+    for line in (headline(found), *notes(found)):
+        console.print(line, markup=False, soft_wrap=True)
+    grid = Grid("ms", "mean", *QUANTILES)
+    for column in grid.columns[1:]:
+        column.justify = "right"
+    for key, name in NAMES.items():
+        if values := found[key]:
+            grid.add_row(name, *(f"{value:,.1f}" for value in values.values()))
+    console.print(grid)
+
+
+def headline(found: dict[str, Any]) -> str:
+    facts = [f"{found['completed']} of {found['requests']} requests in {found['duration_s']:.1f} s"]
+    facts.append(f"{found['request_throughput']:.2f} requests/s")
+    facts.append(f"{found['output_throughput']:.1f} tokens/s")
+    if good := found["goodput"]:
+        facts.append(f"goodput {good['request_throughput']:.2f} requests/s ({good['share']:.0%} kept the SLO)")
+    return f"{found['plan']['model']}: {', '.join(facts)}"
+
+
+def keep(save: Path | None, report: Path | None, plan: Plan, found: dict[str, Any], outcome: Outcome) -> None:
+    """Writes the files that were asked for."""
+    from octavo.bench.serving_report import html
+
+    if save is not None:
+        records = [dataclasses.asdict(record) for record in outcome.records]
+        save.write_text(json.dumps(found | {"records": records}), encoding="utf-8")
+    if report is not None:
+        report.write_text(html(f"Serving {plan.model}", found["plan"], found, outcome), encoding="utf-8")
