@@ -150,9 +150,9 @@ void bind_plan(nb::module_& m) {
       .def("buffer", &Plan::buffer, "width"_a)
       .def("act", &Plan::act, "K"_a, "group"_a, "sides"_a)
       .def("embed", &Plan::embed, "weight"_a, "out"_a, "scale"_a)
-      .def("quantize", &Plan::quantize, "x"_a, "act"_a, "norm"_a, "eps"_a)
-      .def("linear", [](Plan& p, int act, const std::vector<std::tuple<int, int, int, int, int, bool>>& s) { p.linear(act, segments_of(s)); },
-           "act"_a, "segments"_a, "segments: (weight, up or -1, activation, bias constant or -1, out buffer, residual)")
+      .def("linear", [](Plan& p, int x, int act, int norm, float eps, const std::vector<std::tuple<int, int, int, int, int, bool>>& s) {
+        p.linear(x, act, norm, eps, segments_of(s));
+      }, "x"_a, "act"_a, "norm"_a, "eps"_a, "segments"_a, "segments: (weight, up or -1, activation, bias constant or -1, out buffer, residual)")
       .def("linear_dense", [](Plan& p, int x, const std::vector<std::tuple<int, int, int, int, int, bool>>& s) { p.linear_dense(x, segments_of(s)); },
            "x"_a, "segments"_a)
       .def("rms_norm", &Plan::rms_norm, "x"_a, "width"_a, "weight"_a, "eps"_a, "out"_a, "residual"_a)
@@ -170,7 +170,7 @@ void bind_plan(nb::module_& m) {
       .def("logits", &Plan::logits, "buffer"_a, "vocab"_a, "softcap"_a)
       .def("hidden", &Plan::hidden, "buffer"_a, "norm"_a, "eps"_a)
       .def_prop_ro("scratch_bytes", &Plan::scratch_bytes)
-      .def_prop_ro("num_ops", &Plan::num_ops)
+      .def("barriers", &Plan::barriers, "tokens"_a, "Operations of the trunk that a step of that many tokens waits for.")
       .def("run", &run, "kv"_a, "token_ids"_a, "positions"_a, "slot_mapping"_a, "query_starts"_a, "context_lens"_a, "block_tables"_a,
            "logit_rows"_a, "targets"_a, "sampling"_a.none(), "copies"_a, "parents"_a.none(), "moves"_a, "tokens"_a, "finite"_a, "logprobs"_a.none(), "ranks"_a.none(),
            "top_ids"_a.none(), "top_logprobs"_a.none(), "num_top"_a, "logits"_a.none(), "hidden"_a.none());

@@ -19,6 +19,8 @@ struct Buffer {
 };
 
 struct Plan::Context {
+  Context(const KernelTable& kernels, KvCache& kv) : kernels(kernels), kv(kv) {}
+
   const KernelTable& kernels;
   KvCache& kv;
   std::vector<PackedWeight> weights;
@@ -30,11 +32,18 @@ struct Plan::Context {
   std::vector<AttentionWork> works;
   float* partials = nullptr;
   std::vector<std::vector<float>> scratch;  // one a thread
+  struct alignas(64) Own {                  // a thread's own activations, of the product it last took part in
+    std::vector<ActBuffer> acts;
+    const void* prepared = nullptr;
+    uint64_t round = 0;
+  };
+  std::vector<Own> own;
 
   // The step being run.
   const Step* step = nullptr;
   int rows = 0;  // rows of the section: the step's tokens, or the logit rows of this round of the head
   int row0 = 0;  // first logit row of this round
+  uint64_t round = 0;  // counts sections run: an operation runs once in each
 
   const StepView& view() const { return step->view; }
   const float* constant(int id) const { return id < 0 ? nullptr : constants[size_t(id)].data(); }
@@ -69,56 +78,76 @@ struct Embed final : Op {
   }
 };
 
+// Rows to int8 activations, normalised first where a norm is given. Rows that fit one tile are not worth a barrier:
+// each thread that takes part in the product quantises them for itself (Linear::activations), and this operation has no
+// units.
 struct Quantize final : Op {
   int x, act, norm;
   float eps;
   Quantize(int x, int act, int norm, float eps) : x(x), act(act), norm(norm), eps(eps) {}
-  int units(const Context& c) const override { return ActBuffer::tiles(c.rows, c.kernels.max_tile); }
+  int units(const Context& c) const override {
+    const int tiles = ActBuffer::tiles(c.rows, c.kernels.max_tile);
+    return tiles == 1 ? 0 : tiles;
+  }
   void run(Context& c, int begin, int end, int thread) const override {
-    const ActBuffer& a = c.acts[size_t(act)];
+    for (int i = begin; i < end; ++i) tile(c, c.acts[size_t(act)], i, thread);
+  }
+  void tile(Context& c, const ActBuffer& a, int i, int thread) const {
     const Buffer& from = c.buffer(x);
-    for (int i = begin; i < end; ++i)
-      c.kernels.quantize(from.data, size_t(from.width), c.constant(norm), eps, a.args, a.tile(c.rows, c.kernels.max_tile, i),
-                         c.scratch[size_t(thread)].data());
+    c.kernels.quantize(from.data, size_t(from.width), c.constant(norm), eps, a.args, a.tile(c.rows, c.kernels.max_tile, i),
+                       c.scratch[size_t(thread)].data());
   }
 };
 
 // One panel of one segment times all rows is a unit. The products land in a small buffer, where the epilogue (gate, bias, residual) meets them in cache.
 struct Linear final : Op {
-  int input;   // an act, or a buffer for dense weights
-  bool dense;
+  const Quantize* quantize;  // what made the activations; null: dense weights
+  int x;                     // the input's buffer
   std::vector<Segment> segments;
   std::vector<int> first;  // first panel of each segment; the last entry is their total
-  Linear(const Context& c, int input, bool dense, std::vector<Segment> list) : input(input), dense(dense), segments(std::move(list)), first{0} {
+  Linear(const Context& c, const Quantize* quantize, int x, std::vector<Segment> list)
+      : quantize(quantize), x(x), segments(std::move(list)), first{0} {
     for (const Segment& s : segments) first.push_back(first.back() + c.weights[size_t(s.weight)].panels());
   }
   int units(const Context& c) const override { return c.rows ? first.back() : 0; }
-  void run(Context& c, int begin, int end, int) const override {
-    const int max_tile = c.kernels.max_tile, tiles = ActBuffer::tiles(c.rows, max_tile);
+  void run(Context& c, int begin, int end, int thread) const override {
+    const ActBuffer* act = quantize ? &activations(c, thread) : nullptr;
+    const int tiles = ActBuffer::tiles(c.rows, c.kernels.max_tile);
     size_t s = 0;
     for (int u = begin; u < end; ++u) {
       while (u >= first[s + 1]) ++s;
       const int p = u - first[s];
-      for (int i = 0; i < tiles; ++i) panel_by_tile(c, segments[s], p, i);
+      for (int i = 0; i < tiles; ++i) panel_by_tile(c, act, segments[s], p, i);
     }
   }
 
  private:
-  void multiply(Context& c, int weight, int p, const ActTile& tile, float* y) const {
+  const ActBuffer& activations(Context& c, int thread) const {
+    if (quantize->units(c) > 0) return c.acts[size_t(quantize->act)];
+    Context::Own& own = c.own[size_t(thread)];
+    const ActBuffer& act = own.acts[size_t(quantize->act)];
+    if (own.prepared != this || own.round != c.round) {
+      quantize->tile(c, act, 0, thread);
+      own.prepared = this;
+      own.round = c.round;
+    }
+    return act;
+  }
+  void multiply(Context& c, const ActBuffer* act, int weight, int p, const ActTile& tile, float* y) const {
     const PackedWeight& w = c.weights[size_t(weight)];
-    if (dense) {
-      const Buffer& x = c.buffer(input);
-      c.kernels.dense[w.format - kNumQuantised](w.panel(p), x.row(tile.t0), size_t(x.width), tile.n, w.K, y);
+    if (act) {
+      c.kernels.tiles[w.format][tile.n - 1](w.panel(p), tile, act->args, w.K, y);
     } else {
-      c.kernels.tiles[w.format][tile.n - 1](w.panel(p), tile, c.acts[size_t(input)].args, w.K, y);
+      const Buffer& from = c.buffer(x);
+      c.kernels.dense[w.format - kNumQuantised](w.panel(p), from.row(tile.t0), size_t(from.width), tile.n, w.K, y);
     }
   }
-  void panel_by_tile(Context& c, const Segment& s, int p, int i) const {
-    const ActTile tile = dense ? dense_tile(c, i) : c.acts[size_t(input)].tile(c.rows, c.kernels.max_tile, i);
+  void panel_by_tile(Context& c, const ActBuffer* act, const Segment& s, int p, int i) const {
+    const ActTile tile = act ? act->tile(c.rows, c.kernels.max_tile, i) : dense_tile(c, i);
     alignas(64) float y[kMaxTile * kPanel], up[kMaxTile * kPanel];
-    multiply(c, s.weight, p, tile, y);
+    multiply(c, act, s.weight, p, tile, y);
     if (s.up >= 0) {
-      multiply(c, s.up, p, tile, up);
+      multiply(c, act, s.up, p, tile, up);
       c.kernels.gated(y, up, s.activation, tile.n * kPanel, y);
     }
     const PackedWeight& w = c.weights[size_t(s.weight)];

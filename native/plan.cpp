@@ -39,8 +39,9 @@ void KvCache::copy_slot(int from, int to) {
 
 Plan::Plan(const KernelTable& kernels, std::shared_ptr<Pool> pool, std::shared_ptr<KvCache> kv, int max_tokens, int max_seqs, int max_context)
     : kernels_(kernels), pool_(std::move(pool)), kv_(std::move(kv)), max_tokens_(max_tokens), max_seqs_(max_seqs), max_context_(max_context),
-      context_(new Context{kernels_, *kv_, {}, {}, {}, {}, {}, {}, {}, nullptr, {}, nullptr, 0, 0}) {
+      context_(new Context(kernels_, *kv_)) {
   context_->scratch.resize(size_t(pool_->threads()));
+  context_->own.resize(size_t(pool_->threads()));
 }
 
 Plan::~Plan() = default;
@@ -81,17 +82,24 @@ int Plan::buffer(int width) {
 }
 
 int Plan::act(int K, int group, unsigned sides) {
-  ActLayout layout(std::max(max_tokens_, kHeadRows), K, group, sides);
-  scratch_bytes_ += layout.bytes;
-  context_->acts.push_back(layout.place(reserve(context_->memory, layout.bytes)));
+  auto place = [&](int rows) {
+    ActLayout layout(rows, K, group, sides);
+    scratch_bytes_ += layout.bytes;
+    return layout.place(reserve(context_->memory, layout.bytes));
+  };
+  context_->acts.push_back(place(std::max(max_tokens_, kHeadRows)));
+  for (auto& own : context_->own) own.acts.push_back(place(kernels_.max_tile));
   need_scratch(context_->scratch, size_t(context_->acts.back().args.padded));
   return int(context_->acts.size()) - 1;
 }
 
 void Plan::embed(int weight, int out, float scale) { push<ops::Embed>(weight, out, scale); }
-void Plan::quantize(int x, int act, int norm, float eps) { push<ops::Quantize>(x, act, norm, eps); }
-void Plan::linear(int act, const std::vector<Segment>& segments) { push<ops::Linear>(*context_, act, false, segments); }
-void Plan::linear_dense(int x, const std::vector<Segment>& segments) { push<ops::Linear>(*context_, x, true, segments); }
+void Plan::linear(int x, int act, int norm, float eps, const std::vector<Segment>& segments) {
+  push<ops::Quantize>(x, act, norm, eps);
+  const auto* quantize = static_cast<const ops::Quantize*>((in_head_ ? head_ : trunk_).back().get());
+  push<ops::Linear>(*context_, quantize, x, segments);
+}
+void Plan::linear_dense(int x, const std::vector<Segment>& segments) { push<ops::Linear>(*context_, nullptr, x, segments); }
 void Plan::rms_norm(int x, int width, int weight, float eps, int out, bool residual) {
   push<ops::RmsNorm>(x, width, weight, eps, out, residual);
 }
@@ -142,7 +150,15 @@ void Plan::hidden(int buffer, int norm, float eps) {
   push<ops::Hidden>(buffer, norm, eps);
 }
 
-int Plan::num_ops() const { return int(trunk_.size() + head_.size()); }
+int Plan::barriers(int tokens) const {
+  Context c(kernels_, *kv_);
+  c.rows = tokens;
+  c.works.resize(context_->works.size());
+  for (auto& work : c.works) work.num_items = 1;
+  int n = 0;
+  for (const auto& op : trunk_) n += op->units(c) > 0;
+  return n;
+}
 
 // ---------------------------------------------------------------- running
 
@@ -163,10 +179,12 @@ void Plan::run(const Step& step) {
   c.rows = step.view.tokens;
   for (size_t i = 0; i < c.shapes.size(); ++i) build_attention_work(step.view, kv_->layer(0).block_size, c.shapes[i], c.works[i]);
   Section trunk(trunk_, c);
+  ++c.round;
   pool_->run(trunk);
   Section head(head_, c);
   for (c.row0 = 0; c.row0 < step.view.rows; c.row0 += kHeadRows) {
     c.rows = std::min(kHeadRows, step.view.rows - c.row0);
+    ++c.round;
     pool_->run(head);
   }
 }

@@ -80,8 +80,7 @@ class Plan {
   int buffer(int width);                             // [rows][width] floats
   int act(int K, int group, unsigned sides);         // quantised activations
   void embed(int weight, int out, float scale);
-  void quantize(int x, int act, int norm, float eps);  // norm: a constant, or -1
-  void linear(int act, const std::vector<Segment>& segments);
+  void linear(int x, int act, int norm, float eps, const std::vector<Segment>& segments);  // norm: a constant, or -1
   void linear_dense(int x, const std::vector<Segment>& segments);
   void rms_norm(int x, int width, int weight, float eps, int out, bool residual);  // slices of `weight`'s length; residual: out +=
   void add(int x, int out);
@@ -96,7 +95,8 @@ class Plan {
   void run(const Step& step);
 
   size_t scratch_bytes() const { return scratch_bytes_; }
-  int num_ops() const;
+  // Operations of the trunk that a step of that many tokens waits for, one after the other.
+  int barriers(int tokens) const;
   int max_tokens() const { return max_tokens_; }
   int max_seqs() const { return max_seqs_; }
   int vocab() const { return vocab_; }

@@ -9,7 +9,10 @@ from typing import Any
 
 from octavo import __version__
 from octavo.assemble import Assembly, Progress, assemble, engine_config
+from octavo.backends.cpu.backend import CpuBackend
+from octavo.bench.limits import Limits, current
 from octavo.bench.usage import peak_rss
+from octavo.bench.work import fractions, work_of
 from octavo.bench.workload import Workload, measure
 from octavo.driver import Driver
 from octavo.errors import ConfigError
@@ -50,12 +53,14 @@ def blocks_needed(workload: Workload, settings: Mapping[str, Any]) -> int:
     return max(batch * blocks_for(settings["max_model_len"] if contiguous else length, size) for batch, length in rows)
 
 
-def run(parts: Assembly, workload: Workload) -> Iterator[dict[str, Any]]:
+def run(parts: Assembly, workload: Workload, limits: Limits | None = None) -> Iterator[dict[str, Any]]:
     """Yields a row a batch: the workload's fields, and what the engine knows of itself.
 
     control_us: microseconds of the control plane (schedule, build, commit) a step, the median. preemptions: not 0 means
-    that the KV cache was too small, and that the speeds say little. peak_rss: bytes, so far.
+    that the KV cache was too small, and that the speeds say little. peak_rss: bytes, so far. With `limits` also the
+    fractions of them that each speed is: see `octavo.bench.work.fractions`.
     """
+    work = work_of(parts.model, parts.cache_config.dtype) if limits else None
     driver, stats = Driver(parts.engine, parts.tokenizer), parts.engine.stats
     control: list[float] = []  # seconds of each step of the row
     total = 0.0
@@ -79,14 +84,20 @@ def run(parts: Assembly, workload: Workload) -> Iterator[dict[str, Any]]:
             "control_us": round(1e6 * statistics.median(control), 1),
             "preemptions": stats.preemptions - preemptions,
             "peak_rss": peak_rss(),
+            **(fractions(row, work, limits) if work and limits else {}),
         }
         control.clear()
         preemptions = stats.preemptions
 
 
-def describe(parts: Assembly, startup_seconds: float) -> dict[str, Any]:
+def machine(parts: Assembly) -> Limits | None:
+    """The limits of the CPU backend's instruction set and threads; None for backends that have no speed to speak of."""
+    return current(parts.backend.isa, parts.backend.threads) if isinstance(parts.backend, CpuBackend) else None
+
+
+def describe(parts: Assembly, startup_seconds: float, limits: Limits | None = None) -> dict[str, Any]:
     """The first line: what is measured, and how long until it was ready. Memory is bytes."""
-    operations = getattr(getattr(parts.backend, "_plan", None), "num_ops", None)
+    cpu = parts.backend if isinstance(parts.backend, CpuBackend) else None
     return {
         "engine": "octavo",
         "version": __version__,
@@ -96,6 +107,7 @@ def describe(parts: Assembly, startup_seconds: float) -> dict[str, Any]:
         "isa": getattr(parts.backend, "isa", None),
         "threads": parts.config.threads,
         "kv_cache_dtype": parts.config.kv_cache_dtype,
-        "barriers_per_layer": None if operations is None else round(operations / parts.model.num_layers, 2),
+        "barriers_per_layer": round(cpu.barriers(), 2) if cpu else None,
         "memory": parts.backend.memory(),
+        **({"int8_gops": limits.peak("int8") / 1e9, "bandwidth_gbs": limits.bandwidth / 1e9} if limits else {}),
     }

@@ -73,6 +73,7 @@ def sizes(model: Model, config: EngineConfig, cache: CacheConfig) -> dict[str, i
     """Bytes of weights and scratch in the chosen backend."""
     if config.backend != "cpu":
         raise ConfigError(f"plan knows the memory of the cpu backend only; got backend {config.backend!r}")
+    from octavo._native import default_threads
     from octavo.backends.cpu.footprint import footprint
 
     assert config.max_model_len is not None
@@ -83,6 +84,7 @@ def sizes(model: Model, config: EngineConfig, cache: CacheConfig) -> dict[str, i
         max_tokens=budget if config.enable_chunked_prefill else max(budget, config.max_model_len),
         max_seqs=config.max_num_seqs,
         max_context=config.max_model_len,
+        threads=config.threads or default_threads(),
     )
 
 

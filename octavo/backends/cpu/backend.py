@@ -98,6 +98,10 @@ class CpuBackend:
         batch.moves.clear()
         return result
 
+    def barriers(self, tokens: int = 1) -> float:
+        """Operations a layer that a step of that many tokens waits for, one after the other."""
+        return self._plan.barriers(tokens) / self.model.num_layers
+
     def memory(self) -> dict[str, int]:
         return {"weights": self._weights.bytes, "kv": self._kv.bytes, "scratch": self._plan.scratch_bytes}
 

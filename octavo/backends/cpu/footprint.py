@@ -25,11 +25,13 @@ class Outline:
         return getattr(self.plan, name) if name in self.RESERVING else lambda *arguments: 0
 
 
-def footprint(model: Model, cache: CacheConfig, *, max_tokens: int, max_seqs: int, max_context: int) -> dict[str, int]:
+def footprint(
+    model: Model, cache: CacheConfig, *, max_tokens: int, max_seqs: int, max_context: int, threads: int
+) -> dict[str, int]:
     """Bytes of "weights" (packed) and "scratch": what `CpuBackend.memory` says, given the same arguments."""
     layers = [(spec.kv_heads, spec.head_dim) for spec in model.attention]
     kv = _native.KvCache(layers, 1, cache.block_size, KV_DTYPES.index(cache.dtype))
-    plan = _native.Plan(_native.isas()[0], _native.Pool(1), kv, max_tokens, max_seqs, max_context)
+    plan = _native.Plan(_native.isas()[0], _native.Pool(threads), kv, max_tokens, max_seqs, max_context)
     recording = fuse(record(model))
     weights = matrices(recording)
     lower(recording, Outline(plan), dict.fromkeys(weights))

@@ -140,8 +140,8 @@ class Lowering:
                 self.plan.linear_dense(x, segments)
                 continue
             act = self._act(products, group)
-            self.plan.quantize(x, act, self._constant(norm.weight) if norm else -1, norm.eps if norm else 0.0)
-            self.plan.linear(act, segments)
+            weight, eps = (self._constant(norm.weight), norm.eps) if norm else (-1, 0.0)
+            self.plan.linear(x, act, weight, eps, segments)
 
     def _act(self, products: list[Product], group: int) -> int:
         sides = 0
