@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from octavo import __version__
 from octavo.server import errors, exchange, openapi
@@ -36,6 +36,12 @@ from octavo.server.settings import ServerSettings
 from octavo.server.state import ServerState
 
 log = logging.getLogger(__name__)
+PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
 PAGE = Path(__file__).parent / "page"
 APIS = (completions, chat, responses, messages, embeddings, models, tokenize, health, metrics, live)
 
@@ -67,11 +73,20 @@ def make_app(settings: ServerSettings) -> tuple[ASGIApp, ServerState]:
     return gated, state
 
 
+class Page(StaticFiles):
+    """Its files run nothing, and talk to nobody, but what they came with."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(PAGE_HEADERS)
+        return response
+
+
 def _mount_page(app: FastAPI) -> frozenset[str]:
     """The web page, if this installation has one; returns the paths of its files."""
     if not PAGE.is_dir():
         return frozenset()
-    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.mount("/", Page(directory=PAGE, html=True))
     files = {"/" + path.relative_to(PAGE).as_posix() for path in PAGE.rglob("*") if path.is_file()}
     return frozenset(files | {"/"})
 

@@ -76,9 +76,13 @@ class EngineClient:
 
     def _take(self, deltas: list[Delta]) -> None:
         known = [delta for delta in deltas if delta.request_id in self._generations]
+        touched = [self._generations[delta.request_id] for delta in known]
         for new in self._processor.process(map(self._sequence_delta, known)):
             if (generation := self._generations.get(new.request_id)) is not None:  # a sibling may have failed it
                 self._deliver(generation, new)
+        for generation in touched:
+            if generation.output.finished:
+                self._end(generation, generation.output.outputs[0].finish_reason or "stop")
         for request_id in self._processor.take_aborts():
             self._send(Abort(request_id))
 
@@ -103,8 +107,6 @@ class EngineClient:
             self._fail(generation, errors.past_deadline(generation.num_output_tokens))
         else:
             generation.inbox.put((generation, new))
-            if generation.output.finished:
-                self._end(generation, new.finish_reason or "stop")
 
     def _fail(self, generation: Generation, error: ApiError) -> None:
         generation.inbox.fail(error)

@@ -69,7 +69,7 @@ def snapshot(engine: Engine) -> dict[str, Any]:
         ]
         for seq in sequences
     ]
-    return {"sequences": facts, "blocks": _block_runs(engine), "fragmentation": waste(engine)}
+    return {"sequences": facts, "blocks": _block_runs(engine), "stats": stats(engine), "fragmentation": waste(engine)}
 
 
 def _block_runs(engine: Engine) -> list[list[int]]:

@@ -134,10 +134,10 @@ class Runtime:
         except OctavoError as error:
             raise errors.from_octavo(error) from error
 
-    def inspect(self) -> Mapping[str, Any]:
-        """How the engine stood a moment ago; asks it anew."""
+    def inspect(self) -> Mapping[str, Any] | None:
+        """How the engine stood when it was asked last; asks it anew. None while there is no engine."""
         self.supervisor.send(Inspect())
-        return self.client.snapshot if self.client is not None and self.ready else {}
+        return self.client.snapshot if self.client is not None and self.ready else None
 
     @property
     def template(self) -> str:

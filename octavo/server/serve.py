@@ -99,7 +99,7 @@ def serve(settings: ServerSettings) -> int:
         app,
         host=settings.host,
         port=settings.port,
-        http=Connection,
+        http=type("LimitedConnection", (Connection,), {"limits": settings.limits}),
         ws="none",
         loop="auto",
         log_config=None,

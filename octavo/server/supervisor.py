@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from octavo.server.link import Link
-from octavo.server.process_clock import cpu_seconds
+from octavo.server.process_stat import cpu_seconds
 from octavo.server.protocol import Event, Failed, Loading, Message, Ping, Ready, Start, Step, Stop
 
 log = logging.getLogger(__name__)

@@ -42,6 +42,8 @@ class ToolReader:
         self.num_calls = 0
         self._form = form
         self._text = ""  # not yet understood
+        self._space = ""  # white space after a call
+        self._after_call = False
         self._call: _Call | None = None
         self._llama_open = form is LLAMA  # the answer may still turn out to be a call
 
@@ -57,7 +59,9 @@ class ToolReader:
         rest, self._text = self._text, ""
         if self._call is not None:
             return self._finish_call(self._call, rest)
-        return [Said(rest)] if rest and not (self.num_calls and rest.isspace()) else []
+        parts: list[Part] = []
+        self._say(rest, parts)
+        return parts
 
     def _finish_call(self, call: _Call, rest: str) -> list[Part]:
         """A call without its closing tag counts, if it can be understood."""
@@ -102,11 +106,16 @@ class ToolReader:
         return False
 
     def _begin(self, text: str) -> None:
-        self._call, self._text = _Call(self.num_calls), text
+        self._call, self._text, self._space = _Call(self.num_calls), text, ""
+        self._after_call = True
 
     def _say(self, text: str, parts: list[Part]) -> None:
-        """White space between calls says nothing."""
-        if text and not (self.num_calls and text.isspace()):
+        """White space between calls says nothing, so it waits for what comes after it."""
+        text, self._space = self._space + text, ""
+        if self._after_call and (not text or text.isspace()):
+            self._space = text
+        elif text:
+            self._after_call = False
             parts.append(Said(text))
 
     def _read_call(self, call: _Call, parts: list[Part]) -> bool:

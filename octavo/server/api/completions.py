@@ -180,12 +180,17 @@ class CompletionRenderer:
         output = generation.output
         return tokenizer.decode(output.prompt_token_ids) if output.prompt is None else output.prompt
 
+    def _word(self, token: int) -> str:
+        tokenizer = self._job.runtime.tokenizer
+        assert tokenizer is not None
+        return tokenizer.decode([token], skip_special=False)
+
     def _logprobs(
         self, maps: Sequence[LogprobMap | None] | None, token_ids: list[int], offset: int
     ) -> dict[str, Any] | None:
         if self._body.logprobs is None or maps is None:
             return None
-        return logprobs.completions(maps, token_ids, self._body.logprobs, offset)
+        return logprobs.completions(maps, token_ids, self._body.logprobs, offset, self._word)
 
     def _frame(self, choices: list[dict[str, Any]], total: Usage | None = None) -> dict[str, Any]:
         job = self._job

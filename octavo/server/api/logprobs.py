@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from octavo.outputs import Logprob, LogprobMap
@@ -26,12 +26,15 @@ def _entry(entry: Logprob) -> dict[str, Any]:
     return {"token": text, "logprob": _finite(entry.logprob), "bytes": list(text.encode("utf-8"))}
 
 
-def completions(maps: Sequence[LogprobMap | None], token_ids: list[int], top: int, offset: int) -> dict[str, Any]:
-    """The completions API's: parallel lists. offset: characters of text before the first token."""
+def completions(
+    maps: Sequence[LogprobMap | None], token_ids: list[int], top: int, offset: int, word: Callable[[int], str]
+) -> dict[str, Any]:
+    """The completions API's: parallel lists. offset: characters of text before the first token. word: a token's text,
+    for the prompt's first, which has no logprob."""
     tokens, values, tops, offsets = [], [], [], []
     for found, token in zip(maps, token_ids, strict=True):
         entry = None if found is None else found[token]
-        text = (entry.decoded_token or "") if entry else ""
+        text = (entry.decoded_token or "") if entry else word(token)
         tokens.append(text)
         values.append(None if entry is None else _finite(entry.logprob))
         tops.append(None if found is None or not top else _ranked(found, top))

@@ -1,0 +1,40 @@
+"""Servers that many tests share: a tiny random model for what any model shows, SmolLM2 for what needs sense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.models import model_path
+from tests.server.harness import Server, serving
+from tests.tiny import Tiny, write_tiny_gguf
+
+
+@pytest.fixture(scope="session")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("servers")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of two small layers with a context of 512 tokens."""
+    return write_tiny_gguf(tmp_path_factory.mktemp("model") / "tiny.gguf", Tiny())
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_model: Path, logs: Path) -> Iterator[Server]:
+    """No test may break it."""
+    with serving(tiny_model, folder=logs) as server:
+        yield server
+        assert "Traceback" not in server.log
+
+
+@pytest.fixture(scope="session")
+def smollm(logs: Path) -> Iterator[Server]:
+    """No test may break it."""
+    path = model_path("smollm2-135m")
+    with serving(path, "--served-model-name", "smollm2", "--max-model-len", "2048", folder=logs) as server:
+        yield server
+        assert "Traceback" not in server.log
