@@ -3,13 +3,13 @@ Octavo's native core: packed weights, the KV cache, step plans and the kernels o
 """
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Annotated
 
 import numpy
 from numpy.typing import NDArray
 
-from octavo._native import ops as ops
-
+ops: ModuleType
 
 def isas() -> list[str]:
     """Instruction sets that this build and this processor have, best first."""
@@ -17,15 +17,53 @@ def isas() -> list[str]:
 def default_threads() -> int:
     """Physical cores that this process may use."""
 
-def unpack(type: str, source: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], N: int, K: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
+def limit_loops(isa: str) -> list[tuple[str, str]]:
+    """
+    (kind, instruction) of the instructions whose throughput can be measured.
+    """
+
+def ops_per_second(isa: str, instruction: str, pool: Pool, repeat: int) -> float:
+    """
+    Operations a second of all the pool's threads together, the best of `repeat` tries of some 10 ms.
+    """
+
+class ReadBuffer:
+    """Memory that is read to see how fast that goes."""
+
+    def __init__(self, pool: Pool, bytes: int) -> None: ...
+    @property
+    def bytes(self) -> int: ...
+    def bytes_per_second(self, isa: str, pool: Pool, streams: int, repeat: int) -> float:
+        """
+        Read by all the pool's threads together, each from 1, 2 or 4 places at a time; the best of `repeat` tries.
+        """
+
+def unpack(
+    type: str,
+    source: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    N: int,
+    K: int,
+) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
     """A GGUF tensor packed and unpacked again: [N, K] float32."""
 
-def matmul(isa: str, type: str, source: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], N: int, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], max_tile: int = 0, repeat: int = 1) -> tuple[Annotated[NDArray[numpy.float32], dict(shape=(None, None))], float]:
+def matmul(
+    isa: str,
+    type: str,
+    source: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    N: int,
+    x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    max_tile: int = 0,
+    repeat: int = 1,
+) -> tuple[Annotated[NDArray[numpy.float32], dict(shape=(None, None))], float]:
     """
     (x @ w.T [T, N], seconds of the best of `repeat` runs on the calling thread).
     """
 
-def quantized(isa: str, type: str, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
+def quantized(
+    isa: str,
+    type: str,
+    x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
     """
     x as int8 activations for products with `type` stand for it: [T, K] float32.
     """
@@ -34,7 +72,6 @@ class Pool:
     """Worker threads; the calling thread is one of them."""
 
     def __init__(self, threads: int) -> None: ...
-
     @property
     def threads(self) -> int: ...
 
@@ -45,17 +82,21 @@ class PackedWeight:
     A weight in panels: one that `Weights.pack` made, or a view of panels made earlier.
     """
 
-    def __init__(self, type: str, data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], N: int, K: int) -> None:
+    def __init__(
+        self,
+        type: str,
+        data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        N: int,
+        K: int,
+    ) -> None:
         """
         data: uint8 [packed_bytes(type, N, K)] at a 64-byte boundary; kept, not copied.
         """
 
     @property
     def N(self) -> int: ...
-
     @property
     def K(self) -> int: ...
-
     def row(self, row: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]:
         """The row as float32: what the packed form stands for."""
 
@@ -63,18 +104,23 @@ class Weights:
     """Memory for a model's packed weights."""
 
     def __init__(self, bytes: int) -> None: ...
-
     @property
     def bytes(self) -> int: ...
-
     @property
     def data(self) -> Annotated[NDArray[numpy.uint8], dict(shape=(None,), writable=False)]:
         """All of it, to be written to a file: uint8 [bytes], read-only."""
 
-    def pack(self, pool: Pool, type: str, source: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], N: int, K: int, offset: int) -> PackedWeight: ...
+    def pack(
+        self,
+        pool: Pool,
+        type: str,
+        source: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        N: int,
+        K: int,
+        offset: int,
+    ) -> PackedWeight: ...
 
 def packed_bytes(type: str, N: int, K: int) -> int: ...
-
 def act_spec(type: str) -> tuple[int, int]:
     """
     (k of an activation scale, bit set of the sums wanted) for products with this type; (0, 0) for dense types.
@@ -82,54 +128,88 @@ def act_spec(type: str) -> tuple[int, int]:
 
 class KvCache:
     def __init__(self, layers: Sequence[tuple[int, int]], num_blocks: int, block_size: int, type: int) -> None: ...
-
     @property
     def bytes(self) -> int: ...
 
 class Plan:
     def __init__(self, isa: str, pool: Pool, kv: KvCache, max_tokens: int, max_seqs: int, max_context: int) -> None: ...
-
     def weight(self, arg: PackedWeight, /) -> int: ...
-
-    def constant(self, arg: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], /) -> int: ...
-
+    def constant(
+        self, arg: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)], /
+    ) -> int: ...
     def buffer(self, width: int) -> int: ...
-
     def act(self, K: int, group: int, sides: int) -> int: ...
-
     def embed(self, weight: int, out: int, scale: float) -> None: ...
-
-    def quantize(self, x: int, act: int, norm: int, eps: float) -> None: ...
-
-    def linear(self, act: int, segments: Sequence[tuple[int, int, int, int, int, bool]]) -> None:
+    def linear(
+        self, x: int, act: int, norm: int, eps: float, segments: Sequence[tuple[int, int, int, int, int, bool]]
+    ) -> None:
         """
         segments: (weight, up or -1, activation, bias constant or -1, out buffer, residual)
         """
 
     def linear_dense(self, x: int, segments: Sequence[tuple[int, int, int, int, int, bool]]) -> None: ...
-
     def rms_norm(self, x: int, width: int, weight: int, eps: float, out: int, residual: bool) -> None: ...
-
     def add(self, x: int, out: int) -> None: ...
-
     def gated(self, gate: int, up: int, activation: int, out: int) -> None: ...
-
     def rope_angles(self, inv_freq: int, scale: float, out: int) -> None: ...
-
-    def qkv(self, q: int, k: int, v: int, heads: int, layer: int, q_norm: int, k_norm: int, eps: float, angles: int, rope_dim: int, interleaved: bool) -> None: ...
-
-    def attention(self, q: int, out: int, layer: int, heads: int, kv_heads: int, head_dim: int, window: int, scale: float, softcap: float) -> None: ...
-
+    def qkv(
+        self,
+        q: int,
+        k: int,
+        v: int,
+        heads: int,
+        layer: int,
+        q_norm: int,
+        k_norm: int,
+        eps: float,
+        angles: int,
+        rope_dim: int,
+        interleaved: bool,
+    ) -> None: ...
+    def attention(
+        self,
+        q: int,
+        out: int,
+        layer: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        window: int,
+        scale: float,
+        softcap: float,
+    ) -> None: ...
     def logit_rows(self, x: int) -> int: ...
-
     def logits(self, buffer: int, vocab: int, softcap: float) -> None: ...
-
     def hidden(self, buffer: int, norm: int, eps: float) -> None: ...
-
     @property
     def scratch_bytes(self) -> int: ...
+    def barriers(self, tokens: int) -> int:
+        """Operations of the trunk that a step of that many tokens waits for."""
 
-    @property
-    def num_ops(self) -> int: ...
-
-    def run(self, kv: KvCache, token_ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], positions: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], slot_mapping: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], query_starts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], context_lens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], block_tables: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], logit_rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], targets: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], sampling: object | None, copies: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], parents: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, moves: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu')], finite: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu')], logprobs: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')] | None, ranks: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu')] | None, top_ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu')] | None, top_logprobs: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')] | None, num_top: int, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')] | None, hidden: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')] | None) -> None: ...
+    def run(
+        self,
+        kv: KvCache,
+        token_ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        positions: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        slot_mapping: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        query_starts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        context_lens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        block_tables: Annotated[
+            NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu", writable=False)
+        ],
+        logit_rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        targets: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+        sampling: object | None,
+        copies: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+        parents: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)] | None,
+        moves: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+        tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu")],
+        finite: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu")],
+        logprobs: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu")] | None,
+        ranks: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu")] | None,
+        top_ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu")] | None,
+        top_logprobs: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu")] | None,
+        num_top: int,
+        logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu")] | None,
+        hidden: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu")] | None,
+    ) -> None: ...
