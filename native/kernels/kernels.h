@@ -171,7 +171,10 @@ struct ActArgs {
   unsigned sides;        // bit s: side s is wanted
 };
 
-using TileFn = void (*)(const uint8_t* panel, const ActTile& x, const ActArgs& act, int K, float* y /* [n][16] */);
+// next: the panel that the thread will read after this one, to be fetched on the way; null when the panel serves many
+// tiles, and there is time.
+using TileFn = void (*)(const uint8_t* panel, const uint8_t* next, const ActTile& x, const ActArgs& act, int K,
+                        float* y /* [n][16] */);
 using DenseTileFn = void (*)(const uint8_t* panel, const float* x, size_t ldx, int n, int K, float* y /* [n][16] */);
 
 // ---------------------------------------------------------------- the machine's limits
