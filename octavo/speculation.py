@@ -60,8 +60,8 @@ class Speculation:
         """What "auto" weighs when it is not told: what needs nothing, what files were given for, what was tuned."""
         settings = self.settings
         given = {"draft_model": settings.model, "heads": settings.heads, "layer_skip": settings.layers}
-        if given["layer_skip"] is None and self.config.backend != "null":
-            given["layer_skip"] = tuned_layers(self.source, self.model)
+        if settings.layers is None and self.config.backend != "null":
+            given["layer_skip"] = tuned_layers(self.source, self.model, paying=True)
         return (*CONTEXT_METHODS, *(method for method, needed in given.items() if needed is not None))
 
     def drafter(self, method: str) -> Drafter:
@@ -98,7 +98,8 @@ class Speculation:
         if not all(0 <= layer < count for layer in layers) or list(layers) != sorted(set(layers)):
             raise ConfigError(f"speculative_config: layers must rise and be below {count}; got {list(layers)}")
         backend = self.backend.share(self.model.with_layers(layers))
-        return SelfDrafter(name, backend, self.engine.cache, self.model.vocab_size)
+        least = self.settings.draft_min_probability
+        return SelfDrafter(name, backend, self.engine.cache, self.model.vocab_size, least)
 
     def draft_model(self) -> Drafter:
         assert self.settings.model is not None
@@ -111,7 +112,8 @@ class Speculation:
         config = dataclasses.replace(self.config, max_model_len=length)
         backend = self.make_backend(model, config, cache)
         budget = config.max_num_batched_tokens
-        return ModelDrafter(backend, manager.create(config, cache), model.vocab_size, budget)
+        least = self.settings.draft_min_probability
+        return ModelDrafter(backend, manager.create(config, cache), model.vocab_size, budget, least)
 
     def _check_vocabulary(self, model: Model, words: Tokenizer) -> None:
         spots = range(0, self.tokenizer.vocab_size, SPOT)
@@ -130,7 +132,7 @@ class Speculation:
         assert self.settings.heads is not None
         heads = Heads.load(Path(self.settings.heads))
         heads.check(self.model.hidden_size, self.model.vocab_size)
-        return HeadsDrafter(heads)
+        return HeadsDrafter(heads, self.settings.draft_min_probability)
 
     def tree(self) -> Drafter:
         parts = [cast(Branching, self.drafter(method)) for method in self.settings.methods or CONTEXT_METHODS]
@@ -153,10 +155,12 @@ def tuned_path(source: str) -> Path:
     return home() / "tuned" / f"{Path(source).name}.layers.json"
 
 
-def tuned_layers(source: str, model: Model) -> tuple[int, ...] | None:
+def tuned_layers(source: str, model: Model, paying: bool = False) -> tuple[int, ...] | None:
+    """The layers kept for this model; paying: only if they promised to be faster than none."""
     try:
         found = json.loads(tuned_path(source).read_text())
-        layers = tuple(map(int, found["layers"]))
+        layers, speedup = tuple(map(int, found["layers"])), float(found["expected_speedup"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return layers if found.get("num_layers") == model.num_layers else None
+    usable = found.get("num_layers") == model.num_layers and (speedup > 1 or not paying)
+    return layers if usable else None

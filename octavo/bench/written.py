@@ -28,10 +28,9 @@ class Task:
 
 def workloads(parts: Assembly) -> dict[str, list[Task]]:
     """The shipped workloads by name, in the model's chat template, and "random": tokens without any pattern."""
-    shipped = json.loads(files("octavo.bench").joinpath("workloads/speculation.json").read_text(encoding="utf-8"))
     made = {
-        name: [Task(_prompt(parts, entry["text"]), int(entry["tokens"])) for entry in entries]
-        for name, entries in shipped.items()
+        name: [Task(encoded(parts, entry["text"]), int(entry["tokens"])) for entry in entries]
+        for name, entries in json.loads(shipped("speculation.json")).items()
     }
     rng, size = random.Random(0), parts.model.vocab_size
     low = min(1000, size // 2)
@@ -39,7 +38,12 @@ def workloads(parts: Assembly) -> dict[str, list[Task]]:
     return made | {"random": [Task(prompt, RANDOM_OUTPUT) for prompt in prompts]}
 
 
-def _prompt(parts: Assembly, text: str) -> list[int]:
+def shipped(name: str) -> str:
+    return files("octavo.bench").joinpath("workloads", name).read_text(encoding="utf-8")
+
+
+def encoded(parts: Assembly, text: str) -> list[int]:
+    """A user's message in the model's chat template; plain text where it has none."""
     tokenizer = parts.tokenizer
     if tokenizer.chat_template is None:
         return tokenizer.encode(text + "\n\n")

@@ -49,14 +49,11 @@ def heads(
 
 def written(parts: Assembly, prompts: Path | None, tokens: int) -> list[Text]:
     """About `tokens` tokens of the model's own text, with the hidden states that chose them."""
-    from octavo.bench.written import LENGTH, Task, fitted, hidden_states, repeated, workloads, write
+    from octavo.bench.written import LENGTH, Task, encoded, fitted, hidden_states, repeated, shipped, write
     from octavo.spec.heads_fit import Text
 
-    if prompts is None:
-        given = [task for name, tasks in workloads(parts).items() if name != "random" for task in tasks]
-    else:
-        lines = [line for line in prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
-        given = [Task(parts.tokenizer.encode(line), LENGTH) for line in lines]
+    text = shipped("training.txt") if prompts is None else prompts.read_text(encoding="utf-8")
+    given = [Task(encoded(parts, line), LENGTH) for line in text.splitlines() if line.strip()]
     assert parts.config.max_model_len is not None
     each = [Task(task.prompt, LENGTH) for task in repeated(given, max(1, tokens // LENGTH))]
     tasks = fitted(each, parts.config.max_model_len)

@@ -29,13 +29,15 @@ BASELINE = 3  # plain steps of a batch size to measure before any with drafts: t
 PROBE_SHARE = 0.01  # of all time
 PROBE_START = 6  # one-row steps' worth of trials that may be had on credit: else short runs would never try anything
 PROBE_TOKENS = 3
+FILL_RATE = 0.1
 
 
 @dataclass(slots=True)
 class Method:
     drafter: Drafter
     acceptance: Acceptance = field(default_factory=Acceptance)
-    costs: StepCosts = field(default_factory=StepCosts)  # of one drafting pass, by sequences (if it runs a model)
+    costs: StepCosts = field(default_factory=StepCosts)  # of a token asked for, by sequences (if it runs a model)
+    filled: float = 1.0  # share of the tokens asked for that it drafts: it may end a draft early
 
 
 class Choice(NamedTuple):
@@ -158,8 +160,9 @@ class Controller:
         one = method.costs.seconds(count) / self._costs.unit
         alphas = [method.acceptance.estimate(seq, 0) for seq in sequences]
         for k in range(1, min(self._most, self._costs.reach // count - 1) + 1):
-            tokens = sum(expected_tokens(alpha, k) for alpha in alphas)
-            yield k, tokens / (float(curve[count * (1 + k)]) + k * one)
+            length = k * method.filled
+            tokens = sum(expected_tokens(alpha, length) for alpha in alphas)
+            yield k, tokens / (float(curve[count + int(count * length)]) + k * one)
 
     def _probe_paid(self, sequences: list[Sequence]) -> Method | None:
         """The method with the fewest trials, if what a trial costs can be spared."""
@@ -177,9 +180,9 @@ class Controller:
         start = self._clock()
         guesses = method.drafter.draft(sequences, limits)
         seconds = self._clock() - start
-        passes = max((len(guess.tokens) for guess in guesses), default=0)
-        if passes:
-            method.costs.observe(len(sequences), seconds / passes)
+        asked = max(1, sum(limits))
+        method.costs.observe(len(sequences), seconds / max(1, *limits))
+        method.filled += FILL_RATE * (sum(len(guess.tokens) for guess in guesses) / asked - method.filled)
         for seq, guess in zip(sequences, guesses, strict=True):
             seq.drafts = []
             if guess.tokens:

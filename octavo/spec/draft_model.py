@@ -39,9 +39,16 @@ class ModelDrafter:
     name = "draft_model"
     runs_model = True
 
-    def __init__(self, backend: Backend, cache: CacheManager, vocab_size: int, max_tokens: int):
+    def __init__(
+        self,
+        backend: Backend,
+        cache: CacheManager,
+        vocab_size: int,
+        max_tokens: int,
+        min_probability: float = 0.0,
+    ):
         self._cache = cache
-        self._runner = DraftRunner(backend, cache.tables, cache.block_size, vocab_size)
+        self._runner = DraftRunner(backend, cache.tables, cache.block_size, vocab_size, min_probability)
         self._max_tokens = max_tokens
         self._shadows: States[Shadow] = States(_shadow, lambda _, shadow: cache.free(shadow.seq))
 

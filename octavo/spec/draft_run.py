@@ -6,6 +6,7 @@ position. So a draft model that agrees with the main one about a distribution dr
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,13 +31,20 @@ class Lane:
 
 
 class DraftRunner:
-    """width: for trees, how many alternatives to note for each draft."""
+    """width: for trees, how many alternatives to note for each draft.
 
-    def __init__(self, backend: Backend, tables: BlockTables, block_size: int, vocab_size: int):
+    A greedy draft ends before a token that the drafting model gives less than `min_probability`: it would rarely stand.
+    (A drawn token's probability says nothing of that kind: where both models agree even an unlikely one stands.)
+    """
+
+    def __init__(
+        self, backend: Backend, tables: BlockTables, block_size: int, vocab_size: int, min_probability: float = 0.0
+    ):
         self._backend = backend
         self._tables = tables
         self._block_size = block_size
         self._vocab_size = vocab_size
+        self._min_logprob = math.log(min_probability) if min_probability > 0 else -math.inf
 
     def chain(self, lanes: list[Lane], width: int = 0) -> None:
         """Drafts up to each lane's limit. Every lane's query tokens fit into one batch together."""
@@ -50,11 +58,18 @@ class DraftRunner:
         wanted = set(map(id, drafting))
         for row, lane in enumerate(lanes):
             lane.start += len(lane.tokens)
-            if id(lane) in wanted:
+            if id(lane) in wanted and self._unsure(lane, result, row):
+                lane.limit = len(lane.drafts)
+            elif id(lane) in wanted:
                 lane.drafts.append(chosen[row])
                 lane.seq.drafts = lane.drafts  # the history of the next draft
                 lane.tokens = [chosen[row]]
                 lane.others.append(_others(result, row, width))
+
+    def _unsure(self, lane: Lane, result: StepResult, row: int) -> bool:
+        if result.logprobs is None or lane.seq.request.params.temperature > 0:
+            return False
+        return bool(result.logprobs[row] < self._min_logprob)
 
     def _batch(self, lanes: list[Lane], width: int) -> Batch:
         counts = np.array([len(lane.tokens) for lane in lanes], np.int32)
@@ -79,7 +94,7 @@ class DraftRunner:
             sampling=params.build(
                 list(zip([lane.seq for lane in lanes], contexts.tolist(), strict=True)), self._vocab_size
             ),
-            num_logprobs=width if width else -1,
+            num_logprobs=width or (0 if self._min_logprob > -math.inf else -1),
             moves=self._tables.moves,
         )
 

@@ -86,8 +86,9 @@ class HeadsDrafter:
     runs_model = True  # light as it is, it is not free
     wants_hidden = True
 
-    def __init__(self, heads: Heads):
+    def __init__(self, heads: Heads, min_probability: float = 0.0):
         self._heads = heads
+        self._min_probability = min_probability  # of a greedy draft's tokens; see DraftRunner
         self._hidden: dict[
             Sequence, tuple[int, F32]
         ] = {}  # length of the sequence, the state that chose its last token
@@ -117,9 +118,11 @@ class HeadsDrafter:
             return lanes
         hidden = np.stack([self._hidden[lane.seq][1] for lane in ready])
         z = self._heads.first(hidden, np.array([lane.seq.token_ids[-1] for lane in ready], np.int32))
-        for depth in range(max(lane.limit for lane in ready)):
+        depth = 0
+        while depth < max(lane.limit for lane in ready):
             tokens = self._choose(ready, self._heads.scores(z), depth, width)
             z = self._heads.next(z, tokens)
+            depth += 1
         return lanes
 
     def _knows(self, seq: Sequence) -> bool:
@@ -130,10 +133,17 @@ class HeadsDrafter:
         for row, lane in enumerate(lanes):
             index = _pick(lane.seq, scores[row], len(lane.seq.token_ids) + depth)
             tokens[row] = self._heads.ids[index]
+            if depth < lane.limit and self._unsure(lane, scores[row], index):
+                lane.limit = depth
             if depth < lane.limit:
                 lane.drafts.append(int(tokens[row]))
                 lane.others.append(self._others(scores[row], index, width))
         return tokens
+
+    def _unsure(self, lane: Lane, scores: F32, index: int) -> bool:
+        if self._min_probability == 0 or lane.seq.request.params.temperature > 0:
+            return False
+        return bool(self._min_probability * np.exp(scores - scores[index]).sum() > 1)
 
     def _others(self, scores: F32, chosen: int, width: int) -> list[int]:
         if width < 2:

@@ -19,10 +19,10 @@ class SelfDrafter:
 
     runs_model = True
 
-    def __init__(self, name: str, backend: Backend, cache: CacheManager, vocab_size: int):
+    def __init__(self, name: str, backend: Backend, cache: CacheManager, vocab_size: int, min_probability: float = 0.0):
         self.name = name
         self._cache = cache
-        self._runner = DraftRunner(backend, cache.tables, cache.block_size, vocab_size)
+        self._runner = DraftRunner(backend, cache.tables, cache.block_size, vocab_size, min_probability)
 
     def draft(self, sequences: list[Sequence], limits: list[int]) -> list[Guess]:
         return [Guess(lane.drafts) for lane in self._chain(sequences, limits, 0)]

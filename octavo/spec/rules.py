@@ -105,7 +105,7 @@ def coupled_acceptance(p: F64, q: F64) -> float:
     return float(np.maximum(tops - bottoms, 0).sum())
 
 
-def expected_tokens(alpha: float, length: int) -> float:
+def expected_tokens(alpha: float, length: float) -> float:
     """(1 - alpha^(k+1)) / (1 - alpha): tokens that a step with k drafted ones gives (2211.17192, eq. 1)."""
     return length + 1.0 if alpha >= 1 else (1 - alpha ** (length + 1)) / (1 - alpha)
 

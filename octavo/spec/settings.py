@@ -24,6 +24,7 @@ class SpecSettings:
     requests' outputs to keep and draft from (0: none).
     model: the draft model's source (draft_model). heads: a file of `octavo train heads`.
     draft_kv_blocks: blocks of the draft model's KV pool; None: as many as the main pool has.
+    draft_min_probability: a greedy draft of a model or of heads ends before a token that is less probable.
     layers: those that layer_skip keeps, or how many early_exit runs; None: what `octavo tune layers` found.
     tree_width: branches at a node. tree_tokens: nodes of a tree.
     """
@@ -38,6 +39,7 @@ class SpecSettings:
     model: str | None = None
     heads: str | None = None
     draft_kv_blocks: int | None = None
+    draft_min_probability: float = 0.3
     layers: tuple[int, ...] | int | None = None
     methods: tuple[str, ...] | None = None
     tree_width: int = 3
@@ -50,6 +52,8 @@ class SpecSettings:
 
 
 AT_LEAST_ONE = ("num_speculative_tokens", "prompt_lookup_min", "draft_kv_blocks", "tree_width", "tree_tokens")
+
+NOT_NEGATIVE = ("suffix_decoding_max_spec_factor", "suffix_decoding_min_token_prob", "draft_min_probability")
 
 
 def parse(config: Mapping[str, Any] | None) -> SpecSettings | None:
@@ -81,10 +85,10 @@ def _check(settings: SpecSettings) -> SpecSettings:
             raise ConfigError(f"speculative_config: {name} must be an integer of at least 1; got {value!r}")
     if not _is_integer(longest := settings.prompt_lookup_max) or longest < settings.prompt_lookup_min:
         raise ConfigError(f"speculative_config: prompt_lookup_max must be at least prompt_lookup_min; got {longest!r}")
-    for name, low in (("suffix_decoding_max_spec_factor", 0), ("suffix_decoding_min_token_prob", 0)):
+    for name in NOT_NEGATIVE:
         value = getattr(settings, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= low:
-            raise ConfigError(f"speculative_config: {name} must be a number of at least {low}; got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            raise ConfigError(f"speculative_config: {name} must be a number of at least 0; got {value!r}")
     if not _is_integer(kept := settings.suffix_decoding_max_cached_tokens) or kept < 0:
         raise ConfigError(f"speculative_config: suffix_decoding_max_cached_tokens must be 0 or more; got {kept!r}")
     return _check_parts(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from octavo import LLM, ConfigError, SamplingParams
 from octavo.outputs import RequestOutput
+from octavo.spec.controller import Controller
 from octavo.speculation import tuned_path
 from tests.models import model_path
 from tests.tiny import Tiny, write_tiny_gguf
@@ -53,7 +55,7 @@ def configs(models: dict[str, Path]) -> dict[str, dict[str, Any]]:
         "shared suffix": {"method": "suffix", "suffix_decoding_max_cached_tokens": 2000},
         "layer_skip": {"method": "layer_skip", "layers": [0, 1, 3]},
         "early_exit": {"method": "early_exit", "layers": 3},
-        "itself": {"model": str(models["main"]), "num_speculative_tokens": 4},
+        "itself": {"model": str(models["main"]), "num_speculative_tokens": 4, "draft_min_probability": 0},
         "another model": {"method": "draft_model", "model": str(models["other"])},
         "tree": {"method": "tree"},
         "auto": {"method": "auto", "layers": [0, 1, 2], "model": str(models["other"])},
@@ -136,10 +138,24 @@ def test_a_model_that_drafts_for_itself_is_always_right(models: dict[str, Path],
     """Sampled too: it draws with the random numbers that verification will use."""
     params = SamplingParams(temperature=temperature, seed=9, max_tokens=48, ignore_eos=True, repetition_penalty=1.1)
     jobs = [(text, params) for text in TEXTS[:4]]
-    for config in (configs(models)["itself"], {"method": "early_exit", "layers": LAYERS}):
+    for config in (configs(models)["itself"], {"method": "early_exit", "layers": LAYERS, "draft_min_probability": 0}):
         _, stats = run(models["main"], config, jobs)
         assert stats.accepted_tokens == stats.draft_tokens > 100
         assert stats.steps < 20
+
+
+def test_a_greedy_draft_ends_where_the_drafting_model_is_unsure(models: dict[str, Path]) -> None:
+    """It drafts less, and more of it stands; a request that samples is drafted for all the same."""
+    params = SamplingParams(temperature=0, max_tokens=60, ignore_eos=True)
+    shares = []
+    for least in (0, 0.5, 0.9):
+        config = {"method": "early_exit", "layers": 3, "draft_min_probability": least}
+        _, stats = run(models["main"], config, [(text, params) for text in TEXTS[:6]])
+        shares.append((stats.acceptance, -stats.draft_tokens))
+    assert shares == sorted(shares) and shares[0][1] < shares[1][1] < shares[2][1] < 0
+    sampled = SamplingParams(temperature=1.0, seed=1, max_tokens=20, ignore_eos=True)
+    _, stats = run(models["main"], config, [(TEXTS[0], sampled)])
+    assert stats.draft_tokens > 20
 
 
 def test_counts_of_what_was_drafted(models: dict[str, Path]) -> None:
@@ -181,10 +197,19 @@ def test_tuned_layers_are_found(models: dict[str, Path], monkeypatch: pytest.Mon
     monkeypatch.setenv("OCTAVO_HOME", str(tmp_path))
     path = tuned_path(str(models["main"]))
     path.parent.mkdir(parents=True)
-    path.write_text('{"layers": [0, 3], "num_layers": 4}')
     greedy = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
-    _, stats = run(models["main"], {"method": "layer_skip"}, [(TEXTS[0], greedy)])
-    assert stats.draft_tokens > 0
+    for speedup in (0.8, 1.2):
+        path.write_text(json.dumps({"layers": [0, 3], "num_layers": LAYERS, "expected_speedup": speedup}))
+        _, stats = run(models["main"], {"method": "layer_skip", "draft_min_probability": 0}, [(TEXTS[0], greedy)])
+        assert stats.draft_tokens > 0
+        with LLM(models["main"], speculative_config={"method": "auto"}, max_model_len=64) as llm:
+            assert ("layer_skip" in methods_of(llm)) == (speedup > 1), "auto takes what promises to pay"
+
+
+def methods_of(llm: LLM) -> list[str]:
+    proposer = llm.parts.engine._proposer
+    assert isinstance(proposer, Controller)
+    return [method.drafter.name for method in proposer._methods]
 
 
 @pytest.fixture(scope="module")

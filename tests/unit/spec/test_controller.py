@@ -131,6 +131,11 @@ def test_a_cheap_model_pays_and_is_found_by_a_trial() -> None:
     assert speed(world, [Guesser(world, "draft", 0.8, price=0.002)], 1) > 0.85 * best > 1.5
 
 
+def test_a_costly_method_that_has_nothing_to_say_is_left_alone() -> None:
+    world = World(flat)
+    assert speed(world, [Guesser(world, "draft", 0.9, often=0.0, price=0.005)], 1) > 0.97
+
+
 def test_it_comes_back_when_the_text_changes() -> None:
     world = World(flat)
     guesser = Guesser(world, "a", 0.0)

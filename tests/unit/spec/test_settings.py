@@ -44,6 +44,7 @@ def test_every_method_has_a_length(method: str) -> None:
         ({"method": "suffix", "suffix_decoding_max_spec_factor": -1}, "suffix_decoding_max_spec_factor"),
         ({"method": "suffix", "suffix_decoding_min_token_prob": float("nan")}, "suffix_decoding_min_token_prob"),
         ({"method": "suffix", "suffix_decoding_max_cached_tokens": -5}, "suffix_decoding_max_cached_tokens"),
+        ({"method": "layer_skip", "layers": [1], "draft_min_probability": "no"}, "draft_min_probability"),
         ({"method": "draft_model"}, "needs 'model'"),
         ({"method": "draft_model", "model": 3}, "needs 'model'"),
         ({"method": "heads"}, "needs 'heads'"),
