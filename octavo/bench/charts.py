@@ -49,9 +49,10 @@ def upto(label: str, values: Sequence[float]) -> Axis:
     return Axis(label, 0.0, 1.05 * max(values, default=0.0) or 1.0)
 
 
-def logarithmic(label: str, values: Sequence[float]) -> Axis:
-    positive = [value for value in values if value > 0] or [1.0]
-    return Axis(label, 0.8 * min(positive), 1.25 * max(positive), log=True)
+def logarithmic(label: str, values: Sequence[float], least: float) -> Axis:
+    """From a little below the smallest, but not from below `least`."""
+    low, high = min(values, default=least), max(values, default=least)
+    return Axis(label, max(least, 0.8 * low), 1.25 * max(least, high), log=True)
 
 
 def lines(series: dict[str, Points], x: Axis, y: Axis, about: str) -> str:
@@ -62,6 +63,11 @@ def lines(series: dict[str, Points], x: Axis, y: Axis, about: str) -> str:
         parts.append(f'<path class="line s{index}" d="M{path}"/>' if points else "")
     parts += _legend(list(series)) if len(series) > 1 else []
     return _svg(parts, HEIGHT, about)
+
+
+def dots(points: Points, x: Axis, y: Axis, about: str) -> str:
+    marks = (f'<circle class="dot" r="2.5" cx="{_across(x, a):.1f}" cy="{_up(y, b, HEIGHT):.1f}"/>' for a, b in points)
+    return _svg([*_frame(x, y, HEIGHT), *marks], HEIGHT, about)
 
 
 class Lane(NamedTuple):

@@ -7,12 +7,13 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-from octavo.bench.charts import Axis, Lane, Points, lanes, lines, logarithmic, upto
+from octavo.bench.charts import Axis, Lane, Points, dots, lanes, lines, logarithmic, upto
 from octavo.bench.serving import Outcome, Record
 from octavo.bench.serving_figures import QUANTILES, in_flight, itls, per_second, tpot, ttft
 
 MOST_LANES = 200
 CURVE = 200  # points of a distribution
+LEAST_MS = 0.1  # what is below came in one piece with what was before it
 NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL", "e2el_ms": "end to end"}
 STYLE = """
 :root { color-scheme: light dark; --paper: #fffefb; --ink: #211e1a; --muted: #655e54; --line: #e4ded2;
@@ -33,7 +34,7 @@ th:first-child { text-align: left; } thead th { color: var(--muted); }
 svg { width: 100%; font-size: 12px; } svg text { fill: var(--muted); }
 .grid { stroke: var(--line); } .axis { stroke: var(--muted); } .line { fill: none; stroke-width: 2; }
 .line { stroke-linejoin: round; }
-.s0 { stroke: var(--s0); } .s1 { stroke: var(--s1); } .s2 { stroke: var(--s2); }
+.dot { fill: var(--s0); } .s0 { stroke: var(--s0); } .s1 { stroke: var(--s1); } .s2 { stroke: var(--s2); }
 .waited { stroke: var(--muted); opacity: .55; } .answered { stroke: var(--s1); stroke-width: 4; }
 .failed { stroke: var(--s0); stroke-width: 4; stroke-dasharray: 3 2; }
 pre { overflow-x: auto; color: var(--muted); font-size: 12.5px; }
@@ -94,12 +95,16 @@ def _tiles(figures: dict[str, Any]) -> str:
 def _table(figures: dict[str, Any]) -> str:
     columns = ("mean", *QUANTILES)
     rows = [
-        f"<tr><th scope=row>{name}, ms{''.join(f'<td>{figures[key][column]:,.4g}' for column in columns)}"
+        f"<tr><th scope=row>{name}, ms{''.join(f'<td>{_ms(figures[key][column])}' for column in columns)}"
         for key, name in NAMES.items()
         if figures[key]
     ]
     head = "".join(f"<th scope=col>{column}" for column in columns)
     return f"<table><thead><tr><th>{head}</thead><tbody>{''.join(rows)}</table>"
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
 
 
 def _distribution(values: Sequence[float]) -> Points:
@@ -115,7 +120,7 @@ def _distributions(whole: Sequence[Record]) -> str:
         "TPOT": [value for record in whole if (value := tpot(record)) is not None],
         "ITL": [value for record in whole for value in itls(record)],
     }
-    x = logarithmic("milliseconds", [value for each in values.values() for value in each])
+    x = logarithmic("milliseconds", [value for each in values.values() for value in each], LEAST_MS)
     series = {name: _distribution(each) for name, each in values.items() if each}
     return lines(series, x, Axis("% of values below", 0, 100), "Cumulative distributions of TTFT, TPOT and ITL")
 
@@ -133,10 +138,10 @@ def _throughput(whole: Sequence[Record], outcome: Outcome) -> str:
 
 
 def _first_tokens(whole: Sequence[Record], outcome: Outcome) -> str:
-    points = sorted((record.due, ttft(record)) for record in whole)
+    points = [(record.due, ttft(record)) for record in whole]
     y = upto("TTFT, ms", [value for _, value in points])
     x = Axis("seconds, when the request was due", 0, outcome.duration)
-    return lines({"TTFT": points}, x, y, "Time to first token of each request")
+    return dots(points, x, y, "Time to first token of each request")
 
 
 def _lanes(outcome: Outcome) -> str:

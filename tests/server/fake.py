@@ -35,6 +35,7 @@ class Fake:
     usage: bool = True
     key: str | None = None
     state: dict[str, Any] | None = None
+    id: str = "chatcmpl-aaaa1111"
     trouble: Callable[[int], int | str | None] = lambda _: None
     page: Path | None = None
     url: str = ""
@@ -158,7 +159,7 @@ class Handler(BaseHTTPRequestHandler):
         self.chunk(b"")
 
     def event(self, value: Any) -> None:
-        self.chunk(b"data: " + json.dumps(value).encode() + b"\n\n")
+        self.chunk(b"data: " + json.dumps({"id": self.fake.id, **value}).encode() + b"\n\n")
 
     def chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-SEQUENCES = [["chatcmpl-aaaa1111", 0, 150, 149, 100, 64], ["chatcmpl-bbbb2222", 0, 300, 128, 300, 64]]
+SEQUENCES = [["chatcmpl-aaaa1111/0", 0, 150, 149, 100, 64], ["chatcmpl-bbbb2222", 0, 300, 128, 300, 64]]
 # 4 shared, 3 and 2 of one sequence each, 5 cached, 6 free
 BLOCKS = [[0, 2, 4], [0, 1, 3], [1, 1, 2], [-2, 0, 5], [-1, 0, 6]]
 STATS = {

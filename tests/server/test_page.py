@@ -256,6 +256,15 @@ def test_the_live_view_shows_what_the_engine_does(page: Browser) -> None:
     assert page.js("document.querySelector('.spark .line').getAttribute('d').split('L').length") == 59
 
 
+def test_the_own_request_is_marked(page: Browser, fake: Fake) -> None:
+    fake.pieces, fake.delay = ["word "] * 200, 0.05
+    say(page, "x")
+    page.wait("document.querySelector('.requests small')")
+    assert "this chat" in text(page, ".requests tbody tr:nth-child(1)")
+    page.press("Escape")
+    page.wait("!document.querySelector('.requests small')")
+
+
 def test_blocks_differ_in_form_not_in_colour_alone(page: Browser) -> None:
     page.wait(DRAWN)
     shared, own, other, cached, free = (page.js(f"({CELL})({index})") for index in (0, 4, 7, 9, 14))

@@ -39,7 +39,7 @@ export const getState = async (key, signal) => (await call("octavo/state", key, 
 export const getModels = async (key) => (await (await call("v1/models", key)).json()).data.map((model) => model.id);
 
 /**
- * Asks for a chat completion and tells of its text as it comes.
+ * Asks for a chat completion and tells of its text as it comes: onText(text, id of the request).
  *
  * Returns { tokens, cached, finish, ttft, rate } (null where unknown). Throws ApiError, also for a stream that breaks
  * off: an answer that just stops is not to be taken for a whole one.
@@ -72,7 +72,7 @@ function take(chunk, seen, onText) {
   seen.last = performance.now();
   seen.first ??= seen.last;
   seen.chunks += 1;
-  onText(text);
+  onText(text, chunk.id);
 }
 
 function summary({ finish, usage, first, last, chunks }, started) {

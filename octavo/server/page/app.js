@@ -43,6 +43,7 @@ const live = new Live(
   { panel: byId("live"), body: byId("live-body"), problem: byId("live-problem"), status: byId("status") },
   () => settings.key,
   model,
+  () => chat.id,
 );
 
 async function loadModels() {

@@ -92,6 +92,10 @@ export class BlockMap {
     if (this.cursor !== null) this.point(this.cursor < (this.grid?.cells ?? 0) ? this.cursor : null);
   }
 
+  get each() {
+    return this.grid?.each ?? 1;
+  }
+
   highlight(index) {
     if (this.only === index) return;
     this.only = index;

@@ -9,6 +9,7 @@ export class Chat {
   constructor(parts) {
     Object.assign(this, parts);
     this.request = null; // the AbortController of the answer being written
+    this.id = null; // its name at the server
   }
 
   send(text) {
@@ -41,7 +42,8 @@ export class Chat {
     this.composer.setWriting(true);
     this.say("The model is writing.");
     try {
-      const facts = await ask(body, this.settings.key, request.signal, (text) => {
+      const facts = await ask(body, this.settings.key, request.signal, (text, id) => {
+        this.id = id;
         message.content += text;
         view.grow();
       });
@@ -51,7 +53,7 @@ export class Chat {
     } catch (error) {
       this.broken(error, message, view);
     } finally {
-      this.request = null;
+      this.request = this.id = null;
       this.composer.setWriting(false);
       this.conversation.keep();
     }

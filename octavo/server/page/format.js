@@ -5,11 +5,8 @@ const PLAIN = new Intl.NumberFormat("en");
 
 export const count = (value) => PLAIN.format(Math.round(value));
 
-/** Three significant digits at most, none after the point from 100 on. */
-export function short(value) {
-  if (value >= 100) return count(value);
-  return value >= 10 ? value.toFixed(1) : value.toFixed(2);
-}
+/** A rate: one digit after the point below 100, none above. */
+export const short = (value) => (value >= 100 ? count(value) : value.toFixed(1));
 
 export function seconds(value) {
   if (value == null) return "–";

@@ -9,10 +9,10 @@ const SLOW = 3000; // while it is closed: for the status line only
 const FAILING = 4000;
 const GIVEN_UP = new Set([401, 403, 404]); // asking again is no use until something changes here
 
-/** nodes: { panel, body, problem, status }. key(), model(): as they are now. */
+/** nodes: { panel, body, problem, status }. key(), model(), own(): as they are now; own: the id of this page's request. */
 export class Live {
-  constructor(nodes, key, model) {
-    Object.assign(this, nodes, { key, model });
+  constructor(nodes, key, model, own) {
+    Object.assign(this, nodes, { key, model, own });
     this.view = new Panel(this.body);
     this.timer = null;
     this.asking = null;
@@ -49,7 +49,7 @@ export class Live {
     this.setProblem(model?.problem ? `The engine: ${model.problem}` : "");
     if (!model) return this.setStatus("unknown", "no model");
     this.setStatus(model.state, standing(model));
-    if (this.visible) this.view.update(model, state.rss ?? null);
+    if (this.visible) this.view.update(model, state.rss ?? null, this.own());
   }
 
   fail(error) {

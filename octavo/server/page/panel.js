@@ -43,8 +43,8 @@ export class Panel {
     return frame;
   }
 
-  /** model: one of /octavo/state's. rss: bytes of all processes, or null. */
-  update(model, rss) {
+  /** model: one of /octavo/state's. rss: bytes of all processes, or null. own: the id of this page's request, or null. */
+  update(model, rss, own) {
     const snapshot = model.snapshot ?? {};
     const stats = snapshot.stats ?? {};
     this.sequences = (snapshot.sequences ?? []).map(sequence);
@@ -55,7 +55,7 @@ export class Panel {
     this.waiting.set(waiting);
     this.figures(model);
     this.blocks(snapshot, slots, model.info);
-    this.requests.update(this.sequences, slots, waiting ? `${plural(waiting, "request")} waiting` : "");
+    this.requests.update(this.sequences, slots, waiting ? `${plural(waiting, "request")} waiting` : "", own);
     this.meters.replaceChildren(...meters(stats, model.info?.memory, rss));
   }
 
@@ -73,7 +73,9 @@ export class Panel {
     const sums = tally(blocks);
     this.map.update(blocks, slots);
     const held = sums.used + sums.shared;
-    setText(this.usage, sums.total ? `${percent(held / sums.total)} in use${info ? ` · ${plural(info.block_size, "token")} each` : ""}` : "");
+    const facts = [percent(held / (sums.total || 1)) + " in use", info && `${plural(info.block_size, "token")} each`];
+    if (this.map.each > 1) facts.push(`${this.map.each} a cell`);
+    setText(this.usage, facts.filter(Boolean).join(" · "));
     this.legend.replaceChildren(...["used", "shared", "cached", "free"].map((name) => entry(name, sums[name])));
     const said = `${sums.total} blocks: ${sums.used} used, ${sums.shared} shared, ${sums.cached} cached, ${sums.free} free.`;
     this.canvas.setAttribute("aria-label", `Map of the KV cache. ${said} Arrow keys walk over it.`);

@@ -10,7 +10,8 @@ export const sequence = ([id, index, tokens, computed, prompt, cached]) => ({ id
 
 /** "…1f3a", and which answer of the request it is where there are several. */
 export function nickname({ id, index }) {
-  const tail = id.length > 8 ? `…${id.slice(-6)}` : id;
+  const name = id.replace(/\/0$/, ""); // the number of the prompt within its request: mostly there is but one
+  const tail = name.length > 8 ? `…${name.slice(-6)}` : name;
   return index ? `${tail} #${index + 1}` : tail;
 }
 
@@ -26,9 +27,9 @@ export class Requests {
     this.body.addEventListener("pointerleave", () => onPoint(null));
   }
 
-  /** colours: a colour's number for each sequence. waiting: text about those who hold no blocks yet. */
-  update(sequences, colours, waiting) {
-    const rows = sequences.slice(0, MOST).map((each, index) => row(each, index, colours[index]));
+  /** colours: a colour's number for each sequence. waiting: text about those who hold no blocks yet. own: as in Panel. */
+  update(sequences, colours, waiting, own) {
+    const rows = sequences.slice(0, MOST).map((each, index) => row(each, index, colours[index], own));
     this.body.replaceChildren(...rows);
     this.table.hidden = !rows.length;
     const unseen = sequences.length - rows.length;
@@ -41,13 +42,14 @@ function rowIndex(node) {
   return found === undefined ? null : Number(found);
 }
 
-function row(sequence, index, colour) {
+function row(sequence, index, colour, own) {
   const name = nickname(sequence);
   const { prompt, computed, tokens, cached } = sequence;
   const read = prompt ? Math.min(1, computed / prompt) : 1;
   // The last prompt token is computed in the step that gives the first output token.
   const progress = read < 1 ? el("progress", { value: read.toFixed(3), max: 1, "aria-label": "Prompt read" }) : null;
-  const title = el("th", { scope: "row", title: sequence.id }, el("i", { class: `swatch seq-${colour}` }), name);
+  const mine = own && sequence.id.startsWith(own) ? el("small", {}, " this chat") : null;
+  const title = el("th", { scope: "row", title: sequence.id }, el("i", { class: `swatch seq-${colour}` }), name, mine);
   const cells = [
     el("td", {}, count(prompt), progress),
     el("td", {}, cached ? count(cached) : "–"),
