@@ -28,6 +28,7 @@ COMMANDS = {
     "run": Command("run", "run", "Answer one prompt."),
     "chat": Command("chat", "chat", "Talk with a model."),
     "bench": Command("bench", "bench", "Measure prefill and decode speed."),
+    "bench serving": Command("bench_serving", "serving", "Put load on a server and measure what its users feel."),
     "plan": Command("plan", "plan", "Say what a model takes of memory, and what fits."),
     "serve": Command("serve", "serve", "Serve models over HTTP: OpenAI's API, and a web page."),
     "build": Command("build", "build", "Pack a model once, so that it starts at once."),
@@ -73,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Anything that is not a user's mistake is our bug and keeps its traceback (status 1).
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if " ".join(words[:2]) in COMMANDS:  # a name of two words, such as `bench spec`, is one to the parser
+        words[:2] = [" ".join(words[:2])]
     if words == ["--version"]:
         print(f"octavo {__version__}")
         return 0
