@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -58,7 +59,8 @@ def run(parts: Assembly, workload: Workload, limits: Limits | None = None) -> It
 
     control_us: microseconds of the control plane (schedule, build, commit) a step, the median. preemptions: not 0 means
     that the KV cache was too small, and that the speeds say little. peak_rss: bytes, so far. With `limits` also the
-    fractions of them that each speed is: see `octavo.bench.work.fractions`.
+    fractions of them that each speed is: see `octavo.bench.work.fractions`. speculation: where it is on, what was
+    drafted and what stood, of all tries.
     """
     work = work_of(parts.model, parts.cache_config.dtype) if limits else None
     driver, stats = Driver(parts.engine, parts.tokenizer), parts.engine.stats
@@ -76,7 +78,7 @@ def run(parts: Assembly, workload: Workload, limits: Limits | None = None) -> It
         total = stats.control_seconds
         driver.generate([(Request(str(i), prompt, params), None) for i, prompt in enumerate(ids)], watch)
 
-    preemptions = stats.preemptions
+    preemptions, earlier = stats.preemptions, copy.deepcopy(stats)
     for row in measure(workload, generate):
         yield {
             "engine": "octavo",
@@ -85,9 +87,10 @@ def run(parts: Assembly, workload: Workload, limits: Limits | None = None) -> It
             "preemptions": stats.preemptions - preemptions,
             "peak_rss": peak_rss(),
             **(fractions(row, work, limits) if work and limits else {}),
+            **({"speculation": stats.since(earlier).speculation()} if parts.config.speculative_config else {}),
         }
         control.clear()
-        preemptions = stats.preemptions
+        preemptions, earlier = stats.preemptions, copy.deepcopy(stats)
 
 
 def machine(parts: Assembly) -> Limits | None:
@@ -108,6 +111,7 @@ def describe(parts: Assembly, startup_seconds: float, limits: Limits | None = No
         "threads": parts.config.threads,
         "kv_cache_dtype": parts.config.kv_cache_dtype,
         "barriers_per_layer": round(cpu.barriers(), 2) if cpu else None,
+        "speculative_config": parts.config.speculative_config,
         "memory": parts.backend.memory(),
         **({"int8_gops": limits.peak("int8") / 1e9, "bandwidth_gbs": limits.bandwidth / 1e9} if limits else {}),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 GAUGES = ("running", "waiting", "kv_usage", "step_tokens")
 
@@ -52,6 +53,19 @@ class Stats:
             else:
                 setattr(out, name, mine + sign * theirs)
         return out
+
+    def speculation(self) -> dict[str, Any]:
+        """What there is to say of drafts, for a report."""
+        return {
+            "drafts": self.drafts,
+            "draft_tokens": self.draft_tokens,
+            "accepted_tokens": self.accepted_tokens,
+            "acceptance": round(self.acceptance, 4),
+            "accepted_length": round(self.mean_accepted_length, 3),
+            "accepted_at": {place: count for place, count in sorted(self.accepted_at.items()) if count},
+            "draft_lengths": {length: count for length, count in sorted(self.draft_lengths.items()) if count},
+            "draft_seconds": round(self.draft_seconds, 4),
+        }
 
     @property
     def acceptance(self) -> float:
