@@ -70,7 +70,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         fake = self.fake
         fake.paths.append(self.path)
-        models = {"object": "list", "data": [{"id": "fake-1"}, {"id": "fake-2"}]}
+        models = {"object": "list", "data": [{"id": "fake-1"}, {"id": "fake-2", "root": "second"}]}
         known = {"/v1/models": models, "/octavo/state": fake.state}
         if (value := known.get(self.path)) is None:
             self.send_file(self.path.partition("?")[0])

@@ -186,13 +186,7 @@ def test_settings_go_into_the_request(page: Browser, fake: Fake) -> None:
     say(page, "x")
     page.wait(DONE)
     body = fake.bodies[0]
-    assert {name: body.get(name) for name in ("model", "temperature", "top_p", "max_tokens", "seed")} == {
-        "model": "fake-2",
-        "temperature": 0,
-        "top_p": None,
-        "max_tokens": 9,
-        "seed": 5,
-    }
+    assert [body.get(name) for name in ("model", *values)] == ["fake-2", 0, None, 9, 5, None]
     assert body["messages"][0] == {"role": "system", "content": "Be brief."}
     page.click("#reset-settings")
     assert page.js("document.querySelector('[name=temperature]').value") == "0.7"
@@ -254,6 +248,16 @@ def test_the_live_view_shows_what_the_engine_does(page: Browser) -> None:
     assert "25 % of prompt tokens found" in meters and "70 % accepted · 3.10 tokens a step" in meters
     assert "141 MB resident" in meters and "KV cache 30 MB" in meters
     assert page.js("document.querySelector('.spark .line').getAttribute('d').split('L').length") == 59
+
+
+def test_the_live_view_is_of_the_chosen_model(page: Browser, fake: Fake) -> None:
+    """Also where that was chosen by a name that is not its main one."""
+    second = state(id="second", snapshot={"stats": {"running": 7}})["models"]
+    fake.state = state() | {"models": state()["models"] + second}
+    page.js("document.querySelector('#model').value = 'fake-2'")
+    page.wait("document.querySelector('.tile b').innerText === '7'")
+    page.js("document.querySelector('#model').value = 'fake-1'")
+    page.wait("document.querySelector('.tile b').innerText === '2'")
 
 
 def test_the_own_request_is_marked(page: Browser, fake: Fake) -> None:

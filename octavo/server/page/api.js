@@ -36,7 +36,11 @@ async function refusal(response) {
 
 export const getState = async (key, signal) => (await call("octavo/state", key, { signal })).json();
 
-export const getModels = async (key) => (await (await call("v1/models", key)).json()).data.map((model) => model.id);
+/** { id, root } each. root: the model's name in /octavo/state, where `id` is another name of it. */
+export async function getModels(key) {
+  const { data } = await (await call("v1/models", key)).json();
+  return data.map(({ id, root }) => ({ id, root: root ?? id }));
+}
 
 /**
  * Asks for a chat completion and tells of its text as it comes: onText(text, id of the request).

@@ -34,7 +34,10 @@ const transcript = new Transcript(
 );
 const composer = new Composer(
   { form: byId("composer"), prompt: byId("prompt"), send: byId("send"), stop: byId("stop") },
-  (text) => chat.send(text),
+  (text) => {
+    chat.send(text);
+    live.wake();
+  },
   () => chat.stop(),
 );
 const say = (text) => setText(byId("progress"), text);
@@ -42,22 +45,22 @@ const chat = new Chat({ conversation, transcript, composer, settings, model, say
 const live = new Live(
   { panel: byId("live"), body: byId("live-body"), problem: byId("live-problem"), status: byId("status") },
   () => settings.key,
-  model,
+  () => models.selectedOptions[0]?.dataset.root,
   () => chat.id,
 );
 
 async function loadModels() {
-  let names;
+  let found;
   try {
-    names = await getModels(settings.key);
+    found = await getModels(settings.key);
   } catch (error) {
     if (error.status !== 401) setTimeout(loadModels, AGAIN);
     return;
   }
   const chosen = load("model", null);
-  models.replaceChildren(...names.map((name) => el("option", { value: name }, name)));
-  if (names.includes(chosen)) models.value = chosen;
-  models.disabled = !names.length;
+  models.replaceChildren(...found.map(({ id, root }) => el("option", { value: id, "data-root": root }, id)));
+  if (found.some(({ id }) => id === chosen)) models.value = chosen;
+  models.disabled = !found.length;
   live.wake();
 }
 

@@ -4,8 +4,9 @@ import { getState } from "./api.js";
 import { setText } from "./dom.js";
 import { Panel } from "./panel.js";
 
-const FAST = 500; // ms between questions while the view is open
-const SLOW = 3000; // while it is closed: for the status line only
+const FAST = 500; // ms between questions while the view is open and something runs
+const IDLE = 1000; // while nothing does
+const SLOW = 3000; // while the view is closed: for the status line only
 const FAILING = 4000;
 const GIVEN_UP = new Set([401, 403, 404]); // asking again is no use until something changes here
 
@@ -32,9 +33,10 @@ export class Live {
 
   async ask() {
     const asking = (this.asking = new AbortController());
-    let wait = this.visible ? FAST : SLOW;
+    let wait = SLOW;
     try {
-      this.show(await getState(this.key(), asking.signal));
+      const runs = this.show(await getState(this.key(), asking.signal));
+      if (this.visible) wait = runs ? FAST : IDLE;
     } catch (error) {
       if (error.name === "AbortError") return; // whoever did it asks anew
       this.fail(error);
@@ -43,13 +45,14 @@ export class Live {
     if (asking === this.asking && !document.hidden && wait < Infinity) this.timer = setTimeout(() => this.ask(), wait);
   }
 
+  /** Whether something runs. */
   show(state) {
     const models = state.models ?? [];
     const model = models.find(({ id }) => id === this.model()) ?? models[0];
     this.setProblem(model?.problem ? `The engine: ${model.problem}` : "");
-    if (!model) return this.setStatus("unknown", "no model");
-    this.setStatus(model.state, standing(model));
-    if (this.visible) this.view.update(model, state.rss ?? null, this.own());
+    this.setStatus(model?.state ?? "unknown", model ? standing(model) : "no model");
+    if (model && this.visible) this.view.update(model, state.rss ?? null, this.own());
+    return models.some(({ snapshot }) => snapshot?.stats?.running > 0);
   }
 
   fail(error) {
