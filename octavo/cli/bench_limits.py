@@ -1,0 +1,60 @@
+"""`octavo bench limits`: what this machine can do at most, by which `octavo bench` judges speeds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from octavo.bench.limits import Limits
+
+
+def limits(
+    isa: Annotated[str, typer.Option("--isa", help="Instruction set: auto, avx512, avx2 or portable.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads; by default one for each physical core.")
+    ] = None,
+    save: Annotated[bool, typer.Option("--save", help="Keep them, so that `octavo bench` need not measure.")] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="An SVG file to draw the roofline into.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure how fast this machine multiplies and reads memory, with one thread and with all.
+
+    Figures are the best of several tries; they mean something only while nothing else runs.
+    """
+    from octavo.bench.limits import measure, to_json
+    from octavo.bench.limits import save as keep
+
+    found = measure(isa, threads)
+    if as_json:
+        typer.echo(json.dumps(to_json(found)))
+    else:
+        show(found)
+    if plot is not None:
+        from octavo.bench.roofline import roofline
+
+        plot.write_text(roofline(found, []), encoding="utf-8")
+    if save:
+        typer.echo(f"kept in {keep(found)}", err=True)
+
+
+def show(found: Limits) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    counts = sorted({1, found.threads})
+    table = Table("limit", "measured with", *(f"{n} thread{'s' * (n > 1)}" for n in counts))
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for loop in found.loops:
+        table.add_row(loop.kind, loop.instruction, *(f"{loop.gops[n]:,.0f} GOPS" for n in counts))
+    for streams in sorted({read.streams for read in found.reads}):
+        at_once = f"{found.buffer_bytes / 1e6:.0f} MB, {streams} stream{'s' * (streams > 1)} a thread"
+        figures = {read.threads: read.gbs for read in found.reads if read.streams == streams}
+        table.add_row("memory read", at_once, *(f"{figures[n]:.1f} GB/s" for n in counts))
+    console = Console()
+    console.print(f"{found.cpu}, {found.isa}", markup=False)
+    console.print(table)

@@ -1,0 +1,133 @@
+"""`octavo compare`: Octavo and other engines on the same workload, side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from octavo.cli.options import ModelOption
+from octavo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from octavo.bench.compare import Plan
+
+ALL = "octavo,llama.cpp,openvino,vllm,transformers"
+
+
+def compare(
+    model: ModelOption,
+    engines: Annotated[str, typer.Option("--engines", help="Which, with commas between.")] = ALL,
+    batch: Annotated[str, typer.Option("--batch", help="Batch sizes, with commas between.")] = "1,4,16",
+    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Tokens of each prompt.")] = 128,
+    gen_tokens: Annotated[int, typer.Option("--gen-tokens", help="Tokens to generate for each.")] = 64,
+    repeat: Annotated[int, typer.Option("--repeat", help="Rounds; the best counts.")] = 3,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Of every engine; by default one for each physical core.")
+    ] = None,
+    python_for: Annotated[
+        list[str], typer.Option("--python-for", metavar="ENGINE=PYTHON", help="Which Python has an engine; repeatable.")
+    ] = [],  # noqa: B006  # typer reads it, nobody writes it
+    model_for: Annotated[
+        list[str], typer.Option("--model-for", metavar="ENGINE=PATH", help="Another form of the model; repeatable.")
+    ] = [],  # noqa: B006
+    url: Annotated[
+        list[str], typer.Option("--url", metavar="NAME=URL", help="An OpenAI-compatible server; repeatable.")
+    ] = [],  # noqa: B006
+    report: Annotated[Path | None, typer.Option("--report", help="An HTML page to write.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="A JSON file to write.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure engines side by side: each in a process of its own, in turns, greedy, random prompts.
+
+    Every engine but Octavo lives in a virtual environment of its own, named by --python-for or by the environment
+    variable OCTAVO_PEER_<NAME>_PYTHON (such as OCTAVO_PEER_LLAMA_CPP_PYTHON). Keep the machine quiet meanwhile.
+    """
+    for path in (report, output):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ConfigError(f"{path}: there is no folder {path.absolute().parent}")
+    shape = (batch, prompt_tokens, gen_tokens, repeat)
+    named = (pairs("--python-for", python_for), pairs("--model-for", model_for), pairs("--url", url))
+    result = measure(plan(model, engines, shape, threads, *named))
+    if output is not None:
+        output.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    if report is not None:
+        from octavo.bench.report import html
+
+        report.write_text(html(result), encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        show(result)
+
+
+def pairs(option: str, texts: list[str]) -> dict[str, str]:
+    """NAME=VALUE, once or more."""
+    split = [text.partition("=") for text in texts]
+    for (name, _, value), text in zip(split, texts, strict=True):
+        if not name or not value:
+            raise ConfigError(f"{option} must be of the form NAME=VALUE; got {text!r}")
+    return {name: value for name, _, value in split}
+
+
+def plan(
+    model: str,
+    engines: str,
+    shape: tuple[str, int, int, int],
+    threads: int | None,
+    pythons: dict[str, str],
+    models: dict[str, str],
+    urls: dict[str, str],
+) -> Plan:
+    from octavo.bench.compare import Plan
+    from octavo.bench.engine import check
+    from octavo.bench.workload import Workload
+    from octavo.cli.bench import sizes
+    from octavo.config import default_threads
+    from octavo.weights.sources import resolve
+
+    batch, *rest = shape
+    workload = Workload(sizes(batch), *rest)
+    check(workload)
+    names = [name.strip() for name in engines.split(",") if name.strip()]
+    path = str(resolve(model).absolute())
+    return Plan(path, names, workload, threads or default_threads(), pythons, models, urls)
+
+
+def measure(made: Plan) -> dict[str, Any]:
+    """The comparison, and what the machine would allow Octavo."""
+    from octavo.bench.compare import OURS, run
+    from octavo.bench.limits import current, to_json
+    from octavo.bench.work import fractions, points, work_of
+    from octavo.cli.console import note
+    from octavo.models.registry import load_model
+
+    result = run(made, note)
+    if ours := [row for row in result["rows"] if row["engine"] == OURS]:
+        limits = current("auto", made.threads)
+        work = work_of(load_model(made.model), "bf16")  # what "auto" is for the cache
+        for row in ours:
+            row.update(fractions(row, work, limits))
+        result["limits"] = to_json(limits)
+        result["roofline"] = [point for row in ours for point in points(row, work)]
+    return result
+
+
+def show(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from octavo.bench.report import absent, table
+
+    titles, rows = table(result)
+    shown = Table(*titles, title=f"tokens a second: {Path(result['model']).name}", title_justify="left")
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        shown.add_row(*row)
+    console = Console()
+    console.print(shown, markup=False)
+    for name, why in absent(result):
+        console.print(f"{name}: {why}", markup=False, soft_wrap=True)
