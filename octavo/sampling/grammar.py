@@ -176,7 +176,7 @@ def _common_length(left: list[int], right: list[int]) -> int:
 def check(wanted: object) -> None:
     """Raises RequestError for structured outputs of the wrong shape or size. Whether it compiles is seen later."""
     if not isinstance(wanted, StructuredOutputs):
-        raise RequestError(f"{FIELD} must be StructuredOutputs, not {type(wanted).__name__}", FIELD)
+        raise RequestError(f"{FIELD} must be StructuredOutputs, or None; got {type(wanted).__name__}", FIELD)
     given = [name for name in ("json", "regex", "choice", "grammar") if getattr(wanted, name) is not None]
     if len(given) + bool(wanted.json_object) != 1:
         raise RequestError(f"{FIELD} must have exactly one of json, json_object, regex, choice and grammar", FIELD)

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Scope
+from starlette.responses import FileResponse, Response
+from starlette.types import ASGIApp
 
 from octavo import __version__
 from octavo.server import errors, exchange, openapi
@@ -36,6 +36,7 @@ from octavo.server.settings import ServerSettings
 from octavo.server.state import ServerState
 
 log = logging.getLogger(__name__)
+# The page runs nothing, and talks to nobody, but what it came with.
 PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -65,7 +66,7 @@ def make_app(settings: ServerSettings) -> tuple[ASGIApp, ServerState]:
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     openapi.install(app, bool(settings.keys))
-    pages = _mount_page(app)
+    pages = _add_page(app)
     gated: ASGIApp = Gate(app, settings.keys, PUBLIC | pages)
     if settings.allowed_origins:
         origins = list(settings.allowed_origins)
@@ -73,22 +74,21 @@ def make_app(settings: ServerSettings) -> tuple[ASGIApp, ServerState]:
     return gated, state
 
 
-class Page(StaticFiles):
-    """Its files run nothing, and talk to nobody, but what they came with."""
+def _add_page(app: FastAPI) -> frozenset[str]:
+    """The web page, if this installation has one; returns the paths of its files, each of which is a route.
 
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
-        response.headers.update(PAGE_HEADERS)
-        return response
+    (Were the folder mounted, it would answer for every path that is no other route's, and for wrong methods.)
+    """
+    files = {"/" + path.relative_to(PAGE).as_posix(): path for path in sorted(PAGE.rglob("*")) if path.is_file()}
+    if "/index.html" in files:
+        files["/"] = files["/index.html"]
+    for url, path in files.items():
+        app.add_route(url, partial(_page_file, path), include_in_schema=False)
+    return frozenset(files)
 
 
-def _mount_page(app: FastAPI) -> frozenset[str]:
-    """The web page, if this installation has one; returns the paths of its files."""
-    if not PAGE.is_dir():
-        return frozenset()
-    app.mount("/", Page(directory=PAGE, html=True))
-    files = {"/" + path.relative_to(PAGE).as_posix() for path in PAGE.rglob("*") if path.is_file()}
-    return frozenset(files | {"/"})
+async def _page_file(path: Path, request: Request) -> Response:
+    return FileResponse(path, headers=PAGE_HEADERS)
 
 
 async def _keep(state: ServerState) -> None:

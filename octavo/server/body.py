@@ -65,7 +65,13 @@ def decode(data: bytes, kind: type[Body]) -> Body:
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
     except msgspec.DecodeError as error:
-        raise bad_request(f"{MALFORMED}: {error}", _not_finite(data), "invalid_json") from None
+        raise _malformed(data, error) from None
+
+
+def _malformed(data: bytes, error: msgspec.DecodeError) -> ApiError:
+    if (field := _not_finite(data)) is not None:
+        return bad_request(f"{field}: JSON has no NaN and no Infinity", field, "invalid_json")
+    return bad_request(f"{MALFORMED}: {error}", code="invalid_json")
 
 
 def _invalid(message: str) -> ApiError:

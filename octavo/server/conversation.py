@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from octavo.chat.messages import normalise
+from octavo.errors import OctavoError
 from octavo.requests import Tokens
 from octavo.server import tools
-from octavo.server.errors import bad_request
+from octavo.server.errors import bad_request, from_octavo
 from octavo.server.job import off_loop
 from octavo.server.runtime import Runtime
 from octavo.server.tool_reader import ToolReader
@@ -44,7 +46,7 @@ async def conversation(runtime: Runtime, asked: Asked) -> Conversation:
     """Raises ApiError for messages or tools that cannot be used."""
     template = runtime.template
     form, offered = tools.format_of(template), _offered(asked)
-    messages = [_role_known(message) for message in asked.messages]
+    messages = [_role_known(message) for message in _checked(asked.messages)]
     if tools.knows_tools(template):
         given: list[Json] | None = offered or None
     else:
@@ -56,6 +58,20 @@ async def conversation(runtime: Runtime, asked: Asked) -> Conversation:
     must = asked.choice not in ("auto", "none")
     structure = tools.forced(form, offered, asked.parallel) if must else None
     return Conversation(prompt, structure, partial(ToolReader, form), _marked_by_control_token(runtime))
+
+
+def _checked(messages: list[Json]) -> list[Json]:
+    """Content as one text, and calls whole."""
+    for number, message in enumerate(messages):
+        for call in message.get("tool_calls") or ():
+            function = call.get("function")
+            if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+                field = f"messages[{number}].tool_calls"
+                raise bad_request(f"{field}: each needs a function with a name", field)
+    try:
+        return normalise(messages)
+    except OctavoError as error:
+        raise from_octavo(error) from error
 
 
 def _offered(asked: Asked) -> list[Json]:

@@ -13,12 +13,14 @@ from types import FrameType
 
 import uvicorn
 
-from octavo.errors import ConfigError
+from octavo.errors import ModelFileError
 from octavo.server import admission, logs
 from octavo.server.app import make_app
 from octavo.server.connection import Connection
+from octavo.server.model_pool import memory_needed
 from octavo.server.settings import ServerSettings, check
 from octavo.server.state import ServerState
+from octavo.server.supervisor import State
 
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -39,6 +41,9 @@ class Server(uvicorn.Server):
         log.info("serving %s at %s", ", ".join(self._state.pool.names), self.address)
         gc.collect()
         gc.freeze()
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or failed_model(self._state) is not None
 
     @property
     def address(self) -> str:
@@ -91,8 +96,14 @@ async def cut_off(state: ServerState) -> None:
 
 
 def serve(settings: ServerSettings) -> int:
-    """Serves until it is told to stop. Returns the exit status. Raises ConfigError for settings that cannot be."""
+    """Serves until it is told to stop. Returns the exit status.
+
+    Raises ConfigError for settings that cannot be, ModelFileError or CapacityError for a model that cannot be loaded.
+    """
     check(settings)
+    for model in settings.models:
+        if model.eager:
+            memory_needed(model)  # so that what is wrong with the file is said at once
     logs.configure(settings.log_format, settings.log_level)
     app, state = make_app(settings)
     config = uvicorn.Config(
@@ -113,8 +124,13 @@ def serve(settings: ServerSettings) -> int:
         proxy_headers=False,
     )
     server = Server(config, state)
-    try:
-        server.run()
-    except OSError as error:
-        raise ConfigError(f"cannot serve at {settings.host}:{settings.port}: {error}") from error
+    server.run()
+    if (problem := failed_model(state)) is not None:
+        raise ModelFileError(problem)
     return 0 if server.started else 1
+
+
+def failed_model(state: ServerState) -> str | None:
+    """Why a model that was to be there from the start can never be."""
+    eager = [runtime.supervisor for runtime in state.pool.runtimes if runtime.model.eager]
+    return next((each.problem for each in eager if each.state is State.FAILED), None)

@@ -38,6 +38,7 @@ BAD: dict[str, list[Any]] = {
     "allowed_token_ids": [[], (), 7, [VOCAB], [-1], [0.5]],
     "bad_words": [7, "", [""], [1]],
     "skip_special_tokens": [1, None],
+    "structured_outputs": [7, "x", {"regex": "a"}],
 }
 
 

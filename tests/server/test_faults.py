@@ -1,0 +1,179 @@
+"""Engines that die, freeze or fail: each request gets an answer, the server recovers, nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.server.harness import FULL, LAUNCH, ROOT, Server, serving, until
+
+KILLS = 100 if FULL else 6
+ENDLESS = {"prompt": "once upon a time", "max_tokens": 400, "ignore_eos": True, "temperature": 0, "stream": True}
+
+
+class Reader(threading.Thread):
+    """Reads a stream to its end."""
+
+    def __init__(self, server: Server, body: dict[str, Any]):
+        super().__init__(daemon=True)
+        self.url = f"{server.url}/v1/completions"
+        self.body = body
+        self.text = ""
+        self.error: Any = None
+        self.status = 0
+        self.done = False
+        self.started = threading.Event()
+
+    def run(self) -> None:
+        with httpx.stream("POST", self.url, json=self.body, timeout=60) as response:
+            self.status = response.status_code
+            if self.status != 200:
+                self.error = json.loads(response.read())["error"]
+                self.started.set()
+                return
+            for line in response.iter_lines():
+                if line == "data: [DONE]":
+                    self.done = True
+                elif line.startswith("data: "):
+                    self.take(json.loads(line[6:]))
+
+    def take(self, event: dict[str, Any]) -> None:
+        if "error" in event:
+            self.error = event["error"]
+        else:
+            self.text += "".join(choice["text"] for choice in event["choices"])
+        self.started.set()
+
+
+def readers(server: Server, count: int, **more: Any) -> list[Reader]:
+    made = [Reader(server, ENDLESS | more) for _ in range(count)]
+    for reader in made:
+        reader.start()
+    for reader in made:
+        assert reader.started.wait(30)
+    return made
+
+
+def join(made: list[Reader]) -> None:
+    for reader in made:
+        reader.join(60)
+        assert not reader.is_alive(), "a stream hangs"
+
+
+def test_a_killed_engine(tiny_model: Path, logs: Path) -> None:
+    """Each request in flight gets an explicit error; the next request works; ready again in load time + 2 s."""
+    with serving(tiny_model, folder=logs) as server:
+        load, back = [], []
+        for _ in range(KILLS):
+            streams = readers(server, 3)
+            server.engine().send_signal(signal.SIGKILL)
+            killed = time.monotonic()
+            until(lambda: server.status("/health") == 503, 5, 0.005)
+            join(streams)
+            for stream in streams:
+                assert stream.done and stream.error and stream.error["code"] == "unavailable", stream.error
+            server.wait_ready(30)
+            back.append(time.monotonic() - killed)
+            assert server.post("/v1/completions", {"prompt": "x", "max_tokens": 2})[0] == 200
+            load.append(float(server.engine().create_time()))
+        print(f"killed {KILLS} times: ready again after {max(back):.2f} s at most, {min(back):.2f} s at least")
+        assert max(back) < min(back) + 10
+        assert server.get("/health")[1]["engines"]["tiny"]["restarts"] == KILLS
+        assert len(psutil.Process(server.process.pid).children(recursive=True)) == 1
+        assert "Traceback" not in server.log
+
+
+def test_a_request_during_the_restart_waits_for_it(tiny_model: Path, logs: Path) -> None:
+    with serving(tiny_model, folder=logs) as server:
+        server.engine().kill()
+        until(lambda: server.status("/health") == 503, 5, 0.005)
+        assert server.post("/v1/completions", {"prompt": "x", "max_tokens": 2})[0] == 200
+
+
+def test_a_frozen_engine(tiny_model: Path, logs: Path) -> None:
+    """SIGSTOP: /health says 503 within 15 s, requests are told, and another engine takes over."""
+    with serving(tiny_model, "--engine-timeout", "10" if FULL else "2", folder=logs) as server:
+        frozen, streams = server.engine(), readers(server, 2)
+        frozen.suspend()
+        stopped = time.monotonic()
+        until(lambda: server.status("/health") == 503, 15)
+        noticed = time.monotonic() - stopped
+        join(streams)
+        assert all(stream.error for stream in streams)
+        server.wait_ready(30)
+        print(f"frozen: noticed after {noticed:.1f} s, ready again after {time.monotonic() - stopped:.1f} s")
+        assert server.engine().pid != frozen.pid
+        assert not psutil.pid_exists(frozen.pid)
+        assert server.post("/v1/completions", {"prompt": "x", "max_tokens": 2})[0] == 200
+
+
+def test_a_slow_engine_is_not_a_frozen_one(tiny_model: Path, logs: Path) -> None:
+    """One that computes (uses the processor) may be silent for longer than the timeout."""
+    launch = (sys.executable, str(Path(__file__).with_name("poisoned.py")))
+    with serving(tiny_model, "--engine-timeout", "1", folder=logs, launch=launch) as server:
+        pid = server.engine().pid
+        status, _ = server.post("/v1/completions", {"prompt": [5, 6, 252], "max_tokens": 1})
+        assert status == 200 and server.engine().pid == pid
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_orphans(tiny_model: Path, logs: Path, number: int) -> None:
+    with serving(tiny_model, folder=logs) as server:
+        engine = server.engine()
+        os.kill(server.process.pid, number)
+        server.process.wait(20)
+        until(lambda: not engine.is_running(), 5)
+
+
+def test_a_model_that_cannot_be_served_is_one_line(tmp_path: Path, tiny_model: Path) -> None:
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(b"GGUF" + bytes(100))
+    cases = [(bad, (), "version"), (tiny_model, ("--max-model-len", "9999"), "max_model_len")]
+    cases += [(tiny_model, ("--kv-cache-dtype", "fp4"), "kv_cache_dtype"), (Path("nothing"), (), "no model")]
+    for model, options, named in cases:
+        done = subprocess.run(
+            [*LAUNCH, "serve", str(model), "--port", "0", *options], cwd=ROOT, capture_output=True, timeout=60
+        )
+        told = done.stderr.decode()
+        assert done.returncode == 2 and named in told and "Traceback" not in told, told
+        assert len(told.strip().splitlines()) == 1
+
+
+POISON = {
+    "an exception": {"prompt": [5, 6, 250]},
+    "not a number": {"prompt": [5, 6, 251]},
+    "an empty mask": {"prompt": [5, 6], "allowed_token_ids": [7], "structured_outputs": {"regex": "[0-9]+"}},
+    "a bad grammar": {"prompt": [5, 6], "structured_outputs": {"grammar": "start: nobody"}},
+    "a slow grammar": {"prompt": [5, 6], "structured_outputs": {"regex": "(a{1000}){1000}"}},
+}
+
+
+def test_poison_fails_alone(tiny_model: Path, logs: Path) -> None:
+    """An exception, NaN logits or a bad grammar fails that request; the others' bytes are unchanged."""
+    launch = (sys.executable, str(Path(__file__).with_name("poisoned.py")))
+    with serving(tiny_model, folder=logs, launch=launch) as server:
+        (quiet,) = readers(server, 1)
+        join([quiet])
+        assert quiet.done and not quiet.error
+        streams = readers(server, 4)
+        for name, body in POISON.items():
+            status, answer = server.post("/v1/completions", {"max_tokens": 4, **body})
+            assert status in (400, 500) and answer["error"]["message"], (name, status, answer)
+            poisoned = Reader(server, {"max_tokens": 4, "stream": True, **body})
+            poisoned.run()
+            assert poisoned.error, name
+        join(streams)
+        assert [stream.text for stream in streams] == [quiet.text] * 4
+        assert server.get("/health")[1]["engines"]["tiny"]["restarts"] == 0
+        server.wait_idle()
