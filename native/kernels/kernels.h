@@ -171,8 +171,8 @@ struct ActArgs {
   unsigned sides;        // bit s: side s is wanted
 };
 
-// next: the panel that the thread will read after this one, to be fetched on the way; null when the panel serves many
-// tiles, and there is time.
+// next: the panel that the thread will read after this one, to be fetched on the way (by a panel's first tile; null for
+// the others).
 using TileFn = void (*)(const uint8_t* panel, const uint8_t* next, const ActTile& x, const ActArgs& act, int K,
                         float* y /* [n][16] */);
 using DenseTileFn = void (*)(const uint8_t* panel, const float* x, size_t ldx, int n, int K, float* y /* [n][16] */);
