@@ -35,9 +35,14 @@ struct One {
   size_t stride;
   Memory memory;
   One(const std::string& type, In<uint8_t, 1> source, int N, int K)
-      : format(format_of(type.c_str())), N(N), K(K), panels((N + kPanel - 1) / kPanel), stride(format < 0 ? 0 : panel_bytes(format, K)),
+      : format(format_of(type.c_str())),
+        N(N),
+        K(K),
+        panels((N + kPanel - 1) / kPanel),
+        stride(format < 0 ? 0 : panel_bytes(format, K)),
         memory(size_t(panels) * stride) {
-    if (format < 0 || source.size() != size_t(N) * source_row_bytes(format, K)) throw std::invalid_argument("type or size of the source");
+    if (format < 0 || source.size() != size_t(N) * source_row_bytes(format, K))
+      throw std::invalid_argument("type or size of the source");
     for (int p = 0; p < panels; ++p) pack_panel(format, source.data(), N, K, p, memory.data() + size_t(p) * stride);
   }
   const uint8_t* panel(int p) const { return memory.data() + size_t(p) * stride; }
@@ -46,13 +51,15 @@ struct One {
 Floats unpack(const std::string& type, In<uint8_t, 1> source, int N, int K) {
   const One w(type, source, N, K);
   Floats out = floats(size_t(N), size_t(K));
-  for (int n = 0; n < N; ++n) unpack_row(w.format, w.panel(n / kPanel), n % kPanel, K, out.data() + size_t(n) * size_t(K));
+  for (int n = 0; n < N; ++n)
+    unpack_row(w.format, w.panel(n / kPanel), n % kPanel, K, out.data() + size_t(n) * size_t(K));
   return out;
 }
 
-// x is quantised in tiles of at most max_tile tokens (0: the instruction set's own) and multiplied; seconds is the best time of `repeat` products.
-std::tuple<Floats, double> matmul(const std::string& isa, const std::string& type, In<uint8_t, 1> source, int N, In<float, 2> x, int max_tile,
-                                  int repeat) {
+// x is quantised in tiles of at most max_tile tokens (0: the instruction set's own) and multiplied; seconds is the best
+// time of `repeat` products.
+std::tuple<Floats, double> matmul(const std::string& isa, const std::string& type, In<uint8_t, 1> source, int N,
+                                  In<float, 2> x, int max_tile, int repeat) {
   const KernelTable* k = kernels(isa.c_str());
   if (!k) throw std::invalid_argument("instruction set '" + isa + "' is not available");
   const int T = int(x.shape(0)), K = int(x.shape(1));
@@ -63,7 +70,8 @@ std::tuple<Floats, double> matmul(const std::string& isa, const std::string& typ
   double best = 1e30;
   auto store = [&](int p, int t0, int n) {
     for (int t = 0; t < n; ++t)
-      std::copy_n(y + t * kPanel, std::min(kPanel, N - p * kPanel), out.data() + size_t(t0 + t) * size_t(N) + p * kPanel);
+      std::copy_n(y + t * kPanel, std::min(kPanel, N - p * kPanel),
+                  out.data() + size_t(t0 + t) * size_t(N) + p * kPanel);
   };
   auto timed = [&](auto&& body) {
     for (int r = 0; r < repeat; ++r) {
@@ -89,7 +97,8 @@ std::tuple<Floats, double> matmul(const std::string& isa, const std::string& typ
   const ActBuffer act = layout.place(memory.data());
   std::vector<float> scratch(size_t(act.args.padded));
   const int tiles = ActBuffer::tiles(T, limit);
-  for (int i = 0; i < tiles; ++i) k->quantize(x.data(), size_t(K), nullptr, 0.0f, act.args, act.tile(T, limit, i), scratch.data());
+  for (int i = 0; i < tiles; ++i)
+    k->quantize(x.data(), size_t(K), nullptr, 0.0f, act.args, act.tile(T, limit, i), scratch.data());
   timed([&] {
     for (int p = 0; p < w.panels; ++p)
       for (int i = 0; i < tiles; ++i) {
@@ -118,7 +127,8 @@ Floats quantized(const std::string& isa, const std::string& type, In<float, 2> x
     for (int t = 0; t < tile.n; ++t)
       for (int j = 0; j < K; ++j)
         out.data()[size_t(tile.t0 + t) * size_t(K) + size_t(j)] =
-            tile.scale[j / act.args.group * tile.n + t] * float(tile.codes[(size_t(j / 4) * size_t(tile.n) + size_t(t)) * 4 + size_t(j % 4)]);
+            tile.scale[j / act.args.group * tile.n + t] *
+            float(tile.codes[(size_t(j / 4) * size_t(tile.n) + size_t(t)) * 4 + size_t(j % 4)]);
   }
   return out;
 }
@@ -126,8 +136,10 @@ Floats quantized(const std::string& isa, const std::string& type, In<float, 2> x
 }  // namespace
 
 void bind_matmul(nb::module_& m) {
-  m.def("unpack", &unpack, "type"_a, "source"_a, "N"_a, "K"_a, "A GGUF tensor packed and unpacked again: [N, K] float32.");
+  m.def("unpack", &unpack, "type"_a, "source"_a, "N"_a, "K"_a,
+        "A GGUF tensor packed and unpacked again: [N, K] float32.");
   m.def("matmul", &matmul, "isa"_a, "type"_a, "source"_a, "N"_a, "x"_a, "max_tile"_a = 0, "repeat"_a = 1,
         "(x @ w.T [T, N], seconds of the best of `repeat` runs on the calling thread).");
-  m.def("quantized", &quantized, "isa"_a, "type"_a, "x"_a, "x as int8 activations for products with `type` stand for it: [T, K] float32.");
+  m.def("quantized", &quantized, "isa"_a, "type"_a, "x"_a,
+        "x as int8 activations for products with `type` stand for it: [T, K] float32.");
 }

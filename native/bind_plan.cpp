@@ -1,4 +1,5 @@
-// Bindings of weights, cache, pool and plan. Arrays are numpy's, checked for type, rank and contiguity by nanobind; lengths are checked here.
+// Bindings of weights, cache, pool and plan. Arrays are numpy's, checked for type, rank and contiguity by nanobind;
+// lengths are checked here.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -46,8 +47,10 @@ struct Weights {
   PackedWeight pack(Pool& pool, const std::string& type, In<uint8_t> source, int N, int K, size_t offset) {
     PackedWeight w{format_named(type), N, K, memory.data() + offset, 0};
     w.panel_stride = panel_bytes(w.format, K);
-    require(N > 0 && K > 0 && source.size() == size_t(N) * source_row_bytes(w.format, K), "the source has the wrong size");
-    require(offset % 64 == 0 && offset + size_t(w.panels()) * w.panel_stride <= memory.bytes(), "the weight does not fit at this offset");
+    require(N > 0 && K > 0 && source.size() == size_t(N) * source_row_bytes(w.format, K),
+            "the source has the wrong size");
+    require(offset % 64 == 0 && offset + size_t(w.panels()) * w.panel_stride <= memory.bytes(),
+            "the weight does not fit at this offset");
     const uint8_t* from = source.data();
     uint8_t* to = memory.data() + offset;
     nb::gil_scoped_release release;
@@ -58,29 +61,46 @@ struct Weights {
   }
 };
 
-
-void run(Plan& plan, KvCache& kv, In<int32_t> token_ids, In<int32_t> positions, In<int32_t> slots, In<int32_t> query_starts,
-         In<int32_t> context_lens, In<int32_t, 2> block_tables, In<int32_t> logit_rows, In<int32_t> targets, nb::object sampling,
-         In<int32_t, 2> copies, std::optional<In<int32_t>> parents, In<int32_t, 2> moves, Out<int32_t> tokens, Out<uint8_t> finite, std::optional<Out<float>> logprobs,
-         std::optional<Out<int32_t>> ranks, std::optional<Out<int32_t>> top_ids, std::optional<Out<float>> top_logprobs, int num_top,
-         std::optional<Out<float>> logits, std::optional<Out<float>> hidden) {
+void run(Plan& plan, KvCache& kv, In<int32_t> token_ids, In<int32_t> positions, In<int32_t> slots,
+         In<int32_t> query_starts, In<int32_t> context_lens, In<int32_t, 2> block_tables, In<int32_t> logit_rows,
+         In<int32_t> targets, nb::object sampling, In<int32_t, 2> copies, std::optional<In<int32_t>> parents,
+         In<int32_t, 2> moves, Out<int32_t> tokens, Out<uint8_t> finite, std::optional<Out<float>> logprobs,
+         std::optional<Out<int32_t>> ranks, std::optional<Out<int32_t>> top_ids, std::optional<Out<float>> top_logprobs,
+         int num_top, std::optional<Out<float>> logits, std::optional<Out<float>> hidden) {
   const size_t T = token_ids.size(), S = context_lens.size(), R = logit_rows.size();
   require(positions.size() == T && slots.size() == T, "token_ids, positions and slot_mapping differ in length");
-  require(query_starts.size() == S + 1 && block_tables.shape(0) == S, "query_starts, context_lens and block_tables disagree");
+  require(query_starts.size() == S + 1 && block_tables.shape(0) == S,
+          "query_starts, context_lens and block_tables disagree");
   require(T <= size_t(plan.max_tokens()) && S <= size_t(plan.max_seqs()), "the batch is larger than the plan");
   require(targets.size() == R && tokens.size() == R && finite.size() == R, "the logit rows disagree in length");
   Step step;
-  step.view = {int(T), int(S), int(R), int(block_tables.shape(1)), token_ids.data(), positions.data(), slots.data(), query_starts.data(),
-               context_lens.data(), block_tables.data(), logit_rows.data(), parents_of(parents, query_starts)};
+  step.view = {int(T),
+               int(S),
+               int(R),
+               int(block_tables.shape(1)),
+               token_ids.data(),
+               positions.data(),
+               slots.data(),
+               query_starts.data(),
+               context_lens.data(),
+               block_tables.data(),
+               logit_rows.data(),
+               parents_of(parents, query_starts)};
   step.targets = targets.data();
   SamplingView view;
   if (!sampling.is_none()) {
     view = sampling_view(sampling, R);
     step.sampling = &view;
   }
-  step.out = {tokens.data(), finite.data(), optional_out(logprobs, R), optional_out(ranks, R), optional_out(top_ids, R * size_t(num_top)),
-              optional_out(top_logprobs, R * size_t(num_top)), optional_out(logits, R * size_t(plan.vocab())),
-              optional_out(hidden, R * size_t(plan.hidden_size())), num_top};
+  step.out = {tokens.data(),
+              finite.data(),
+              optional_out(logprobs, R),
+              optional_out(ranks, R),
+              optional_out(top_ids, R * size_t(num_top)),
+              optional_out(top_logprobs, R * size_t(num_top)),
+              optional_out(logits, R * size_t(plan.vocab())),
+              optional_out(hidden, R * size_t(plan.hidden_size())),
+              num_top};
   const int32_t *blocks = copies.data(), *keys = moves.data();
   const size_t num_copies = copies.shape(0), num_moves = moves.shape(0);
   nb::gil_scoped_release release;
@@ -99,79 +119,126 @@ std::vector<Segment> segments_of(const std::vector<std::tuple<int, int, int, int
 }  // namespace
 
 void bind_plan(nb::module_& m) {
-  nb::class_<Pool>(m, "Pool", "Worker threads; the calling thread is one of them.").def(nb::init<int>(), "threads"_a).def_prop_ro("threads", &Pool::threads);
+  nb::class_<Pool>(m, "Pool", "Worker threads; the calling thread is one of them.")
+      .def(nb::init<int>(), "threads"_a)
+      .def_prop_ro("threads", &Pool::threads);
 
   m.attr("LAYOUT_VERSION") = kLayoutVersion;
-  nb::class_<PackedWeight>(m, "PackedWeight", "A weight in panels: one that `Weights.pack` made, or a view of panels made earlier.")
-      .def("__init__", [](PackedWeight* self, const std::string& type, In<uint8_t> data, int N, int K) { new (self) PackedWeight(view(type, data, N, K)); },
-           "type"_a, "data"_a.noconvert(), "N"_a, "K"_a, nb::keep_alive<1, 3>(), "data: uint8 [packed_bytes(type, N, K)] at a 64-byte boundary; kept, not copied.")
+  nb::class_<PackedWeight>(m, "PackedWeight",
+                           "A weight in panels: one that `Weights.pack` made, or a view of panels made earlier.")
+      .def(
+          "__init__",
+          [](PackedWeight* self, const std::string& type, In<uint8_t> data, int N, int K) {
+            new (self) PackedWeight(view(type, data, N, K));
+          },
+          "type"_a, "data"_a.noconvert(), "N"_a, "K"_a, nb::keep_alive<1, 3>(),
+          "data: uint8 [packed_bytes(type, N, K)] at a 64-byte boundary; kept, not copied.")
       .def_ro("N", &PackedWeight::N)
       .def_ro("K", &PackedWeight::K)
-      .def("row", [](const PackedWeight& w, int row) {
-        require(row >= 0 && row < w.N, "row out of range");
-        auto* out = new float[size_t(w.K)];
-        nb::capsule owner(out, [](void* p) noexcept { delete[] static_cast<float*>(p); });
-        unpack_row(w.format, w.panel(row / kPanel), row % kPanel, w.K, out);
-        return nb::ndarray<nb::numpy, float, nb::ndim<1>>(out, {size_t(w.K)}, owner);
-      }, "row"_a, "The row as float32: what the packed form stands for.");
+      .def(
+          "row",
+          [](const PackedWeight& w, int row) {
+            require(row >= 0 && row < w.N, "row out of range");
+            auto* out = new float[size_t(w.K)];
+            nb::capsule owner(out, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+            unpack_row(w.format, w.panel(row / kPanel), row % kPanel, w.K, out);
+            return nb::ndarray<nb::numpy, float, nb::ndim<1>>(out, {size_t(w.K)}, owner);
+          },
+          "row"_a, "The row as float32: what the packed form stands for.");
 
   nb::class_<Weights>(m, "Weights", "Memory for a model's packed weights.")
       .def(nb::init<size_t>(), "bytes"_a)
       .def_prop_ro("bytes", [](const Weights& w) { return w.memory.bytes(); })
-      .def_prop_ro("data", [](Weights& w) { return nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(w.memory.data(), {w.memory.bytes()}, nb::find(w)); },
-                   "All of it, to be written to a file: uint8 [bytes], read-only.")
+      .def_prop_ro(
+          "data",
+          [](Weights& w) {
+            return nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(w.memory.data(), {w.memory.bytes()}, nb::find(w));
+          },
+          "All of it, to be written to a file: uint8 [bytes], read-only.")
       .def("pack", &Weights::pack, "pool"_a, "type"_a, "source"_a, "N"_a, "K"_a, "offset"_a, nb::keep_alive<0, 1>());
-  m.def("packed_bytes", [](const std::string& type, int N, int K) {
-    const int format = format_named(type);
-    const size_t bytes = size_t((N + kPanel - 1) / kPanel) * panel_bytes(format, K);
-    return (bytes + 63) / 64 * 64;
-  }, "type"_a, "N"_a, "K"_a);
-  m.def("act_spec", [](const std::string& type) {
-    const int format = format_named(type);
-    if (is_dense(format)) return std::make_pair(0, 0u);
-    return std::make_pair(act_group(kFormats[format]), 1u << side_of(kFormats[format]));
-  }, "type"_a, "(k of an activation scale, bit set of the sums wanted) for products with this type; (0, 0) for dense types.");
+  m.def(
+      "packed_bytes",
+      [](const std::string& type, int N, int K) {
+        const int format = format_named(type);
+        const size_t bytes = size_t((N + kPanel - 1) / kPanel) * panel_bytes(format, K);
+        return (bytes + 63) / 64 * 64;
+      },
+      "type"_a, "N"_a, "K"_a);
+  m.def(
+      "act_spec",
+      [](const std::string& type) {
+        const int format = format_named(type);
+        if (is_dense(format)) return std::make_pair(0, 0u);
+        return std::make_pair(act_group(kFormats[format]), 1u << side_of(kFormats[format]));
+      },
+      "type"_a,
+      "(k of an activation scale, bit set of the sums wanted) for products with this type; (0, 0) for dense types.");
 
   nb::class_<KvCache>(m, "KvCache")
-      .def("__init__", [](KvCache* self, const std::vector<std::pair<int, int>>& layers, int num_blocks, int block_size, int type) {
-        for (auto [heads, dim] : layers) require(heads > 0 && dim > 0 && dim % 16 == 0 && dim <= kMaxHeadDim, "head_dim must be a multiple of 16, at most 512");
-        require(num_blocks > 0 && block_size > 0 && block_size % 16 == 0, "block_size must be a multiple of 16");
-        require(type >= 0 && type <= 2, "unknown KV type");
-        new (self) KvCache(layers, num_blocks, block_size, KvType(type));
-      }, "layers"_a, "num_blocks"_a, "block_size"_a, "type"_a)
+      .def(
+          "__init__",
+          [](KvCache* self, const std::vector<std::pair<int, int>>& layers, int num_blocks, int block_size, int type) {
+            for (auto [heads, dim] : layers)
+              require(heads > 0 && dim > 0 && dim % 16 == 0 && dim <= kMaxHeadDim,
+                      "head_dim must be a multiple of 16, at most 512");
+            require(num_blocks > 0 && block_size > 0 && block_size % 16 == 0, "block_size must be a multiple of 16");
+            require(type >= 0 && type <= 2, "unknown KV type");
+            new (self) KvCache(layers, num_blocks, block_size, KvType(type));
+          },
+          "layers"_a, "num_blocks"_a, "block_size"_a, "type"_a)
       .def_prop_ro("bytes", &KvCache::bytes);
 
   nb::class_<Plan>(m, "Plan")
-      .def("__init__", [](Plan* self, const std::string& isa, std::shared_ptr<Pool> pool, std::shared_ptr<KvCache> kv, int max_tokens, int max_seqs, int max_context) {
-        new (self) Plan(table_of(isa), std::move(pool), std::move(kv), max_tokens, max_seqs, max_context);
-      }, "isa"_a, "pool"_a, "kv"_a, "max_tokens"_a, "max_seqs"_a, "max_context"_a)
+      .def(
+          "__init__",
+          [](Plan* self, const std::string& isa, std::shared_ptr<Pool> pool, std::shared_ptr<KvCache> kv,
+             int max_tokens, int max_seqs, int max_context) {
+            new (self) Plan(table_of(isa), std::move(pool), std::move(kv), max_tokens, max_seqs, max_context);
+          },
+          "isa"_a, "pool"_a, "kv"_a, "max_tokens"_a, "max_seqs"_a, "max_context"_a)
       .def("weight", &Plan::weight, nb::keep_alive<1, 2>())
       .def("constant", [](Plan& p, In<float> a) { return p.constant(a.data(), int(a.size())); })
       .def("buffer", &Plan::buffer, "width"_a)
       .def("act", &Plan::act, "K"_a, "group"_a, "sides"_a)
       .def("embed", &Plan::embed, "weight"_a, "out"_a, "scale"_a)
-      .def("linear", [](Plan& p, int x, int act, int norm, float eps, const std::vector<std::tuple<int, int, int, int, int, bool>>& s) {
-        p.linear(x, act, norm, eps, segments_of(s));
-      }, "x"_a, "act"_a, "norm"_a, "eps"_a, "segments"_a, "segments: (weight, up or -1, activation, bias constant or -1, out buffer, residual)")
-      .def("linear_dense", [](Plan& p, int x, const std::vector<std::tuple<int, int, int, int, int, bool>>& s) { p.linear_dense(x, segments_of(s)); },
-           "x"_a, "segments"_a)
+      .def(
+          "linear",
+          [](Plan& p, int x, int act, int norm, float eps,
+             const std::vector<std::tuple<int, int, int, int, int, bool>>& s) {
+            p.linear(x, act, norm, eps, segments_of(s));
+          },
+          "x"_a, "act"_a, "norm"_a, "eps"_a, "segments"_a,
+          "segments: (weight, up or -1, activation, bias constant or -1, out buffer, residual)")
+      .def(
+          "linear_dense",
+          [](Plan& p, int x, const std::vector<std::tuple<int, int, int, int, int, bool>>& s) {
+            p.linear_dense(x, segments_of(s));
+          },
+          "x"_a, "segments"_a)
       .def("rms_norm", &Plan::rms_norm, "x"_a, "width"_a, "weight"_a, "eps"_a, "out"_a, "residual"_a)
       .def("add", &Plan::add, "x"_a, "out"_a)
       .def("gated", &Plan::gated, "gate"_a, "up"_a, "activation"_a, "out"_a)
       .def("rope_angles", &Plan::rope_angles, "inv_freq"_a, "scale"_a, "out"_a)
-      .def("qkv", &Plan::qkv, "q"_a, "k"_a, "v"_a, "heads"_a, "layer"_a, "q_norm"_a, "k_norm"_a, "eps"_a, "angles"_a, "rope_dim"_a, "interleaved"_a)
-      .def("attention", [](Plan& p, int q, int out, int layer, int heads, int kv_heads, int head_dim, int window, float scale, float softcap) {
-        AttentionShape shape;
-        std::memset(&shape, 0, sizeof shape);
-        shape = {heads, kv_heads, head_dim, window, scale, softcap};
-        p.attention(q, out, layer, shape);
-      }, "q"_a, "out"_a, "layer"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "window"_a, "scale"_a, "softcap"_a)
+      .def("qkv", &Plan::qkv, "q"_a, "k"_a, "v"_a, "heads"_a, "layer"_a, "q_norm"_a, "k_norm"_a, "eps"_a, "angles"_a,
+           "rope_dim"_a, "interleaved"_a)
+      .def(
+          "attention",
+          [](Plan& p, int q, int out, int layer, int heads, int kv_heads, int head_dim, int window, float scale,
+             float softcap) {
+            AttentionShape shape;
+            std::memset(&shape, 0, sizeof shape);
+            shape = {heads, kv_heads, head_dim, window, scale, softcap};
+            p.attention(q, out, layer, shape);
+          },
+          "q"_a, "out"_a, "layer"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "window"_a, "scale"_a, "softcap"_a)
       .def("logit_rows", &Plan::logit_rows, "x"_a)
       .def("logits", &Plan::logits, "buffer"_a, "vocab"_a, "softcap"_a)
       .def("hidden", &Plan::hidden, "buffer"_a, "norm"_a, "eps"_a)
       .def_prop_ro("scratch_bytes", &Plan::scratch_bytes)
-      .def("barriers", &Plan::barriers, "tokens"_a, "Operations of the trunk that a step of that many tokens waits for.")
-      .def("run", &run, "kv"_a, "token_ids"_a, "positions"_a, "slot_mapping"_a, "query_starts"_a, "context_lens"_a, "block_tables"_a,
-           "logit_rows"_a, "targets"_a, "sampling"_a.none(), "copies"_a, "parents"_a.none(), "moves"_a, "tokens"_a, "finite"_a, "logprobs"_a.none(), "ranks"_a.none(),
-           "top_ids"_a.none(), "top_logprobs"_a.none(), "num_top"_a, "logits"_a.none(), "hidden"_a.none());
+      .def("barriers", &Plan::barriers, "tokens"_a,
+           "Operations of the trunk that a step of that many tokens waits for.")
+      .def("run", &run, "kv"_a, "token_ids"_a, "positions"_a, "slot_mapping"_a, "query_starts"_a, "context_lens"_a,
+           "block_tables"_a, "logit_rows"_a, "targets"_a, "sampling"_a.none(), "copies"_a, "parents"_a.none(),
+           "moves"_a, "tokens"_a, "finite"_a, "logprobs"_a.none(), "ranks"_a.none(), "top_ids"_a.none(),
+           "top_logprobs"_a.none(), "num_top"_a, "logits"_a.none(), "hidden"_a.none());
 }

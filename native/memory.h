@@ -1,10 +1,10 @@
 // Page-aligned zeroed memory, in huge pages where the system has them.
 #pragma once
+#include <sys/mman.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <new>
-
-#include <sys/mman.h>
 
 namespace octavo {
 

@@ -15,12 +15,15 @@ void bind_plan(nb::module_& m);
 
 NB_MODULE(_native, m) {
   m.doc() = "Octavo's native core: packed weights, the KV cache, step plans and the kernels of each instruction set.";
-  m.def("isas", [] {
-    std::vector<std::string> names;
-    for (const char* name : {"avx512", "avx2", "portable"})
-      if (octavo::kernels(name)) names.emplace_back(name);
-    return names;
-  }, "Instruction sets that this build and this processor have, best first.");
+  m.def(
+      "isas",
+      [] {
+        std::vector<std::string> names;
+        for (const char* name : {"avx512", "avx2", "portable"})
+          if (octavo::kernels(name)) names.emplace_back(name);
+        return names;
+      },
+      "Instruction sets that this build and this processor have, best first.");
   m.def("default_threads", &octavo::default_threads, "Physical cores that this process may use.");
   bind_limits(m);
   bind_matmul(m);

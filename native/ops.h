@@ -1,5 +1,5 @@
-// The operations of a step plan. Each is cut into units (tokens, activation tiles, panels, attention items) that threads claim; what a unit
-// computes depends on nothing but its inputs.
+// The operations of a step plan. Each is cut into units (tokens, activation tiles, panels, attention items) that
+// threads claim; what a unit computes depends on nothing but its inputs.
 #pragma once
 #include <algorithm>
 #include <cstring>
@@ -41,8 +41,8 @@ struct Plan::Context {
 
   // The step being run.
   const Step* step = nullptr;
-  int rows = 0;  // rows of the section: the step's tokens, or the logit rows of this round of the head
-  int row0 = 0;  // first logit row of this round
+  int rows = 0;        // rows of the section: the step's tokens, or the logit rows of this round of the head
+  int row0 = 0;        // first logit row of this round
   uint64_t round = 0;  // counts sections run: an operation runs once in each
 
   const StepView& view() const { return step->view; }
@@ -94,12 +94,13 @@ struct Quantize final : Op {
   }
   void tile(Context& c, const ActBuffer& a, int i, int thread) const {
     const Buffer& from = c.buffer(x);
-    c.kernels.quantize(from.data, size_t(from.width), c.constant(norm), eps, a.args, a.tile(c.rows, c.kernels.max_tile, i),
-                       c.scratch[size_t(thread)].data());
+    c.kernels.quantize(from.data, size_t(from.width), c.constant(norm), eps, a.args,
+                       a.tile(c.rows, c.kernels.max_tile, i), c.scratch[size_t(thread)].data());
   }
 };
 
-// One panel of one segment times all rows is a unit. The products land in a small buffer, where the epilogue (gate, bias, residual) meets them in cache.
+// One panel of one segment times all rows is a unit. The products land in a small buffer, where the epilogue (gate,
+// bias, residual) meets them in cache.
 struct Linear final : Op {
   const Quantize* quantize;  // what made the activations; null: dense weights
   int x;                     // the input's buffer
@@ -136,7 +137,8 @@ struct Linear final : Op {
   void multiply(Context& c, const ActBuffer* act, int weight, int p, const ActTile& tile, float* y) const {
     const PackedWeight& w = c.weights[size_t(weight)];
     if (act) {
-      c.kernels.tiles[w.format][tile.n - 1](w.panel(p), tile.t0 == 0 ? w.panel(p + 1) : nullptr, tile, act->args, w.K, y);
+      c.kernels.tiles[w.format][tile.n - 1](w.panel(p), tile.t0 == 0 ? w.panel(p + 1) : nullptr, tile, act->args, w.K,
+                                            y);
     } else {
       const Buffer& from = c.buffer(x);
       c.kernels.dense[w.format - kNumQuantised](w.panel(p), from.row(tile.t0), size_t(from.width), tile.n, w.K, y);
@@ -207,7 +209,8 @@ struct Gated final : Op {
   Gated(int gate, int up, int activation, int out) : gate(gate), up(up), activation(activation), out(out) {}
   void run(Context& c, int begin, int end, int) const override {
     for (int t = begin; t < end; ++t)
-      c.kernels.gated(c.buffer(gate).row(t), c.buffer(up).row(t), activation, c.buffer(out).width, c.buffer(out).row(t));
+      c.kernels.gated(c.buffer(gate).row(t), c.buffer(up).row(t), activation, c.buffer(out).width,
+                      c.buffer(out).row(t));
   }
 };
 
@@ -218,7 +221,8 @@ struct RopeAngles final : Op {
   RopeAngles(int inv_freq, float scale, int out) : inv_freq(inv_freq), scale(scale), out(out) {}
   void run(Context& c, int begin, int end, int) const override {
     const std::vector<float>& f = c.constants[size_t(inv_freq)];
-    for (int t = begin; t < end; ++t) c.kernels.rope_angles(f.data(), int(f.size()), scale, c.view().positions[t], c.buffer(out).row(t));
+    for (int t = begin; t < end; ++t)
+      c.kernels.rope_angles(f.data(), int(f.size()), scale, c.view().positions[t], c.buffer(out).row(t));
   }
 };
 
@@ -227,15 +231,39 @@ struct Qkv final : Op {
   float eps;
   int angles, rope_dim;
   bool interleaved;
-  Qkv(int q, int k, int v, int heads, int layer, int q_norm, int k_norm, float eps, int angles, int rope_dim, bool interleaved)
-      : q(q), k(k), v(v), heads(heads), layer(layer), q_norm(q_norm), k_norm(k_norm), eps(eps), angles(angles), rope_dim(rope_dim),
+  Qkv(int q, int k, int v, int heads, int layer, int q_norm, int k_norm, float eps, int angles, int rope_dim,
+      bool interleaved)
+      : q(q),
+        k(k),
+        v(v),
+        heads(heads),
+        layer(layer),
+        q_norm(q_norm),
+        k_norm(k_norm),
+        eps(eps),
+        angles(angles),
+        rope_dim(rope_dim),
         interleaved(interleaved) {}
   void run(Context& c, int begin, int end, int) const override {
     const KvLayer& kv = c.kv.layer(layer);
     const Buffer &bq = c.buffer(q), &bk = c.buffer(k), &bv = c.buffer(v);
-    const QkvArgs args{&c.view(), bq.data, bk.data, bv.data, size_t(bq.width), size_t(bk.width), size_t(bv.width), heads, kv.kv_heads,
-                       kv.head_dim, c.constant(q_norm), c.constant(k_norm), eps, angles < 0 ? nullptr : c.buffer(angles).data, rope_dim,
-                       interleaved, kv};
+    const QkvArgs args{&c.view(),
+                       bq.data,
+                       bk.data,
+                       bv.data,
+                       size_t(bq.width),
+                       size_t(bk.width),
+                       size_t(bv.width),
+                       heads,
+                       kv.kv_heads,
+                       kv.head_dim,
+                       c.constant(q_norm),
+                       c.constant(k_norm),
+                       eps,
+                       angles < 0 ? nullptr : c.buffer(angles).data,
+                       rope_dim,
+                       interleaved,
+                       kv};
     for (int t = begin; t < end; ++t) c.kernels.qkv(args, t);
   }
 };
@@ -244,13 +272,14 @@ struct Attention final : Op {
   int q, out, layer;
   size_t shape;
   bool merge;
-  Attention(int q, int out, int layer, size_t shape, bool merge) : q(q), out(out), layer(layer), shape(shape), merge(merge) {}
+  Attention(int q, int out, int layer, size_t shape, bool merge)
+      : q(q), out(out), layer(layer), shape(shape), merge(merge) {}
   int units(const Context& c) const override { return merge ? c.works[shape].num_merges : c.works[shape].num_items; }
   void run(Context& c, int begin, int end, int) const override {
     const Buffer &bq = c.buffer(q), &bo = c.buffer(out);
     const AttentionWork& work = c.works[shape];
-    const AttentionArgs args{&c.view(), c.shapes[shape], c.kv.layer(layer), bq.data, size_t(bq.width), bo.data, size_t(bo.width), c.partials,
-                             work.queries};
+    const AttentionArgs args{&c.view(), c.shapes[shape],  c.kv.layer(layer), bq.data,     size_t(bq.width),
+                             bo.data,   size_t(bo.width), c.partials,        work.queries};
     for (int i = begin; i < end; ++i) {
       if (merge) {
         c.kernels.attention_merge(args, work.merges[i]);
@@ -280,7 +309,8 @@ struct Hidden final : Op {
   void run(Context& c, int begin, int end, int) const override {
     const int n = c.buffer(x).width;
     for (int r = begin; r < end; ++r)
-      c.kernels.rms_norm(c.buffer(x).row(r), c.constant(norm), eps, n, c.step->out.hidden + size_t(c.row0 + r) * size_t(n));
+      c.kernels.rms_norm(c.buffer(x).row(r), c.constant(norm), eps, n,
+                         c.step->out.hidden + size_t(c.row0 + r) * size_t(n));
   }
 };
 
@@ -296,9 +326,14 @@ struct Sample final : Op {
       if (softcap > 0) c.kernels.softcap(row, softcap, vocab);
       const size_t at = size_t(c.row0 + r), top = at * size_t(out.num_top);
       if (out.logits) std::memcpy(out.logits + at * size_t(vocab), row, size_t(vocab) * sizeof(float));
-      const SampleOut one{out.tokens + at, out.finite + at, out.logprobs ? out.logprobs + at : nullptr, out.ranks ? out.ranks + at : nullptr,
-                          out.top_ids ? out.top_ids + top : nullptr, out.top_logprobs ? out.top_logprobs + top : nullptr};
-      c.kernels.sample(args, int(at), row, c.step->targets ? c.step->targets[at] : -1, c.scratch[size_t(thread)].data(), one);
+      const SampleOut one{out.tokens + at,
+                          out.finite + at,
+                          out.logprobs ? out.logprobs + at : nullptr,
+                          out.ranks ? out.ranks + at : nullptr,
+                          out.top_ids ? out.top_ids + top : nullptr,
+                          out.top_logprobs ? out.top_logprobs + top : nullptr};
+      c.kernels.sample(args, int(at), row, c.step->targets ? c.step->targets[at] : -1, c.scratch[size_t(thread)].data(),
+                       one);
     }
   }
 };

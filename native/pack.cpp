@@ -10,8 +10,8 @@ namespace {
 // One superblock of one row, decoded to what the layout keeps.
 struct RowBlock {
   uint8_t codes[256];
-  uint16_t d[2], m[2];          // F16: d of each group; F16_MIN: d[0], m[0]; K: d[0], dmin = m[0]
-  uint8_t scale[16], min[16];   // K_SCALE (as s8 bits), K_MIN
+  uint16_t d[2], m[2];         // F16: d of each group; F16_MIN: d[0], m[0]; K: d[0], dmin = m[0]
+  uint8_t scale[16], min[16];  // K_SCALE (as s8 bits), K_MIN
 };
 
 uint16_t u16(const uint8_t* p) {
@@ -161,9 +161,10 @@ struct Source {
   void (*decode)(const uint8_t*, RowBlock&, int groups);
 };
 constexpr Source kSources[kNumFormats] = {
-    {32, 18, decode_q4_0},   {32, 20, decode_q4_1},  {32, 22, decode_q5_0},   {32, 24, decode_q5_1},  {32, 34, decode_q8_0},
-    {32, 18, decode_iq4_nl}, {256, 84, decode_q2_k}, {256, 110, decode_q3_k}, {256, 144, decode_q4_k}, {256, 176, decode_q5_k},
-    {256, 210, decode_q6_k}, {256, 136, decode_iq4_xs}, {1, 4, nullptr},        {1, 2, nullptr},         {1, 2, nullptr},
+    {32, 18, decode_q4_0},   {32, 20, decode_q4_1},   {32, 22, decode_q5_0},   {32, 24, decode_q5_1},
+    {32, 34, decode_q8_0},   {32, 18, decode_iq4_nl}, {256, 84, decode_q2_k},  {256, 110, decode_q3_k},
+    {256, 144, decode_q4_k}, {256, 176, decode_q5_k}, {256, 210, decode_q6_k}, {256, 136, decode_iq4_xs},
+    {1, 4, nullptr},         {1, 2, nullptr},         {1, 2, nullptr},
 };
 
 // Spreads a row's codes of one group over the interleaved vectors.
@@ -283,7 +284,8 @@ void pack_panel(int format, const uint8_t* source, int N, int K, int p, uint8_t*
       if (present < groups) std::memset(&block, 0, sizeof block);
       s.decode(from + size_t(sb) * (f.superblock / s.elements) * s.bytes, block, present);
       put_scales(f, block, row, out);
-      for (int g = 0; g < present; ++g) put_codes(f.bits, f.group, block.codes + g * f.group, row, out + scale_bytes(f) + g * gb);
+      for (int g = 0; g < present; ++g)
+        put_codes(f.bits, f.group, block.codes + g * f.group, row, out + scale_bytes(f) + g * gb);
     }
   }
 }
@@ -296,8 +298,10 @@ void unpack_row(int format, const uint8_t* panel, int row, int K, float* out) {
       uint32_t bits = 0;
       std::memcpy(&bits, at, f.bits == 32 ? 4 : 2);
       if (f.bits == 17) bits <<= 16;
-      if (f.bits == 16) out[k] = f16_to_f32(uint16_t(bits));
-      else std::memcpy(&out[k], &bits, 4);
+      if (f.bits == 16)
+        out[k] = f16_to_f32(uint16_t(bits));
+      else
+        std::memcpy(&out[k], &bits, 4);
     }
     return;
   }
@@ -319,7 +323,8 @@ void unpack_row(int format, const uint8_t* panel, int row, int K, float* out) {
           break;
         case Scales::K_MIN:
           scale *= float(panel[64 + 16 * g + row]);
-          offset = -f16_to_f32(u16(panel + 32 + 2 * row)) * float(panel[64 + 16 * groups + g / 2 * 32 + row * 2 + (g & 1)]);
+          offset =
+              -f16_to_f32(u16(panel + 32 + 2 * row)) * float(panel[64 + 16 * groups + g / 2 * 32 + row * 2 + (g & 1)]);
           break;
       }
       for (int k = 0; k < f.group; ++k)

@@ -1,18 +1,17 @@
 // The canonical weight layout, and the lossless way into it from every GGUF encoding.
 //
-// Rows are cut into panels of 16. A panel is one sequential byte stream over k, made of superblocks [scales][codes]; every piece is interleaved
-// over the 16 rows and a multiple of 32 bytes:
+// Rows are cut into panels of 16. A panel is one sequential byte stream over k, made of superblocks [scales][codes];
+// every piece is interleaved over the 16 rows and a multiple of 32 bytes:
 //   codes, 8 bit: 64 bytes = 16 rows x 4 consecutive k, unsigned: one "vector"
 //   codes, 4 bit: 64 bytes = vector 2j in the low nibbles, vector 2j + 1 in the high ones
 //   codes, 5 bit: as 4 bit for 32 k (4 loads), then a 64-byte plane whose bit v is bit 4 of vector v's code
-//   codes, 6 bit: as 4 bit for 16 k (2 loads), then a 64-byte plane whose bits 2v, 2v+1 are bits 4, 5 of vector v's code
-//   scales F16:     f16 d[16] for each group;                       w = d (code - zero)
-//   scales F16_MIN: f16 d[16], f16 m[16] for each group;            w = d code + m
-//   scales K_SCALE: f16 d[16], then s8 s[16] for each group;        w = d s (code - zero)
-//   scales K_MIN:   f16 d[16], f16 dmin[16], u8 s[16] for each group, u8 m[16][2] for each pair of groups;  w = d s code - dmin m
-//   dense f32, f16, bf16: 16 rows of one k side by side.
-// K is padded to a whole superblock and N to a whole panel with zero weights. One accumulator register then holds 16 rows of one token: no horizontal sums, and the same bytes
-// serve one token and five hundred.
+//   codes, 6 bit: as 4 bit for 16 k (2 loads), then a 64-byte plane whose bits 2v, 2v+1 are bits 4, 5 of vector v's
+//   code scales F16:     f16 d[16] for each group;                       w = d (code - zero) scales F16_MIN: f16 d[16],
+//   f16 m[16] for each group;            w = d code + m scales K_SCALE: f16 d[16], then s8 s[16] for each group; w = d
+//   s (code - zero) scales K_MIN:   f16 d[16], f16 dmin[16], u8 s[16] for each group, u8 m[16][2] for each pair of
+//   groups;  w = d s code - dmin m dense f32, f16, bf16: 16 rows of one k side by side.
+// K is padded to a whole superblock and N to a whole panel with zero weights. One accumulator register then holds 16
+// rows of one token: no horizontal sums, and the same bytes serve one token and five hundred.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -21,7 +20,8 @@
 
 namespace octavo {
 
-// Of the bytes drawn above. Files that hold panels (octavo/weights/artifact.py) carry it and are refused when it differs: raise it with any change of the layout.
+// Of the bytes drawn above. Files that hold panels (octavo/weights/artifact.py) carry it and are refused when it
+// differs: raise it with any change of the layout.
 constexpr int kLayoutVersion = 1;
 
 // Index into kFormats of GGUF's type name; -1 if it has none.

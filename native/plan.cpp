@@ -26,19 +26,27 @@ KvCache::KvCache(const std::vector<std::pair<int, int>>& heads_and_dims, int num
 }
 
 void KvCache::copy_block(int from, int to) {
-  for (const KvLayer& l : layers_) std::memcpy(l.base + size_t(to) * l.block_bytes, l.base + size_t(from) * l.block_bytes, l.block_bytes);
+  for (const KvLayer& l : layers_)
+    std::memcpy(l.base + size_t(to) * l.block_bytes, l.base + size_t(from) * l.block_bytes, l.block_bytes);
 }
 
 void KvCache::copy_slot(int from, int to) {
   for (const KvLayer& l : layers_)
     for (int head = 0; head < l.kv_heads; ++head)
-      copy_key(l, kv_place(l, head, from / l.block_size, from % l.block_size), kv_place(l, head, to / l.block_size, to % l.block_size));
+      copy_key(l, kv_place(l, head, from / l.block_size, from % l.block_size),
+               kv_place(l, head, to / l.block_size, to % l.block_size));
 }
 
 // ---------------------------------------------------------------- building
 
-Plan::Plan(const KernelTable& kernels, std::shared_ptr<Pool> pool, std::shared_ptr<KvCache> kv, int max_tokens, int max_seqs, int max_context)
-    : kernels_(kernels), pool_(std::move(pool)), kv_(std::move(kv)), max_tokens_(max_tokens), max_seqs_(max_seqs), max_context_(max_context),
+Plan::Plan(const KernelTable& kernels, std::shared_ptr<Pool> pool, std::shared_ptr<KvCache> kv, int max_tokens,
+           int max_seqs, int max_context)
+    : kernels_(kernels),
+      pool_(std::move(pool)),
+      kv_(std::move(kv)),
+      max_tokens_(max_tokens),
+      max_seqs_(max_seqs),
+      max_context_(max_context),
       context_(new Context(kernels_, *kv_)) {
   context_->scratch.resize(size_t(pool_->threads()));
   context_->own.resize(size_t(pool_->threads()));
@@ -49,7 +57,8 @@ Plan::~Plan() = default;
 template <class T, class... Args>
 void Plan::push(Args&&... args) {
   (in_head_ ? head_ : trunk_).push_back(std::make_unique<T>(std::forward<Args>(args)...));
-  if (trunk_.size() + head_.size() > size_t(Pool::kMaxOps)) throw std::length_error("the model has more operations than a plan can hold");
+  if (trunk_.size() + head_.size() > size_t(Pool::kMaxOps))
+    throw std::length_error("the model has more operations than a plan can hold");
 }
 
 static uint8_t* reserve(std::vector<std::unique_ptr<Memory>>& memory, size_t bytes) {
@@ -99,14 +108,17 @@ void Plan::linear(int x, int act, int norm, float eps, const std::vector<Segment
   const auto* quantize = static_cast<const ops::Quantize*>((in_head_ ? head_ : trunk_).back().get());
   push<ops::Linear>(*context_, quantize, x, segments);
 }
-void Plan::linear_dense(int x, const std::vector<Segment>& segments) { push<ops::Linear>(*context_, nullptr, x, segments); }
+void Plan::linear_dense(int x, const std::vector<Segment>& segments) {
+  push<ops::Linear>(*context_, nullptr, x, segments);
+}
 void Plan::rms_norm(int x, int width, int weight, float eps, int out, bool residual) {
   push<ops::RmsNorm>(x, width, weight, eps, out, residual);
 }
 void Plan::add(int x, int out) { push<ops::Add>(x, out); }
 void Plan::gated(int gate, int up, int activation, int out) { push<ops::Gated>(gate, up, activation, out); }
 void Plan::rope_angles(int inv_freq, float scale, int out) { push<ops::RopeAngles>(inv_freq, scale, out); }
-void Plan::qkv(int q, int k, int v, int heads, int layer, int q_norm, int k_norm, float eps, int angles, int rope_dim, bool interleaved) {
+void Plan::qkv(int q, int k, int v, int heads, int layer, int q_norm, int k_norm, float eps, int angles, int rope_dim,
+               bool interleaved) {
   push<ops::Qkv>(q, k, v, heads, layer, q_norm, k_norm, eps, angles, rope_dim, interleaved);
 }
 
@@ -118,7 +130,8 @@ void Plan::attention(int q, int out, int layer, const AttentionShape& shape) {
     shapes.push_back(shape);
     const size_t bytes = attention_work_bytes(max_tokens_, max_seqs_, max_context_, shape);
     context_->works.emplace_back();
-    place_attention_work(context_->works.back(), reserve(context_->memory, bytes), max_tokens_, max_seqs_, max_context_, shape);
+    place_attention_work(context_->works.back(), reserve(context_->memory, bytes), max_tokens_, max_seqs_, max_context_,
+                         shape);
     const size_t partials = attention_partial_floats(max_tokens_, max_seqs_, max_context_, shape) * sizeof(float);
     scratch_bytes_ += bytes;
     if (partials > partial_bytes_) {  // shapes share them: an attention is merged before the next one starts
@@ -177,7 +190,8 @@ void Plan::run(const Step& step) {
   Context& c = *context_;
   c.step = &step;
   c.rows = step.view.tokens;
-  for (size_t i = 0; i < c.shapes.size(); ++i) build_attention_work(step.view, kv_->layer(0).block_size, c.shapes[i], c.works[i]);
+  for (size_t i = 0; i < c.shapes.size(); ++i)
+    build_attention_work(step.view, kv_->layer(0).block_size, c.shapes[i], c.works[i]);
   Section trunk(trunk_, c);
   ++c.round;
   pool_->run(trunk);

@@ -1,7 +1,8 @@
 // A step plan: the forward pass as a flat list of operations over buffers, recorded once and replayed for every batch.
 //
-// Python (octavo/backends/cpu/lower.py) builds it with the methods below; run() executes a step with one parallel region. The trunk runs on all tokens; the
-// head, from the gathering of the logit rows on, runs on at most kHeadRows rows at a time so that logits never need more than that.
+// Python (octavo/backends/cpu/lower.py) builds it with the methods below; run() executes a step with one parallel
+// region. The trunk runs on all tokens; the head, from the gathering of the logit rows on, runs on at most kHeadRows
+// rows at a time so that logits never need more than that.
 #pragma once
 #include <memory>
 #include <string>
@@ -39,12 +40,12 @@ class KvCache {
   std::unique_ptr<Memory> memory_;
 };
 
-struct StepOutputs {  // null = not wanted
-  int32_t* tokens = nullptr;     // [rows]
-  uint8_t* finite = nullptr;     // [rows]
-  float* logprobs = nullptr;     // [rows]
-  int32_t* ranks = nullptr;      // [rows]
-  int32_t* top_ids = nullptr;    // [rows][num_top]
+struct StepOutputs {           // null = not wanted
+  int32_t* tokens = nullptr;   // [rows]
+  uint8_t* finite = nullptr;   // [rows]
+  float* logprobs = nullptr;   // [rows]
+  int32_t* ranks = nullptr;    // [rows]
+  int32_t* top_ids = nullptr;  // [rows][num_top]
   float* top_logprobs = nullptr;
   float* logits = nullptr;  // [rows][vocab]
   float* hidden = nullptr;  // [rows][hidden]
@@ -53,8 +54,8 @@ struct StepOutputs {  // null = not wanted
 
 struct Step {
   StepView view;
-  const int32_t* targets = nullptr;         // [rows]
-  const SamplingView* sampling = nullptr;   // null: greedy
+  const int32_t* targets = nullptr;        // [rows]
+  const SamplingView* sampling = nullptr;  // null: greedy
   StepOutputs out;
 };
 
@@ -71,22 +72,25 @@ class Plan {
  public:
   static constexpr int kHeadRows = 32;
 
-  Plan(const KernelTable& kernels, std::shared_ptr<Pool> pool, std::shared_ptr<KvCache> kv, int max_tokens, int max_seqs, int max_context);
+  Plan(const KernelTable& kernels, std::shared_ptr<Pool> pool, std::shared_ptr<KvCache> kv, int max_tokens,
+       int max_seqs, int max_context);
   ~Plan();
 
   // Building. Each returns an id where one is needed later.
   int weight(const PackedWeight& w);
   int constant(const float* data, int n);
-  int buffer(int width);                             // [rows][width] floats
-  int act(int K, int group, unsigned sides);         // quantised activations
+  int buffer(int width);                      // [rows][width] floats
+  int act(int K, int group, unsigned sides);  // quantised activations
   void embed(int weight, int out, float scale);
   void linear(int x, int act, int norm, float eps, const std::vector<Segment>& segments);  // norm: a constant, or -1
   void linear_dense(int x, const std::vector<Segment>& segments);
-  void rms_norm(int x, int width, int weight, float eps, int out, bool residual);  // slices of `weight`'s length; residual: out +=
+  void rms_norm(int x, int width, int weight, float eps, int out,
+                bool residual);  // slices of `weight`'s length; residual: out +=
   void add(int x, int out);
   void gated(int gate, int up, int activation, int out);
   void rope_angles(int inv_freq, float scale, int out);
-  void qkv(int q, int k, int v, int heads, int layer, int q_norm, int k_norm, float eps, int angles, int rope_dim, bool interleaved);
+  void qkv(int q, int k, int v, int heads, int layer, int q_norm, int k_norm, float eps, int angles, int rope_dim,
+           bool interleaved);
   void attention(int q, int out, int layer, const AttentionShape& shape);
   int logit_rows(int x);  // the head begins: the buffer of the gathered rows
   void logits(int buffer, int vocab, float softcap);

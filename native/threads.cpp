@@ -19,8 +19,8 @@ namespace {
 
 constexpr uint64_t kField = (1u << 20) - 1;
 constexpr uint64_t kGenerations = (1u << 24) - 1;
-// A worker spins this long for the next step before it sleeps: longer than the gap between two steps of a running batch, short enough that an idle
-// process uses no measurable time.
+// A worker spins this long for the next step before it sleeps: longer than the gap between two steps of a running
+// batch, short enough that an idle process uses no measurable time.
 constexpr auto kSpin = std::chrono::microseconds(1500);
 
 void pause() {
@@ -69,7 +69,8 @@ void Pool::execute(uint64_t generation, int thread) {
       job_.load(std::memory_order_relaxed)->run(op, begin, end, thread);
       slot.done.fetch_add(end - begin, std::memory_order_release);
     }
-    for (int spins = 0; slot.done.load(std::memory_order_acquire) < slot.units.load(std::memory_order_relaxed); ++spins) {
+    for (int spins = 0; slot.done.load(std::memory_order_acquire) < slot.units.load(std::memory_order_relaxed);
+         ++spins) {
       if (generation_.load(std::memory_order_relaxed) != generation) return;  // we came too late: the step is over
       if (spins < 20000) {
         pause();

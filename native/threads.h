@@ -1,12 +1,12 @@
 // A pool that runs a list of operations in order, each cut into units that threads claim.
 //
-// There is no barrier in the usual sense. An operation is finished when every one of its units is, whoever ran them; a thread moves on when it sees
-// that. So a worker that the system has put aside holds nobody up unless it has claimed something, and one that comes late finds
-// finished operations and skips through them.
+// There is no barrier in the usual sense. An operation is finished when every one of its units is, whoever ran them; a
+// thread moves on when it sees that. So a worker that the system has put aside holds nobody up unless it has claimed
+// something, and one that comes late finds finished operations and skips through them.
 //
-// Each operation has one word {generation, front, back}: even threads claim from the front, odd ones from the back (two sequential
-// memory streams), 3/8 of a fair share at a time, so claims are few and the end is balanced. The generation in the word
-// keeps a late worker of an earlier run from claiming anything of this one.
+// Each operation has one word {generation, front, back}: even threads claim from the front, odd ones from the back (two
+// sequential memory streams), 3/8 of a fair share at a time, so claims are few and the end is balanced. The generation
+// in the word keeps a late worker of an earlier run from claiming anything of this one.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -25,8 +25,8 @@ class Pool {
 
   int threads() const { return threads_; }
 
-  // Something to run: operation `op` has units(op) units; run(op, begin, end, thread) does some of them. An operation may read what earlier ones
-  // wrote. Not reentrant; must not throw.
+  // Something to run: operation `op` has units(op) units; run(op, begin, end, thread) does some of them. An operation
+  // may read what earlier ones wrote. Not reentrant; must not throw.
   class Job {
    public:
     virtual ~Job() = default;

@@ -1,8 +1,8 @@
 // Integer dot products of packed codes on AVX2: 8 rows of a panel at a time, u8 x s8 pairs summed in s16.
 //
-// vpmaddubsw saturates at 32,767, so only so many products may be summed before widening: with codes c <= max and |x| <= 127 a pair is at most
-// 254 max, that is 8 pairs of 4-bit codes (30,480), 4 of 5-bit ones (31,496), 2 of 6-bit ones (32,004). 8-bit codes are made signed and their sign moved
-// to the activation (128 * 127 * 2 = 32,512).
+// vpmaddubsw saturates at 32,767, so only so many products may be summed before widening: with codes c <= max and |x|
+// <= 127 a pair is at most 254 max, that is 8 pairs of 4-bit codes (30,480), 4 of 5-bit ones (31,496), 2 of 6-bit ones
+// (32,004). 8-bit codes are made signed and their sign moved to the activation (128 * 127 * 2 = 32,512).
 #pragma once
 
 namespace octavo {
@@ -25,13 +25,18 @@ inline VF v_halves(const uint8_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128((c
 inline VF v_bf16(const uint8_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16));
 }
-inline VF v_u8(const uint8_t* p) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p))); }
-inline VF v_s8(const uint8_t* p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p))); }
+inline VF v_u8(const uint8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+}
+inline VF v_s8(const uint8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+}
 inline VF v_float(VI a) { return _mm256_cvtepi32_ps(a); }
 inline VI v_izero() { return _mm256_setzero_si256(); }
 // acc + the sum over a pair of u8 at p[2 row] with the two s16 of `pair`
 inline VI v_pairs(VI acc, const uint8_t* p, int32_t pair) {
-  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p)), _mm256_set1_epi32(pair)));
+  return _mm256_add_epi32(
+      acc, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p)), _mm256_set1_epi32(pair)));
 }
 inline VI broadcast4(const int8_t* x) {
   int32_t v;
@@ -39,15 +44,17 @@ inline VI broadcast4(const int8_t* x) {
   return _mm256_set1_epi32(v);
 }
 
-// Stops the compiler from re-associating a chain of integer additions into a tree, which needs more registers than there are (a
-// quarter of the speed, measured with g++ 12).
+// Stops the compiler from re-associating a chain of integer additions into a tree, which needs more registers than
+// there are (a quarter of the speed, measured with g++ 12).
 inline __attribute__((always_inline)) void keep(VI& v) { asm("" : "+x"(v)); }
 
 // dot[t] = sum over the group's k of (code - zero) * x for 8 rows; `start` holds -zero * sum(x) for each token.
 template <int BITS, int GROUP, int ZERO, int TT>
-inline __attribute__((always_inline)) void group_dot(const uint8_t* codes, const int8_t* x, const int32_t* start, VI (&dot)[TT]) {
+inline __attribute__((always_inline)) void group_dot(const uint8_t* codes, const int8_t* x, const int32_t* start,
+                                                     VI (&dot)[TT]) {
   const VI ones = _mm256_set1_epi16(1), low = _mm256_set1_epi8(15);
-  auto line = [codes](int i) __attribute__((always_inline)) { return _mm256_loadu_si256((const __m256i*)(codes + 64 * i)); };
+  auto line = [codes](int i)
+                  __attribute__((always_inline)) { return _mm256_loadu_si256((const __m256i*)(codes + 64 * i)); };
   if constexpr (BITS == 8) {
     static_assert(ZERO == 128);
 #pragma GCC unroll 12
@@ -74,8 +81,10 @@ inline __attribute__((always_inline)) void group_dot(const uint8_t* codes, const
     VI a = _mm256_and_si256(both, low), b = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
     if constexpr (BITS == 5) {  // bit v of the plane is bit 4 of vector v
       const VI bit = _mm256_set1_epi8(16);
-      a = _mm256_or_si256(a, _mm256_and_si256(v < 4 ? _mm256_slli_epi16(plane, 4 - v) : _mm256_srli_epi16(plane, v - 4), bit));
-      b = _mm256_or_si256(b, _mm256_and_si256(v < 3 ? _mm256_slli_epi16(plane, 3 - v) : _mm256_srli_epi16(plane, v - 3), bit));
+      a = _mm256_or_si256(
+          a, _mm256_and_si256(v < 4 ? _mm256_slli_epi16(plane, 4 - v) : _mm256_srli_epi16(plane, v - 4), bit));
+      b = _mm256_or_si256(
+          b, _mm256_and_si256(v < 3 ? _mm256_slli_epi16(plane, 3 - v) : _mm256_srli_epi16(plane, v - 3), bit));
     }
     if constexpr (BITS == 6) {  // bits 2v, 2v + 1 are bits 4, 5
       const VI bit = _mm256_set1_epi8(48);
@@ -92,7 +101,8 @@ inline __attribute__((always_inline)) void group_dot(const uint8_t* codes, const
     for (int t = 0; t < TT; ++t) {
       sums[t] = _mm256_add_epi16(sums[t], _mm256_maddubs_epi16(b, broadcast4(x + ((v + 1) * TT + t) * 4)));
       keep(sums[t]);
-      if ((v + 2) % kSum == 0 || v + 2 == GROUP / 4) dot[t] = _mm256_add_epi32(dot[t], _mm256_madd_epi16(sums[t], ones));
+      if ((v + 2) % kSum == 0 || v + 2 == GROUP / 4)
+        dot[t] = _mm256_add_epi32(dot[t], _mm256_madd_epi16(sums[t], ones));
     }
   }
 }

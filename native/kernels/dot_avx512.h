@@ -25,12 +25,17 @@ inline VF v_halves(const uint8_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256
 inline VF v_bf16(const uint8_t* p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
 }
-inline VF v_u8(const uint8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p))); }
-inline VF v_s8(const uint8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p))); }
+inline VF v_u8(const uint8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)));
+}
+inline VF v_s8(const uint8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
+}
 inline VF v_float(VI a) { return _mm512_cvtepi32_ps(a); }
 inline VI v_izero() { return _mm512_setzero_si512(); }
 inline VI v_pairs(VI acc, const uint8_t* p, int32_t pair) {
-  return _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)p)), _mm512_set1_epi32(pair)));
+  return _mm512_add_epi32(
+      acc, _mm512_madd_epi16(_mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)p)), _mm512_set1_epi32(pair)));
 }
 
 inline __attribute__((always_inline)) void dot4(VI& acc, VI w, const int8_t* x) {
@@ -39,13 +44,15 @@ inline __attribute__((always_inline)) void dot4(VI& acc, VI w, const int8_t* x) 
   std::memcpy(&v, x, 4);
   acc = _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(v));
 #else
-  // The embedded-broadcast form: g++ 12 splits the intrinsic in a broadcast and a dot product, up to 14 % slower in small tiles.
+  // The embedded-broadcast form: g++ 12 splits the intrinsic in a broadcast and a dot product, up to 14 % slower in
+  // small tiles.
   asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*reinterpret_cast<const int32_t*>(x)));
 #endif
 }
 
 template <int BITS, int GROUP, int ZERO, int TT>
-inline __attribute__((always_inline)) void group_dot(const uint8_t* codes, const int8_t* x, const int32_t* start, VI (&dot)[TT]) {
+inline __attribute__((always_inline)) void group_dot(const uint8_t* codes, const int8_t* x, const int32_t* start,
+                                                     VI (&dot)[TT]) {
   auto line = [codes](int i) __attribute__((always_inline)) { return _mm512_loadu_si512(codes + 64 * i); };
 #pragma GCC unroll 12
   for (int t = 0; t < TT; ++t) dot[t] = ZERO ? _mm512_set1_epi32(start[t]) : v_izero();
@@ -67,8 +74,10 @@ inline __attribute__((always_inline)) void group_dot(const uint8_t* codes, const
     VI a = _mm512_and_si512(both, low), b = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
     if constexpr (BITS == 5) {
       const VI bit = _mm512_set1_epi8(16);
-      a = _mm512_or_si512(a, _mm512_and_si512(v < 4 ? _mm512_slli_epi16(plane, 4 - v) : _mm512_srli_epi16(plane, v - 4), bit));
-      b = _mm512_or_si512(b, _mm512_and_si512(v < 3 ? _mm512_slli_epi16(plane, 3 - v) : _mm512_srli_epi16(plane, v - 3), bit));
+      a = _mm512_or_si512(
+          a, _mm512_and_si512(v < 4 ? _mm512_slli_epi16(plane, 4 - v) : _mm512_srli_epi16(plane, v - 4), bit));
+      b = _mm512_or_si512(
+          b, _mm512_and_si512(v < 3 ? _mm512_slli_epi16(plane, 3 - v) : _mm512_srli_epi16(plane, v - 3), bit));
     }
     if constexpr (BITS == 6) {
       const VI bit = _mm512_set1_epi8(48);

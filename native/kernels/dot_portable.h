@@ -1,4 +1,5 @@
-// Integer dot products of packed codes in plain C++: the readable twin of the other dot_*.h, and the path of any other processor.
+// Integer dot products of packed codes in plain C++: the readable twin of the other dot_*.h, and the path of any other
+// processor.
 #pragma once
 
 namespace octavo {

@@ -5,8 +5,8 @@
 
 namespace octavo {
 
-constexpr int kPanel = 16;     // rows of a panel
-constexpr int kMaxTile = 12;   // tokens of an activation tile at most
+constexpr int kPanel = 16;    // rows of a panel
+constexpr int kMaxTile = 12;  // tokens of an activation tile at most
 
 enum class Scales : int { F16, F16_MIN, K_SCALE, K_MIN };
 
@@ -21,13 +21,13 @@ struct PackedFormat {
 
 constexpr int kNumQuantised = 12, kNumFormats = 15;
 constexpr PackedFormat kFormats[kNumFormats] = {
-    {"Q4_0", 4, Scales::F16, 32, 64, 8},        {"Q4_1", 4, Scales::F16_MIN, 32, 32, 0},
-    {"Q5_0", 5, Scales::F16, 32, 64, 16},       {"Q5_1", 5, Scales::F16_MIN, 32, 32, 0},
-    {"Q8_0", 8, Scales::F16, 32, 64, 128},      {"IQ4_NL", 8, Scales::F16, 32, 64, 128},
-    {"Q2_K", 4, Scales::K_MIN, 16, 256, 0},     {"Q3_K", 4, Scales::K_SCALE, 16, 256, 4},
-    {"Q4_K", 4, Scales::K_MIN, 32, 256, 0},     {"Q5_K", 5, Scales::K_MIN, 32, 256, 0},
-    {"Q6_K", 6, Scales::K_SCALE, 16, 256, 32},  {"IQ4_XS", 8, Scales::K_SCALE, 32, 256, 128},
-    {"F32", 32, Scales::F16, 1, 1, 0},          {"F16", 16, Scales::F16, 1, 1, 0},
+    {"Q4_0", 4, Scales::F16, 32, 64, 8},       {"Q4_1", 4, Scales::F16_MIN, 32, 32, 0},
+    {"Q5_0", 5, Scales::F16, 32, 64, 16},      {"Q5_1", 5, Scales::F16_MIN, 32, 32, 0},
+    {"Q8_0", 8, Scales::F16, 32, 64, 128},     {"IQ4_NL", 8, Scales::F16, 32, 64, 128},
+    {"Q2_K", 4, Scales::K_MIN, 16, 256, 0},    {"Q3_K", 4, Scales::K_SCALE, 16, 256, 4},
+    {"Q4_K", 4, Scales::K_MIN, 32, 256, 0},    {"Q5_K", 5, Scales::K_MIN, 32, 256, 0},
+    {"Q6_K", 6, Scales::K_SCALE, 16, 256, 32}, {"IQ4_XS", 8, Scales::K_SCALE, 32, 256, 128},
+    {"F32", 32, Scales::F16, 1, 1, 0},         {"F16", 16, Scales::F16, 1, 1, 0},
     {"BF16", 17, Scales::F16, 1, 1, 0},
 };
 
@@ -40,10 +40,14 @@ constexpr size_t group_bytes(const PackedFormat& f) {
 constexpr size_t scale_bytes(const PackedFormat& f) {
   const size_t groups = size_t(f.superblock / f.group);
   switch (f.scales) {
-    case Scales::F16: return 32 * groups;
-    case Scales::F16_MIN: return 64 * groups;
-    case Scales::K_SCALE: return 64 + 16 * groups;
-    default: return 64 + 32 * groups;
+    case Scales::F16:
+      return 32 * groups;
+    case Scales::F16_MIN:
+      return 64 * groups;
+    case Scales::K_SCALE:
+      return 64 + 16 * groups;
+    default:
+      return 64 + 32 * groups;
   }
 }
 constexpr size_t superblock_bytes(const PackedFormat& f) {
@@ -52,16 +56,18 @@ constexpr size_t superblock_bytes(const PackedFormat& f) {
   return scale_bytes(f) + size_t(f.superblock / f.group) * group_bytes(f);
 }
 
-// A constant offset of the weights multiplies the sum of the activations' codes. Each format needs that sum in one form, 4 bytes
-// a value: as a float, as two s16 side by side (for the pairwise multiply-add), or as the start -zero * sum of the integer accumulator.
+// A constant offset of the weights multiplies the sum of the activations' codes. Each format needs that sum in one
+// form, 4 bytes a value: as a float, as two s16 side by side (for the pairwise multiply-add), or as the start -zero *
+// sum of the integer accumulator.
 enum Side { kSum32, kPair32, kPair16, kZero8, kZero16, kZero128, kZero4By16, kZero32By16, kNumSides };
 
 struct SideForm {
-  int zero;  // 0: the plain sum
-  int k;     // k of one sum
+  int zero;     // 0: the plain sum
+  int k;        // k of one sum
   int k_value;  // k of one 4-byte value
 };
-constexpr SideForm kSides[kNumSides] = {{0, 32, 32}, {0, 32, 64}, {0, 16, 32}, {8, 32, 32}, {16, 32, 32}, {128, 32, 32}, {4, 16, 16}, {32, 16, 16}};
+constexpr SideForm kSides[kNumSides] = {{0, 32, 32},  {0, 32, 64},   {0, 16, 32}, {8, 32, 32},
+                                        {16, 32, 32}, {128, 32, 32}, {4, 16, 16}, {32, 16, 16}};
 
 constexpr Side side_of(const PackedFormat& f) {
   if (f.scales == Scales::F16_MIN) return kSum32;
@@ -71,8 +77,8 @@ constexpr Side side_of(const PackedFormat& f) {
   return kNumSides;
 }
 
-// The activation group that suits a format: k of one activation scale. Finer groups are more exact (SmolLM2's perplexity is 0.9 % above the
-// exact one with groups of 64, 0.35 % with 32) and cost a multiplication a group.
+// The activation group that suits a format: k of one activation scale. Finer groups are more exact (SmolLM2's
+// perplexity is 0.9 % above the exact one with groups of 64, 0.35 % with 32) and cost a multiplication a group.
 constexpr int act_group(const PackedFormat& f) { return f.superblock == 256 ? 256 : 32; }
 
 }  // namespace octavo
