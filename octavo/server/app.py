@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, Response
 from starlette.types import ASGIApp
 
 from octavo import __version__
-from octavo.server import errors, exchange, openapi
+from octavo.server import errors, openapi
 from octavo.server.api import (
     chat,
     completions,
@@ -96,7 +96,6 @@ async def _keep(state: ServerState) -> None:
     while True:
         await asyncio.sleep(1)
         try:
-            exchange.sweep(state)
             await state.pool.unload_idle()
         except Exception:
             log.exception("a chore failed")

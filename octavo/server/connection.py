@@ -1,18 +1,27 @@
-"""A client's connection: uvicorn's, with bounds on headers, on idleness, and on how many there are."""
+"""A client's connection: uvicorn's, with bounds on its head, its patience and its number.
+
+What can hold memory or a place here is bounded in bytes and in time: a head that never ends (slowloris), an answer that
+is not read. A client that leaves an answer unread stops its own stream only: nothing is written to it meanwhile.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from octavo.server.settings import Limits
 
+log = logging.getLogger(__name__)
+KERNEL_BUFFER = 1 << 18  # bytes of an answer that the system may hold for a client; left to itself it takes megabytes
+
 
 class Connection(HttpToolsProtocol):
-    """A client that sends no whole request head within `header_seconds`, or one of more than `headers` bytes, is cut
-    off (slowloris); so is any beyond `connections`."""
+    """Cut off is who sends no whole head within `header_seconds`, or one of more than `headers` bytes; who lets an
+    answer lie for `send_seconds`; and who comes when there are `connections` already."""
 
     limits = Limits()
 
@@ -21,9 +30,12 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if (sock := transport.get_extra_info("socket")) is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
         if len(self.connections) > self.limits.connections:
             self._reject(b"503 Service Unavailable")
         else:
@@ -31,6 +43,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_write_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -42,10 +55,6 @@ class Connection(HttpToolsProtocol):
         if self._in_head and self._head_bytes > self.limits.headers and not self.transport.is_closing():
             self._reject(b"431 Request Header Fields Too Large")
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["octavo.transport"] = self.transport  # type: ignore[typeddict-unknown-key]
-
     def on_headers_complete(self) -> None:
         self._in_head, self._head_bytes = False, 0
         self._stop_timer()
@@ -54,6 +63,32 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._in_head = True
         super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        self._stop_write_timer()
+        super().resume_writing()
+
+    def on_response_complete(self) -> None:
+        if self.transport.is_closing():  # once it has sent the rest, which the client may never read
+            self._expect_reading()
+        super().on_response_complete()
+
+    def _expect_reading(self) -> None:
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.limits.send_seconds, self._cut_off)
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _cut_off(self) -> None:
+        log.warning("a client that does not read its answer is cut off")
+        self.transport.abort()
 
     def _expect_head(self) -> None:
         self._head_timer = self.loop.call_later(self.limits.header_seconds, self._too_slow)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -125,17 +124,8 @@ class Exchange(Response):
             await self._send(send, body)
 
     async def _send(self, send: Send, body: bytes, more: bool = True) -> None:
-        """Writes. `sweep` cuts off who takes too long over it, because it does not read."""
-        senders = self._state.senders
-        senders[self._abort] = time.monotonic()
-        try:
-            await send({"type": "http.response.body", "body": body, "more_body": more})
-        finally:
-            senders.pop(self._abort, None)
-
-    def _abort(self) -> None:
-        """Closes the connection without waiting for the client, which then is as good as gone."""
-        self._scope["octavo.transport"].abort()
+        """Writes; waits while the client does not read. (`connection` cuts it off when that takes too long.)"""
+        await send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _fail(self, error: ApiError, send: Send) -> None:
         self._scope["octavo.outcome"] = error.message
@@ -171,12 +161,3 @@ class Pulse:
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def sweep(state: ServerState) -> None:
-    """Cuts off clients that have not taken anything for too long. To be called every second or so."""
-    now = time.monotonic()
-    for abort, since in list(state.senders.items()):
-        if now - since > state.settings.limits.send_seconds:
-            log.warning("a client that does not read is cut off")
-            abort()

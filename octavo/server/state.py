@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from octavo.server.model_pool import ModelPool
 from octavo.server.settings import ServerSettings
-
-Abort = Callable[[], object]  # cuts a client off
 
 
 @dataclass(eq=False, slots=True)
@@ -21,4 +18,3 @@ class ServerState:
     draining: bool = False
     exchanges: int = 0
     started: float = field(default_factory=time.monotonic)
-    senders: dict[Abort, float] = field(default_factory=dict)  # writes to clients under way: since when

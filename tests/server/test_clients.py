@@ -85,7 +85,7 @@ def test_stop_strings_free_the_engine(tiny: Server) -> None:
 
 
 def test_readers_that_do_not_read_are_cut_off_and_cost_others_nothing(tiny_model: Path, logs: Path) -> None:
-    """Long answers with many logprobs fill the sockets' buffers of a client that never reads."""
+    """Answers of more than the sockets hold, to clients that never read or read slowly."""
     with serving(tiny_model, "--send-timeout", "2", folder=logs) as server:
         greedy = STEADY | {"logprobs": 20, "n": 8}
         alone = Stream(server, STEADY)
