@@ -1,6 +1,6 @@
 """The workload that engines are compared on: random token ids, greedy, no end-of-sequence stop.
 
-Standard library only, so that a peer's script can use it in a virtual environment without Octavo (see bench/peers).
+Every engine gets the same prompts: `octavo bench` and `octavo compare` both take them from here.
 A row is one batch: prefill speed is prompt tokens over the time until each sequence has one token; decode speed is
 tokens over the time that generating more of them takes beyond that. Each is the best of `repeat` tries.
 """
