@@ -51,9 +51,8 @@ class Speculation:
         """Raises ConfigError or ModelFileError."""
         settings = self.settings
         if settings.method == "auto":
-            return Controller(
-                [self.drafter(method) for method in settings.methods or self._worthwhile()], settings.count
-            )
+            drafters = [self.drafter(method) for method in settings.methods or self._worthwhile()]
+            return Controller(drafters, settings.count, self.backend.trees)
         return Fixed(self.drafter(settings.method), settings.count)
 
     def _worthwhile(self) -> tuple[str, ...]:

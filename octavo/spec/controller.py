@@ -1,11 +1,12 @@
 """Decides before each step how much to draft, and with which method; nothing at all is one of the choices.
 
 The measure is expected tokens a second. A step of S sequences with n drafted tokens takes T(S + n), which is measured
-(`costs`), and gives S tokens and, for the j-th token of a draft, its probability to stand: alpha^j, with alpha measured
-too (`acceptance`). Draft tokens are taken in falling order of that probability as long as the quotient rises.
+(`costs`), and gives S tokens and, for each drafted one, its odds to stand (`blend`), from shares that are measured too
+(`acceptance`). Draft tokens of all sequences are taken in falling order of these odds as long as the quotient rises.
 
-Methods that run a model cost time before the step: k tokens take k passes, measured likewise. They are asked only where
-(expected tokens) / (T + k passes) beats everything that is free.
+Guesses that cost nothing are made at every step, verified or not, and held against what came: so what they are worth is
+known without trying. Methods that run a model cost time before the step: k tokens take k passes, measured likewise.
+They are asked only where (expected tokens) / (T + k passes) beats everything that is free.
 
 What is not used is not measured. So now and then a draft is tried against the odds; what such trials cost together is
 kept below PROBE_SHARE of all time.
@@ -16,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import NamedTuple
 
 from octavo.spec.acceptance import Acceptance
-from octavo.spec.costs import ROWS, StepCosts
+from octavo.spec.blend import Blend, blend
+from octavo.spec.costs import PRIOR_SLOPE, ROWS, StepCosts
 from octavo.spec.proposer import Drafter, Guess, Observer, room
 from octavo.spec.rules import expected_tokens
 from octavo.types import Batch, Sequence, Status, StepResult
@@ -40,43 +41,49 @@ class Method:
     filled: float = 1.0  # share of the tokens asked for that it drafts: it may end a draft early
 
 
-class Choice(NamedTuple):
-    """One sequence's draft and where it comes from."""
-
-    guess: Guess
-    method: Method
-    alpha: float
+Claims = dict[Sequence, list[tuple[Method, Guess]]]  # what was guessed about each sequence
 
 
 class Controller:
-    """A proposer over several methods. most: the longest draft."""
+    """A proposer over several methods. most: the longest draft. trees: whether the backend verifies draft trees."""
 
-    def __init__(self, drafters: list[Drafter], most: int, clock: Callable[[], float] = perf_counter):
+    def __init__(
+        self,
+        drafters: list[Drafter],
+        most: int,
+        trees: bool = False,
+        clock: Callable[[], float] = perf_counter,
+    ):
         self._methods = [Method(drafter) for drafter in drafters]
         self._free = [method for method in self._methods if not method.drafter.runs_model]
         self._paid = [method for method in self._methods if method.drafter.runs_model]
         self._most = most
+        self._trees = trees
         self._clock = clock
         self._costs = StepCosts()
-        self._choices: dict[Sequence, Choice] = {}  # of the step under way
+        self._claims: Claims = {}  # about the step under way
+        self._known: dict[Sequence, int] = {}  # tokens that each of these sequences had
         self._seen: set[Sequence] = set()
         self._allowance = 0.0  # seconds that trials may still cost
         self.wants_hidden = any(getattr(drafter, "wants_hidden", False) for drafter in drafters)
 
     def propose(self, sequences: list[Sequence]) -> None:
-        self._choices = {}
         for seq in sequences:
             seq.drafts, seq.draft_parents = [], None
+        self._known = {seq: len(seq.token_ids) for seq in sequences}
+        self._claims = {seq: [] for seq in sequences}
         if not sequences:
             return
         self._forget(sequences)
+        blends = self._guess(sequences)
         if self._costs.measured(len(sequences)) < BASELINE:
             return
-        rate = self._take_free(sequences)
+        rate, drafts = self._choose(sequences, blends)
         if self._paid:
-            self._take_paid(sequences, rate)
-        for seq, choice in self._choices.items():
-            seq.drafts = choice.guess.tokens
+            drafts |= self._ask_models(sequences, rate)
+        for seq in sequences:
+            guess = drafts.get(seq)
+            seq.drafts, seq.draft_parents = (guess.tokens, guess.parents) if guess else ([], None)
 
     def _forget(self, sequences: list[Sequence]) -> None:
         new = [seq for seq in sequences if seq not in self._seen]
@@ -87,42 +94,45 @@ class Controller:
                     method.acceptance.forget(seq)
             self._seen.update(new)
 
-    # Guesses that cost nothing: each sequence's best one, cut where the next token no longer pays.
+    # Guesses that cost nothing, cut where the next token no longer pays.
 
-    def _take_free(self, sequences: list[Sequence]) -> float:
-        """Chooses among the free guesses; returns the expected tokens a unit of time."""
+    def _guess(self, sequences: list[Sequence]) -> dict[Sequence, Blend]:
+        limits = [min(self._most, room(seq)) for seq in sequences]
+        for method in self._free:
+            for seq, guess in zip(sequences, method.drafter.draft(sequences, limits), strict=True):
+                if guess.tokens:
+                    self._claims[seq].append((method, guess))
+        return {
+            seq: blend([(guess, _alpha(method, seq, guess)) for method, guess in claims], self._trees)
+            for seq, claims in self._claims.items()
+            if claims
+        }
+
+    def _choose(self, sequences: list[Sequence], blends: dict[Sequence, Blend]) -> tuple[float, dict[Sequence, Guess]]:
+        """(expected tokens a unit of time, the drafts that give them)."""
         curve, count = self._costs.curve(), len(sequences)
         base = count / float(curve[min(count, ROWS - 1)])
-        best = self._best_guesses(sequences)
-        gains = sorted(_gains(best), key=lambda gain: -gain[0])[: max(0, self._costs.reach - count)]
+        offers = sorted(_offers(blends), key=lambda offer: -offer[0])[: max(0, self._costs.reach - count)]
         rate, taken, tokens = base, 0, float(count)
-        for number, (gain, _) in enumerate(gains, 1):
-            tokens += gain
+        for number, (odds, _, _) in enumerate(offers, 1):
+            tokens += odds
             if tokens / float(curve[count + number]) > rate:
                 rate, taken = tokens / float(curve[count + number]), number
         if rate < GAIN * base:
-            rate, taken = base, self._probe_free(gains, count)
-        self._cut(best, [seq for _, seq in gains[:taken]])
-        return rate
+            rate, taken = base, self._try_again(offers, count)
+        kept: dict[Sequence, list[int]] = {}
+        for _, seq, node in offers[:taken]:
+            kept.setdefault(seq, []).append(node)
+        return rate, {seq: blends[seq].cut(nodes) for seq, nodes in kept.items()}
 
-    def _best_guesses(self, sequences: list[Sequence]) -> dict[Sequence, Choice]:
-        limits = [min(self._most, room(seq)) for seq in sequences]
-        best: dict[Sequence, Choice] = {}
-        values: dict[Sequence, float] = {}
-        for method in self._free:
-            for seq, guess in zip(sequences, method.drafter.draft(sequences, limits), strict=True):
-                if not guess.tokens:
-                    continue
-                alpha = method.acceptance.estimate(seq, guess.confidence)
-                value = expected_tokens(alpha, len(guess.tokens))
-                if value > values.get(seq, 0.0):
-                    best[seq], values[seq] = Choice(guess, method, alpha), value
-        return best
-
-    def _probe_free(self, gains: list[tuple[float, Sequence]], count: int) -> int:
-        """How many of the best draft tokens to try against the odds."""
-        taken = min(PROBE_TOKENS, len(gains))
-        return taken if taken and self._may_spend(self._extra(count, taken)) else 0
+    def _try_again(self, offers: list[tuple[float, Sequence, int]], count: int) -> int:
+        """How many tokens to draft against the odds: some, where only the cost of rows, which may have been measured
+        at a bad moment, speaks against them."""
+        taken = min(PROBE_TOKENS, len(offers))
+        gained = sum(odds for odds, _, _ in offers[:taken]) / count
+        if gained < PRIOR_SLOPE * taken / (1 + PRIOR_SLOPE * (count - 1)):
+            return 0
+        return taken if self._may_spend(self._extra(count, taken)) else 0
 
     def _extra(self, count: int, drafted: int) -> float:
         """Seconds that so many draft tokens add to a step."""
@@ -134,25 +144,23 @@ class Controller:
         self._allowance -= seconds
         return True
 
-    def _cut(self, best: dict[Sequence, Choice], kept: list[Sequence]) -> None:
-        for seq in dict.fromkeys(kept):
-            choice, length = best[seq], kept.count(seq)
-            self._choices[seq] = choice._replace(guess=choice.guess._replace(tokens=choice.guess.tokens[:length]))
-
     # Guesses that cost passes of a model: all sequences draft with it, or none.
 
-    def _take_paid(self, sequences: list[Sequence], rate: float) -> None:
+    def _ask_models(self, sequences: list[Sequence], rate: float) -> dict[Sequence, Guess]:
         method, length, best = None, 0, GAIN * rate
         for each in self._paid:
-            for k, value in self._paid_rates(each, sequences):
+            for k, value in self._rates(each, sequences):
                 if value > best:
                     method, length, best = each, k, value
         if method is not None:
-            self._run(method, sequences, length)
-        elif (method := self._probe_paid(sequences)) is not None:
-            self._allowance -= self._run(method, sequences, PROBE_TOKENS)
+            return self._run(method, sequences, length)[0]
+        if (method := self._trial(sequences)) is None:
+            return {}
+        drafts, seconds = self._run(method, sequences, PROBE_TOKENS)
+        self._allowance -= seconds
+        return drafts
 
-    def _paid_rates(self, method: Method, sequences: list[Sequence]) -> Iterator[tuple[int, float]]:
+    def _rates(self, method: Method, sequences: list[Sequence]) -> Iterator[tuple[int, float]]:
         """(length, expected tokens a unit of time) of drafts of every length; nothing before it has been tried."""
         if method.costs.unit == 0 or self._costs.unit == 0:
             return
@@ -164,8 +172,8 @@ class Controller:
             tokens = sum(expected_tokens(alpha, length) for alpha in alphas)
             yield k, tokens / (float(curve[count + int(count * length)]) + k * one)
 
-    def _probe_paid(self, sequences: list[Sequence]) -> Method | None:
-        """The method with the fewest trials, if what a trial costs can be spared."""
+    def _trial(self, sequences: list[Sequence]) -> Method | None:
+        """The method with the fewest trials, if what one costs can be spared."""
         method = min(self._paid, key=lambda method: method.acceptance.trials)
         count = len(sequences)
         drafting = PROBE_TOKENS * (method.costs.seconds(count) or self._costs.seconds(count))
@@ -174,28 +182,26 @@ class Controller:
             return None
         return method if self._may_spend(verifying) else None  # drafting is charged as measured
 
-    def _run(self, method: Method, sequences: list[Sequence], length: int) -> float:
-        """Drafts with it; returns the seconds that took."""
+    def _run(self, method: Method, sequences: list[Sequence], length: int) -> tuple[dict[Sequence, Guess], float]:
+        """(its drafts, the seconds they took)."""
         limits = [min(length, room(seq)) for seq in sequences]
         start = self._clock()
         guesses = method.drafter.draft(sequences, limits)
         seconds = self._clock() - start
-        asked = max(1, sum(limits))
         method.costs.observe(len(sequences), seconds / max(1, *limits))
-        method.filled += FILL_RATE * (sum(len(guess.tokens) for guess in guesses) / asked - method.filled)
-        for seq, guess in zip(sequences, guesses, strict=True):
-            seq.drafts = []
-            if guess.tokens:
-                self._choices[seq] = Choice(guess, method, method.acceptance.estimate(seq, 0))
-        return seconds
+        drafted = sum(len(guess.tokens) for guess in guesses)
+        method.filled += FILL_RATE * (drafted / max(1, sum(limits)) - method.filled)
+        drafts = {seq: guess for seq, guess in zip(sequences, guesses, strict=True) if guess.tokens}
+        for seq, guess in drafts.items():
+            self._claims[seq].append((method, guess))
+        return drafts, seconds
+
+    # What came of it.
 
     def observe(self, batch: Batch, result: StepResult, seconds: float) -> None:
-        drafted = 0
+        drafted = sum([chunk.num_drafts for chunk in batch.chunks])
         for chunk in batch.chunks:
-            choice = self._choices.get(chunk.seq)
-            if chunk.num_drafts and choice is not None:
-                drafted += chunk.num_drafts
-                choice.method.acceptance.add(chunk.seq, choice.guess.confidence, chunk.accepted, chunk.num_drafts)
+            self._judge(chunk.seq)
         if len(batch.token_ids) == len(batch.chunks) + drafted:  # no prefill in it
             if self._costs.unit == 0:
                 self._allowance = PROBE_START * seconds / len(batch.chunks)
@@ -205,11 +211,21 @@ class Controller:
             if isinstance(method.drafter, Observer):
                 method.drafter.observe(batch, result, seconds)
 
+    def _judge(self, seq: Sequence) -> None:
+        """Holds every guess, verified or not, against the tokens that came."""
+        came = seq.token_ids[self._known.get(seq, len(seq.token_ids)) :]
+        for method, guess in self._claims.get(seq, ()):
+            tried = min(len(came), len(guess.tokens))
+            stood = next((i for i in range(tried) if came[i] != guess.tokens[i]), tried)
+            method.acceptance.add(seq, guess.confidence, stood, tried)
 
-def _gains(best: dict[Sequence, Choice]) -> Iterator[tuple[float, Sequence]]:
-    """(probability to stand, its sequence) of each draft token."""
-    for seq, choice in best.items():
-        gain = 1.0
-        for _ in choice.guess.tokens:
-            gain *= choice.alpha
-            yield gain, seq
+
+def _alpha(method: Method, seq: Sequence, guess: Guess) -> float:
+    return method.acceptance.estimate(seq, guess.confidence)
+
+
+def _offers(blends: dict[Sequence, Blend]) -> Iterator[tuple[float, Sequence, int]]:
+    """(odds to stand, sequence, node) of each draft token."""
+    for seq, each in blends.items():
+        for node, odds in enumerate(each.odds):
+            yield odds, seq, node

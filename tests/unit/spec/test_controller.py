@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from octavo.sampling.arrays import greedy
+from octavo.scheduler import tree
 from octavo.spec.acceptance import Acceptance, confidence_class
 from octavo.spec.controller import Controller
 from octavo.spec.costs import StepCosts
@@ -47,18 +48,34 @@ class Guesser:
     def draft(self, sequences: list[Sequence], limits: list[int]) -> list[Guess]:
         if self.price:
             self.world.spend(self.price * max(limits))
-        return [Guess([self._token() for _ in range(limit)] if self._has() else [], self.sure) for limit in limits]
+        pairs = zip(sequences, limits, strict=True)
+        return [Guess(self._tokens(seq, limit) if self._has() else [], self.sure) for seq, limit in pairs]
+
+    def _tokens(self, seq: Sequence, limit: int) -> list[int]:
+        """The token at each position is the position; a wrong one is the guesser's own."""
+        wrong = -len(self.name)
+        return [len(seq.token_ids) + i if self._right() else wrong for i in range(limit)]
 
     def _has(self) -> bool:
         return self.world.random.random() < self.often
 
-    def _token(self) -> int:
-        return int(self.world.random.random() < self.alpha)  # 1 will stand
+    def _right(self) -> bool:
+        return self.world.random.random() < self.alpha
 
 
-def speed(world: World, guessers: list[Guesser], batch: int, steps: int = STEPS) -> float:
+def accepted(seq: Sequence) -> int:
+    parents = seq.draft_parents or list(range(-1, len(seq.drafts) - 1))
+    depths = tree.depths(parents)
+    right = {-1}
+    for node, (token, parent) in enumerate(zip(seq.drafts, parents, strict=True)):
+        if parent in right and token == len(seq.token_ids) + depths[node] - 1:
+            right.add(node)
+    return len(right) - 1
+
+
+def speed(world: World, guessers: list[Guesser], batch: int, steps: int = STEPS, trees: bool = False) -> float:
     """Tokens a second over plain decoding's, the true cost of a plain step being known."""
-    controller = Controller(list(guessers), most=15, clock=world.clock)
+    controller = Controller(list(guessers), most=15, trees=trees, clock=world.clock)
     params = SamplingParams(max_tokens=None)
     sequences = [Sequence(Request(str(i), [1], params), 0, [1], 1) for i in range(batch)]
     for seq in sequences:
@@ -68,9 +85,10 @@ def speed(world: World, guessers: list[Guesser], batch: int, steps: int = STEPS)
         controller.propose(sequences)
         chunks = [Chunk(seq, 1 + len(seq.drafts), len(seq.drafts), 0, 0, True) for seq in sequences]
         for chunk in chunks:
-            drafts = chunk.seq.drafts
-            chunk.accepted = drafts.index(0) if 0 in drafts else len(drafts)
+            chunk.accepted = accepted(chunk.seq)
             tokens += 1 + chunk.accepted
+            known = len(chunk.seq.token_ids)
+            chunk.seq.token_ids += range(known, known + 1 + chunk.accepted)
         rows = sum(chunk.num_tokens for chunk in chunks)
         seconds = world.spend(world.cost(rows))
         nothing = np.zeros(rows, np.int32)
@@ -97,13 +115,14 @@ def stairs(rows: int) -> float:
 COSTS = {"flat": flat, "steep": steep, "stairs": stairs}
 
 
+@pytest.mark.parametrize("trees", [False, True])
 @pytest.mark.parametrize("batch", [1, 4, 16])
 @pytest.mark.parametrize("alpha", [0.0, 0.2, 0.5])
 @pytest.mark.parametrize("cost", COSTS)
-def test_never_slower_by_more_than_three_percent(cost: str, alpha: float, batch: int) -> None:
+def test_never_slower_by_more_than_three_percent(cost: str, alpha: float, batch: int, trees: bool) -> None:
     world = World(COSTS[cost])
-    guessers = [Guesser(world, "a", alpha), Guesser(world, "b", alpha / 2, often=0.5)]
-    assert speed(world, guessers, batch) > 0.97
+    guessers = [Guesser(world, "a", alpha), Guesser(world, "bb", alpha / 2, often=0.5)]
+    assert speed(world, guessers, batch, trees=trees) > 0.97
 
 
 @pytest.mark.parametrize("batch", [1, 16])
@@ -120,9 +139,18 @@ def test_long_drafts_where_rows_are_cheap_and_guesses_good() -> None:
 
 def test_it_takes_the_better_of_two_methods() -> None:
     world = World(flat)
-    both = speed(world, [Guesser(world, "a", 0.3), Guesser(world, "b", 0.9)], 1)
+    both = speed(world, [Guesser(world, "a", 0.3), Guesser(world, "bb", 0.9)], 1)
     world = World(flat)
-    assert both > 0.93 * speed(world, [Guesser(world, "b", 0.9)], 1) > 2
+    assert both > 0.93 * speed(world, [Guesser(world, "bb", 0.9)], 1) > 2
+
+
+def test_a_tree_gains_where_methods_disagree() -> None:
+    chain, branched = [
+        speed(world, [Guesser(world, "a", 0.6), Guesser(world, "bb", 0.6)], 1, trees=trees)
+        for trees in (False, True)
+        for world in [World(flat)]
+    ]
+    assert branched > 1.1 * chain
 
 
 def test_a_cheap_model_pays_and_is_found_by_a_trial() -> None:
@@ -145,10 +173,10 @@ def test_it_comes_back_when_the_text_changes() -> None:
     class Turning(Guesser):
         calls = 0
 
-        def _token(self) -> int:
+        def _right(self) -> bool:
             Turning.calls += 1
-            self.alpha = 0.0 if Turning.calls < 3000 else 0.95
-            return super()._token()
+            self.alpha = 0.0 if Turning.calls < 15_000 else 0.95
+            return super()._right()
 
     world = World(flat)
     assert speed(world, [Turning(world, "a", 0.0)], 1, steps=3000) > 1.5
