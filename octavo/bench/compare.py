@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from octavo.bench.workload import HIGH_ID, Workload, prompts
+from octavo.bench.workload import HIGH_ID, Workload, decode_speed, prompts
 from octavo.errors import ConfigError, OctavoError
 
 PEERS = Path(__file__).parent / "peers"
@@ -293,12 +293,12 @@ def _rows(name: str, taking_part: list[Entry], workload: Workload) -> Iterator[d
         found = [speeds(workload, batch, length, *entry.best[batch, length]) for entry in variants]
         if found:
             row = {"engine": name, "batch": batch, "prompt_tokens": length, "gen_tokens": workload.gen_tokens}
-            yield row | {key: max(each[key] for each in found) for key in found[0]}
+            yield row | {key: max((each[key] for each in found), key=lambda speed: speed or 0) for key in found[0]}
 
 
-def speeds(workload: Workload, batch: int, length: int, first: float, total: float) -> dict[str, float]:
-    decode = batch * workload.gen_tokens / max(total - first, 1e-9)
-    return {"prefill_tok_s": round(batch * length / first, 1), "decode_tok_s": round(decode, 1)}
+def speeds(workload: Workload, batch: int, length: int, first: float, total: float) -> dict[str, float | None]:
+    decode = decode_speed(batch * workload.gen_tokens, first, total)
+    return {"prefill_tok_s": round(batch * length / first, 1), "decode_tok_s": decode}
 
 
 def _ratios(rows: list[dict[str, Any]], workload: Workload) -> Iterator[dict[str, Any]]:
@@ -307,8 +307,15 @@ def _ratios(rows: list[dict[str, Any]], workload: Workload) -> Iterator[dict[str
         ours, others = here.pop(OURS, None), here
         if ours and others:
             ratio: dict[str, Any] = {"batch": batch, "prompt_tokens": length}
-            for key in ("prefill_tok_s", "decode_tok_s"):
-                best = max(others, key=lambda name: others[name][key])
-                ratio[key.removesuffix("_tok_s")] = round(ours[key] / others[best][key], 2)
-                ratio[f"best_{key.removesuffix('_tok_s')}"] = best
+            for speed in ("prefill", "decode"):
+                ratio |= _ratio(
+                    speed, ours[f"{speed}_tok_s"], {name: o[f"{speed}_tok_s"] for name, o in others.items()}
+                )
             yield ratio
+
+
+def _ratio(speed: str, ours: float | None, others: dict[str, float | None]) -> dict[str, Any]:
+    """{"decode": 2.5, "best_decode": "llama.cpp"}; None where a speed could not be measured."""
+    best = max(others, key=lambda name: others[name] or 0)
+    theirs = others[best]
+    return {speed: round(ours / theirs, 2) if ours and theirs else None, f"best_{speed}": best}

@@ -59,7 +59,7 @@ def variant(engine: dict[str, Any]) -> str:
 def ratio(result: dict[str, Any], cell: Cell) -> str:
     """Octavo's speed over the best peer's, as "2.51 x llama.cpp"; empty where there is nothing to compare with."""
     for row in result["ratios"]:
-        if (row["batch"], row["prompt_tokens"]) == (cell.batch, cell.prompt_tokens):
+        if (row["batch"], row["prompt_tokens"]) == (cell.batch, cell.prompt_tokens) and row[cell.speed] is not None:
             return f"{row[cell.speed]:.2f} x {row[f'best_{cell.speed}']}"
     return ""
 

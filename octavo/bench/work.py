@@ -71,12 +71,11 @@ def fractions(row: dict[str, Any], work: Work, limits: Limits) -> dict[str, floa
     over the memory's bandwidth; decode_ops_fraction: decode's operations over the peak, which binds large batches.
     """
     batch, length = row["batch"], row["prompt_tokens"]
-    context = length + row["gen_tokens"] / 2
-    prefill_seconds, step_seconds = batch * length / row["prefill_tok_s"], batch / row["decode_tok_s"]
+    context, steps = length + row["gen_tokens"] / 2, (row["decode_tok_s"] or 0.0) / batch  # steps a second
     made = {
-        "ops_fraction": limits.seconds(work.prefill(batch, length)) / prefill_seconds,
-        "bandwidth_fraction": work.decode_bytes(batch, context) / limits.bandwidth / step_seconds,
-        "decode_ops_fraction": limits.seconds(work.decode(batch, context)) / step_seconds,
+        "ops_fraction": limits.seconds(work.prefill(batch, length)) * row["prefill_tok_s"] / (batch * length),
+        "bandwidth_fraction": work.decode_bytes(batch, context) * steps / limits.bandwidth,
+        "decode_ops_fraction": limits.seconds(work.decode(batch, context)) * steps,
     }
     return {name: round(value, 3) for name, value in made.items()}
 
@@ -98,17 +97,19 @@ def _scaled(a: Counter[str], times_a: int, b: Counter[str], times_b: int) -> Cou
 def points(row: dict[str, Any], work: Work) -> list[dict[str, Any]]:
     """Where a row lies on a roofline plot: `octavo.bench.roofline.Point`s as plain values, for prefill and decode."""
     batch, length = row["batch"], row["prompt_tokens"]
-    context, step_seconds = length + row["gen_tokens"] / 2, batch / row["decode_tok_s"]
+    context, steps = length + row["gen_tokens"] / 2, (row["decode_tok_s"] or 0.0) / batch  # steps a second
     chunks = -(-batch * length // STEP_TOKENS)  # the weights are read once a step
     prefill, decode = sum(work.prefill(batch, length).values()), sum(work.decode(batch, context).values())
-    read = work.decode_bytes(batch, context)
-    return [
+    made = [
         _point(
-            f"prefill {batch} x {length}", prefill, chunks * work.weight_bytes, batch * length / row["prefill_tok_s"]
-        ),
-        _point(f"decode B={batch}, {length}", decode, read, step_seconds),
+            f"prefill {batch} x {length}", prefill, chunks * work.weight_bytes, row["prefill_tok_s"] / batch / length
+        )
     ]
+    if steps:
+        made.append(_point(f"decode B={batch}, {length}", decode, work.decode_bytes(batch, context), steps))
+    return made
 
 
-def _point(name: str, operations: float, read: float, seconds: float) -> dict[str, Any]:
-    return {"name": name, "intensity": round(operations / read, 3), "gops": round(operations / seconds / 1e9, 2)}
+def _point(name: str, operations: float, read: float, times: float) -> dict[str, Any]:
+    """times: a second."""
+    return {"name": name, "intensity": round(operations / read, 3), "gops": round(operations * times / 1e9, 2)}

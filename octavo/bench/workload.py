@@ -55,8 +55,13 @@ def measure_row(workload: Workload, generate: Generate, batch: int, length: int)
         "prompt_tokens": length,
         "gen_tokens": workload.gen_tokens,
         "prefill_tok_s": round(batch * length / first, 1),
-        "decode_tok_s": round(batch * workload.gen_tokens / max(total - first, 1e-9), 1),
+        "decode_tok_s": decode_speed(batch * workload.gen_tokens, first, total),
     }
+
+
+def decode_speed(tokens: int, first: float, total: float) -> float | None:
+    """Tokens a second; None if the tries differ by more than the tokens take, as on a busy machine."""
+    return round(tokens / (total - first), 1) if total > first else None
 
 
 def best(workload: Workload, generate: Generate, batch: int, length: int, tokens: int, offset: int) -> float:

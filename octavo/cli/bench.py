@@ -123,4 +123,6 @@ def readable(key: str, row: dict[str, Any]) -> str:
     if key == "decode_limit":  # small batches wait for memory, large ones for the multipliers
         memory, ops = row["bandwidth_fraction"], row["decode_ops_fraction"]
         return f"{memory:.0%} memory" if memory > ops else f"{ops:.0%} int8"
+    if row[key] is None:  # too busy a machine
+        return "-"
     return megabytes(row[key]) if key == "peak_rss" else str(row[key])

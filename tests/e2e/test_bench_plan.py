@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.e2e.cli import octavo
 from tests.models import model_path
 
-WORKLOAD = ("--batch", "1,4", "--prompt-tokens", "24", "--gen-tokens", "8", "--repeat", "1")
+WORKLOAD = ("--batch", "1,4", "--prompt-tokens", "24", "--gen-tokens", "8", "--repeat", "3")
 
 
 def test_bench_prints_a_json_object_a_line(tiny: Path, tmp_path: Path):

@@ -102,6 +102,18 @@ def test_ratios_are_of_octavo_to_the_best_of_the_others(known: Any, tmp_path: Pa
         assert ratio["decode"] == round(ours["decode_tok_s"] / fast["decode_tok_s"], 2)
 
 
+def test_a_decode_that_noise_hides_has_no_speed() -> None:
+    assert compare.speeds(SHORT, 2, 4, first=0.5, total=0.5) == {"prefill_tok_s": 16.0, "decode_tok_s": None}
+    rows = [
+        {"engine": name, "batch": 1, "prompt_tokens": 4, "prefill_tok_s": 1.0, "decode_tok_s": speed}
+        for name, speed in (("octavo", 6.0), ("a", None), ("b", 2.0))
+    ]
+    (ratio,) = compare._ratios(rows, SHORT)
+    assert (ratio["decode"], ratio["best_decode"]) == (3.0, "b")
+    rows[0]["decode_tok_s"] = None
+    assert next(compare._ratios(rows, SHORT))["decode"] is None
+
+
 def test_what_is_not_there_is_named_with_its_remedy(known: Any, tmp_path: Path) -> None:
     known("a")
     known("absent", more="pass")

@@ -77,6 +77,14 @@ def test_without_another_engine_there_is_no_ratio() -> None:
     assert [line[0] for line in rows] == ["octavo", "llama.cpp"]
 
 
+def test_a_speed_that_could_not_be_measured_is_left_open() -> None:
+    rows = [dict(line, decode_tok_s=None) for line in RESULT["rows"]]  # type: ignore[attr-defined]
+    ratios = [dict(line, decode=None) for line in RESULT["ratios"]]  # type: ignore[attr-defined]
+    _, lines = table({**RESULT, "rows": rows, "ratios": ratios})
+    assert lines[0] == ["octavo", "1,200", "-", "-", "0.2 s"] and lines[-1][1:3] == ["3.00 x llama.cpp", ""]
+    assert "<svg" in html({**RESULT, "rows": rows, "ratios": ratios})
+
+
 def test_what_is_absent_says_why() -> None:
     assert list(absent(RESULT)) == [("vllm", "not installed & <hidden>")]
 
