@@ -12,7 +12,7 @@ namespace octavo {
 struct ActBuffer {
   ActArgs args;
   int8_t* codes;
-  float *ratio, *scale;
+  float* scale;
   int32_t* side[kNumSides];
 
   static int tiles(int rows, int max_tile) { return (rows + max_tile - 1) / max_tile; }
@@ -23,7 +23,6 @@ struct ActBuffer {
     t.t0 = i * small + std::min(i, larger);
     const size_t t0 = size_t(t.t0), groups = size_t(args.padded / args.group);
     t.codes = codes + t0 * size_t(args.padded);
-    t.ratio = ratio + t0 * groups;
     t.scale = scale + t0 * groups;
     for (int s = 0; s < kNumSides; ++s)
       if (side[s]) t.side[s] = side[s] + t0 * size_t(args.padded / kSides[s].k_value);
@@ -53,7 +52,6 @@ struct ActLayout {
     };
     const size_t padded = size_t(args.padded), groups = padded / size_t(args.group);
     a.codes = reinterpret_cast<int8_t*>(take(padded));
-    a.ratio = reinterpret_cast<float*>(take(4 * groups));
     a.scale = reinterpret_cast<float*>(take(4 * groups));
     for (int s = 0; s < kNumSides; ++s)
       if (args.sides >> s & 1) a.side[s] = reinterpret_cast<int32_t*>(take(4 * padded / size_t(kSides[s].k_value)));

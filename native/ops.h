@@ -137,8 +137,7 @@ struct Linear final : Op {
   void multiply(Context& c, const ActBuffer* act, int weight, int p, const ActTile& tile, float* y) const {
     const PackedWeight& w = c.weights[size_t(weight)];
     if (act) {
-      c.kernels.tiles[w.format][tile.n - 1](w.panel(p), tile.t0 == 0 ? w.panel(p + 1) : nullptr, tile, act->args, w.K,
-                                            y);
+      c.kernels.tiles[w.format][tile.n - 1](w.panel(p), tile.t0 == 0 ? w.panel(p + 1) : nullptr, tile, w.K, y);
     } else {
       const Buffer& from = c.buffer(x);
       c.kernels.dense[w.format - kNumQuantised](w.panel(p), from.row(tile.t0), size_t(from.width), tile.n, w.K, y);

@@ -57,9 +57,9 @@ constexpr size_t superblock_bytes(const PackedFormat& f) {
 }
 
 // A constant offset of the weights multiplies the sum of the activations' codes. Each format needs that sum in one
-// form, 4 bytes a value: as a float, as two s16 side by side (for the pairwise multiply-add), or as the start -zero *
-// sum of the integer accumulator.
-enum Side { kSum32, kPair32, kPair16, kZero8, kZero16, kZero128, kZero4By16, kZero32By16, kNumSides };
+// form, 4 bytes a value: times the activations' scale as a float, as two s16 side by side (for the pairwise
+// multiply-add), or as the start -zero * sum of the integer accumulator.
+enum Side { kScaled32, kPair32, kPair16, kZero8, kZero16, kZero128, kZero4By16, kZero32By16, kNumSides };
 
 struct SideForm {
   int zero;     // 0: the plain sum
@@ -70,7 +70,7 @@ constexpr SideForm kSides[kNumSides] = {{0, 32, 32},  {0, 32, 64},   {0, 16, 32}
                                         {16, 32, 32}, {128, 32, 32}, {4, 16, 16}, {32, 16, 16}};
 
 constexpr Side side_of(const PackedFormat& f) {
-  if (f.scales == Scales::F16_MIN) return kSum32;
+  if (f.scales == Scales::F16_MIN) return kScaled32;
   if (f.scales == Scales::K_MIN) return f.group == 32 ? kPair32 : kPair16;
   for (int s = kZero8; s < kNumSides; ++s)
     if (kSides[s].zero == f.zero && kSides[s].k == f.group) return Side(s);

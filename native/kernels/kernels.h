@@ -1,8 +1,9 @@
 // What a kernel takes, and the table of kernels that each instruction set fills in.
 //
 // Every .inc file beside this one is compiled once for each instruction set (isa_*.cpp) in a namespace of its own, over
-// the 16-lane vectors of simd/vec.h. A kernel works on one *unit* of an operation (a token, a panel, an attention item); the
-// plan spreads units over threads. No kernel allocates, and none depends on which other units run: a unit's result is a function of its request.
+// the 16-lane vectors of simd/vec.h. A kernel works on one *unit* of an operation (a token, a panel, an attention
+// item); the plan spreads units over threads. No kernel allocates, and none depends on which other units run: a unit's
+// result is a function of its request.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -25,8 +26,8 @@ struct StepView {
 };
 
 // ---------------------------------------------------------------- KV cache
-// One layer's pool. A block holds K then V (then the int8 scales), each [kv_heads] outermost. With P = 1 (f32), 2 (bf16), 4 (int8) values of
-// the summed index side by side, as dot-product instructions want them:
+// One layer's pool. A block holds K then V (then the int8 scales), each [kv_heads] outermost. With P = 1 (f32), 2
+// (bf16), 4 (int8) values of the summed index side by side, as dot-product instructions want them:
 //   K: [kv_heads][head_dim / P][block_size][P]   (lanes are tokens: q . k needs no horizontal sum)
 //   V: [kv_heads][block_size / P][head_dim][P]   (lanes are dims)
 //   int8 only: k_scale, v_scale: f32 [kv_heads][block_size], value = scale * code
@@ -48,23 +49,26 @@ struct AttentionShape {
 };
 
 constexpr int kMaxHeadDim = 512;
-constexpr int kSplit = 512;      // positions whose softmax is summed on its own; splits are then folded in order
-constexpr int kTileRows = 30;    // (token, head) rows that a tile of an item holds: register tiles of 2, 5 and 6 divide it
+constexpr int kSplit = 512;  // positions whose softmax is summed on its own; splits are then folded in order
+constexpr int kTileRows =
+    30;  // (token, head) rows that a tile of an item holds: register tiles of 2, 5 and 6 divide it
 constexpr int kPartialHead = 2;  // m and l, before the head_dim sums of a row in the scratch
 
-// A query token. Its keys at positions below `straight` lie at their own places in its sequence's blocks: all of them, but for a node of a
-// draft tree, whose ancestors' keys follow, in order of position, from the places of their rows.
+// A query token. Its keys at positions below `straight` lie at their own places in its sequence's blocks: all of them,
+// but for a node of a draft tree, whose ancestors' keys follow, in order of position, from the places of their rows.
 struct QueryRow {
   int32_t token;  // row of the batch
   int32_t seq;
   int32_t position;  // the last one it sees, its own; windows count these
   int32_t straight;
-  int32_t partial;  // its first row in the scratch, if it is cut along its keys: `heads` rows for each split that it sees
+  int32_t
+      partial;  // its first row in the scratch, if it is cut along its keys: `heads` rows for each split that it sees
 };
 
-// Queries q0 .. q0 + n of AttentionWork::queries, all query heads of one kv head, over the keys of splits split0 .. split1 in the blocks
-// of sequence `seq` (queries of other sequences have the same blocks there). whole: these are all the splits that the queries see, and the result
-// goes to the output; else each split's sums go to the scratch, for attention_merge.
+// Queries q0 .. q0 + n of AttentionWork::queries, all query heads of one kv head, over the keys of splits split0 ..
+// split1 in the blocks of sequence `seq` (queries of other sequences have the same blocks there). whole: these are all
+// the splits that the queries see, and the result goes to the output; else each split's sums go to the scratch, for
+// attention_merge.
 struct AttentionItem {
   int32_t seq, kv_head, q0, n, split0, split1;
   bool whole;
@@ -106,8 +110,8 @@ struct AttentionWork {  // one step's items, for all layers of one shape: see at
 };
 
 // ---------------------------------------------------------------- query, key, value preparation
-// For token t: optional RMS norm of each q and k head, optional rotary embedding of q and k (in place for q), then k and v are
-// written to the cache at the token's slot.
+// For token t: optional RMS norm of each q and k head, optional rotary embedding of q and k (in place for q), then k
+// and v are written to the cache at the token's slot.
 struct QkvArgs {
   const StepView* step;
   float* q;
@@ -156,14 +160,14 @@ struct SampleArgs {
 };
 
 // ---------------------------------------------------------------- quantised activations
-// T tokens are cut into tiles of at most kMaxTile tokens; a tile's codes are [K / 4][n][4] int8, so that one pointer with constant
-// displacements reaches every token's 4-byte broadcast. Value = scale[k / group][token] * code. K is padded with zeros to a whole group.
+// T tokens are cut into tiles of at most kMaxTile tokens; a tile's codes are [K / 4][n][4] int8, so that one pointer
+// with constant displacements reaches every token's 4-byte broadcast. Value = scale[k / group][token] * code. K is
+// padded with zeros to a whole group.
 struct ActTile {
   int t0 = 0, n = 0;
   int8_t* codes = nullptr;
-  float* ratio = nullptr;               // [K / group][n]: the previous group's scale over this one's; 1 for the first
-  float* scale = nullptr;               // [K / group][n]
-  int32_t* side[kNumSides] = {};        // [K / side_k][n]: sums of codes in the forms that weight formats need (formats.h)
+  float* scale = nullptr;         // [K / group][n]
+  int32_t* side[kNumSides] = {};  // [K / side_k][n]: sums of codes in the forms that weight formats need (formats.h)
 };
 
 struct ActArgs {
@@ -173,12 +177,11 @@ struct ActArgs {
 
 // next: the panel that the thread will read after this one, to be fetched on the way (by a panel's first tile; null for
 // the others).
-using TileFn = void (*)(const uint8_t* panel, const uint8_t* next, const ActTile& x, const ActArgs& act, int K,
-                        float* y /* [n][16] */);
+using TileFn = void (*)(const uint8_t* panel, const uint8_t* next, const ActTile& x, int K, float* y /* [n][16] */);
 using DenseTileFn = void (*)(const uint8_t* panel, const float* x, size_t ldx, int n, int K, float* y /* [n][16] */);
 
 // ---------------------------------------------------------------- the machine's limits
-struct LimitLoop {  // one instruction over and over
+struct LimitLoop {   // one instruction over and over
   const char* kind;  // "int8", "bf16", "f32", ...
   const char* instruction;
   double ops;  // of a round
@@ -193,10 +196,11 @@ struct KernelTable {
   TileFn tiles[kNumQuantised][kMaxTile];  // [format][tokens - 1]
   DenseTileFn dense[3];                   // f32, f16, bf16
   // quantize.inc: one tile of activations: optionally x * rsqrt(mean x^2 + eps) * norm first
-  void (*quantize)(const float* x, size_t ldx, const float* norm, float eps, const ActArgs&, const ActTile&, float* scratch);
+  void (*quantize)(const float* x, size_t ldx, const float* norm, float eps, const ActArgs&, const ActTile&,
+                   float* scratch);
   // elementwise.inc
   void (*rms_norm)(const float* x, const float* weight, float eps, int n, float* out);
-  void (*add)(const float* x, float* y, int n);                                      // y += x
+  void (*add)(const float* x, float* y, int n);                                          // y += x
   void (*gated)(const float* gate, const float* up, int activation, int n, float* out);  // 0 silu, 1 gelu_tanh
   void (*softcap)(float* x, float cap, int n);
   void (*rope_angles)(const float* inv_freq, int half, float scale, int32_t position, float* cos_sin);
