@@ -145,7 +145,9 @@ class Matcher:
         if self.stopped:
             return self._end_mask
         start = time.monotonic()
-        mask = np.frombuffer(self._native.compute_bitmask(), np.uint32)
+        mask = np.frombuffer(self._native.compute_bitmask(), np.uint32)[
+            : len(self._end_mask)
+        ]  # it may have a word more
         if self._native.is_error():
             raise RequestError(f"{FIELD}: {_first_line(self._native.get_error())}", FIELD)
         if time.monotonic() - start > MAX_MASK_SECONDS:

@@ -58,7 +58,7 @@ class Admission:
     async def enter(self, ticket: Ticket, timeout: float | None) -> None:
         """Waits for the ticket's turn, `timeout` seconds at most; `leave` gives its place back.
 
-        Raises ApiError: 429 at once if the queue is full, 504 if the time is up.
+        Raises ApiError: 429 at once if the queue is full, 408 if the time is up.
         """
         self._check_room(ticket)
         ticket.admitted = asyncio.get_running_loop().create_future()

@@ -34,6 +34,7 @@ from octavo.server.gate import PUBLIC, Gate
 from octavo.server.model_pool import ModelPool
 from octavo.server.settings import ServerSettings
 from octavo.server.state import ServerState
+from octavo.server.tracing import Tracer
 
 log = logging.getLogger(__name__)
 # The page runs nothing, and talks to nobody, but what it came with.
@@ -50,6 +51,7 @@ APIS = (completions, chat, responses, messages, embeddings, models, tokenize, he
 def make_app(settings: ServerSettings) -> tuple[ASGIApp, ServerState]:
     """The application behind its gate, and what it works on."""
     state = ServerState(settings, ModelPool(settings))
+    tracer = None if settings.otlp_endpoint is None else Tracer(settings.otlp_endpoint)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -58,6 +60,8 @@ def make_app(settings: ServerSettings) -> tuple[ASGIApp, ServerState]:
         yield
         keeper.cancel()
         await state.pool.stop()
+        if tracer is not None:
+            await asyncio.get_running_loop().run_in_executor(None, tracer.close)
 
     app = FastAPI(title="Octavo", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.octavo = state
@@ -67,7 +71,7 @@ def make_app(settings: ServerSettings) -> tuple[ASGIApp, ServerState]:
     app.add_exception_handler(HTTPException, _http_error)
     openapi.install(app, bool(settings.keys))
     pages = _add_page(app)
-    gated: ASGIApp = Gate(app, settings.keys, PUBLIC | pages)
+    gated: ASGIApp = Gate(app, settings.keys, PUBLIC | pages, tracer)
     if settings.allowed_origins:
         origins = list(settings.allowed_origins)
         gated = CORSMiddleware(gated, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])

@@ -110,7 +110,7 @@ class EngineClient:
 
     def _fail(self, generation: Generation, error: ApiError) -> None:
         generation.inbox.fail(error)
-        reason = {504: "deadline", 500: "error"}.get(error.status, "abort")
+        reason = {408: "deadline", 500: "error"}.get(error.status, "abort")
         self._end(generation, reason)
 
     def _end(self, generation: Generation, reason: str) -> None:

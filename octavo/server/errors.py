@@ -77,7 +77,7 @@ def unavailable(message: str, retry_after: float | None = 2) -> ApiError:
 
 def past_deadline(tokens: int) -> ApiError:
     message = f"the request's deadline passed after {tokens} tokens: raise `timeout`, or lower max_tokens"
-    return ApiError(504, message, "timeout_error", "timeout", "deadline_exceeded")
+    return ApiError(408, message, "timeout_error", "timeout", "deadline_exceeded")
 
 
 def internal(message: str = "the server failed on this request; its log says why") -> ApiError:

@@ -6,7 +6,8 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,8 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from octavo.server import errors, keys
 from octavo.server.errors import ApiError
 from octavo.server.keys import ANONYMOUS, ApiKey
+from octavo.server.tracing import Tracer
 
 log = logging.getLogger("octavo.access")
+EndSpan = Callable[[Mapping[str, Any]], None]
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 # Nothing here says more than that a server runs, and the page holds no data until it has a key.
@@ -26,8 +29,15 @@ QUIET = frozenset({"/health", "/ready", "/metrics", "/load", "/octavo/state"})  
 class Gate:
     """ASGI middleware. keys: empty lets everybody in. public: paths that need no key."""
 
-    def __init__(self, app: ASGIApp, keys: tuple[ApiKey, ...], public: Iterable[str] = PUBLIC):
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: tuple[ApiKey, ...],
+        public: Iterable[str] = PUBLIC,
+        tracer: Tracer | None = None,
+    ):
         self._app = app
+        self._tracer = tracer
         self._keys = keys
         self._public = frozenset(public)
 
@@ -39,6 +49,7 @@ class Gate:
         headers = Headers(scope=scope)
         scope["octavo.request_id"] = request_id = _request_id(headers)
         start, status = time.perf_counter(), 0
+        end_span = self._begin_span(scope, headers)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -57,7 +68,15 @@ class Gate:
             if not status:
                 await _answer(errors.internal(), send_with_id)
         finally:
-            _log(scope, status, time.perf_counter() - start)
+            facts = _facts(scope, status, time.perf_counter() - start)
+            _log(scope, status, facts)
+            if end_span is not None:
+                end_span(facts)
+
+    def _begin_span(self, scope: Scope, headers: Headers) -> EndSpan | None:
+        if self._tracer is None or scope["path"] in QUIET:
+            return None
+        return self._tracer.begin(f"{scope['method']} {scope['path'][:200]}", headers)
 
     def _key(self, scope: Scope, headers: Headers) -> ApiKey:
         """Raises ApiError (401)."""
@@ -89,16 +108,21 @@ async def _answer(error: ApiError, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _log(scope: Scope, status: int, seconds: float) -> None:
+def _facts(scope: Scope, status: int, seconds: float) -> dict[str, Any]:
+    """What there is to say of a request that is over."""
+    facts = {
+        "request_id": scope["octavo.request_id"],
+        "status": status,
+        "seconds": round(seconds, 4),
+        "key": scope.get("octavo.key", ANONYMOUS).name,
+        **scope.get("octavo.facts", {}),
+    }
+    if (outcome := scope.get("octavo.outcome")) is not None:
+        facts["outcome"] = outcome
+    return facts
+
+
+def _log(scope: Scope, status: int, facts: dict[str, Any]) -> None:
     level = logging.DEBUG if scope["path"] in QUIET and status in (200, 503) else logging.INFO
     if log.isEnabledFor(level):
-        facts = {
-            "request_id": scope["octavo.request_id"],
-            "status": status,
-            "seconds": round(seconds, 4),
-            "key": scope.get("octavo.key", ANONYMOUS).name,
-            **scope.get("octavo.facts", {}),
-        }
-        if (outcome := scope.get("octavo.outcome")) is not None:
-            facts["outcome"] = outcome
         log.log(level, "%s %s", scope["method"], scope["path"][:200], extra=facts)

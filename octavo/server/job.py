@@ -35,7 +35,7 @@ class Caller:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds left. Raises ApiError (504) if there are none."""
+        """Seconds left. Raises ApiError (408) if there are none."""
         if self.deadline is None:
             return None
         left = self.deadline - time.monotonic()
@@ -88,7 +88,7 @@ async def run(
 ) -> AsyncIterator[Job]:
     """Makes the engine work on these prompts. What has not ended when the block is left is aborted.
 
-    Raises ApiError: 400 for a request that cannot run, 429 if the server is full, 504 if the time is up.
+    Raises ApiError: 400 for a request that cannot run, 429 if the server is full, 408 if the time is up.
     """
     runtime = job.runtime
     requests = [_request(job, caller, number, prompt, params, pooling) for number, prompt in enumerate(prompts)]

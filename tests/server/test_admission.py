@@ -126,7 +126,7 @@ def test_a_deadline_passes_in_the_queue() -> None:
         await queue.enter(ticket(), None)
         with pytest.raises(ApiError) as caught:
             await queue.enter(ticket(), 0.01)
-        assert caught.value.status == 504 and queue.waiting_requests == 0
+        assert caught.value.status == 408 and queue.waiting_requests == 0
 
     run(test)
 

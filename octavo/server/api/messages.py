@@ -29,12 +29,11 @@ router = APIRouter()
 PATH = "/v1/messages"
 KINDS = {
     401: "authentication_error",
-    403: "permission_error",
     404: "not_found_error",
+    408: "timeout_error",
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
-    504: "timeout_error",
 }
 
 

@@ -1,0 +1,34 @@
+"""Schemathesis against our own OpenAPI: nothing that follows it, or does not, makes the server fail."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.server.harness import FULL, Server
+
+SECONDS = 1500 if FULL else 40
+CHECKS = (
+    "not_a_server_error",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "status_code_conformance",
+    "negative_data_rejection",
+    "unsupported_method",
+)
+
+
+def test_no_operation_fails_or_hangs(tiny: Server, tmp_path: Path) -> None:
+    """Positive and negative data, all phases; every answer as described, none of 5xx."""
+    options = ["--checks", ",".join(CHECKS), "--max-time", str(SECONDS), "--max-examples", "200" if FULL else "5"]
+    options += ["--generation-deterministic", "--no-shrink", "--no-color", "--request-timeout", "60", "--mode", "all"]
+    command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run"]
+    done = subprocess.run(
+        [*command, f"{tiny.url}/openapi.json", *options], cwd=tmp_path, capture_output=True, timeout=SECONDS + 120
+    )
+    told = done.stdout.decode()
+    print(told[told.find("Test cases:") :][:100])
+    assert done.returncode == 0, told[-5000:]
+    tiny.wait_idle(30)
+    assert "Traceback" not in tiny.log
