@@ -14,13 +14,14 @@ import select
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from octavo.bench.workload import HIGH_ID, Workload, decode_speed, prompts
+from octavo.bench.workload import HIGH_ID, Workload, decode_speed, prompts, seed_of
 from octavo.errors import ConfigError, OctavoError
 
 PEERS = Path(__file__).parent / "peers"
@@ -193,6 +194,7 @@ def variable(name: str) -> str:
 def run(plan: Plan, tell: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
     """The comparison as plain values: see `result`. tell: what is going on. Who fails is noted and left out."""
     taking_part = entries(plan)
+    salt = time.time_ns()  # a server may remember the prompts of the comparison before
     try:
         for entry in taking_part:
             _start(entry, tell)
@@ -203,7 +205,7 @@ def run(plan: Plan, tell: Callable[[str], None] = lambda text: None) -> dict[str
             for attempt in range(plan.workload.repeat):
                 for entry in _in_turn(taking_part, attempt):
                     tell(f"batch {batch}, prompt {length}, round {attempt + 1}: {entry.name}")
-                    _round(entry, plan.workload, (batch, length), attempt, vocab_size)
+                    _round(entry, plan.workload, (batch, length), attempt, vocab_size, salt)
     finally:
         for entry in taking_part:
             if entry.host:
@@ -237,12 +239,14 @@ def _in_turn(taking_part: list[Entry], attempt: int) -> Iterator[Entry]:
     yield from present[start:] + present[:start]
 
 
-def _round(entry: Entry, workload: Workload, row: tuple[int, int], attempt: int, vocab_size: int) -> None:
+def _round(entry: Entry, workload: Workload, row: tuple[int, int], attempt: int, vocab_size: int, salt: int) -> None:
     """One try: as `workload.measure_row` does it."""
     batch, length = row
-    seed = attempt * 1000 + batch
-    first = _ask(entry, prompts(batch, length, seed, vocab_size), 1)
-    total = _ask(entry, prompts(batch, length, seed + 500, vocab_size), workload.gen_tokens + 1)
+
+    def seconds(tokens: int) -> float:
+        return _ask(entry, prompts(batch, length, seed_of(salt, batch, length, attempt, tokens), vocab_size), tokens)
+
+    first, total = seconds(1), seconds(workload.gen_tokens + 1)
     best = entry.best.get(row, (float("inf"), float("inf")))
     entry.best[row] = (min(best[0], first), min(best[1], total))
 

@@ -32,7 +32,7 @@ class Workload:
         return [*((batch, self.prompt_tokens) for batch in self.batches), (1, LONG_PROMPT)]
 
 
-def prompts(batch: int, length: int, seed: int = 0, vocab_size: int = HIGH_ID + 1) -> list[list[int]]:
+def prompts(batch: int, length: int, seed: int | str = 0, vocab_size: int = HIGH_ID + 1) -> list[list[int]]:
     """The same for every engine. A vocabulary that is smaller than usual (a test's) gives what it has."""
     rng = random.Random(seed)
     high = min(HIGH_ID, vocab_size - 1)
@@ -48,8 +48,8 @@ def measure(workload: Workload, generate: Generate) -> Iterator[dict[str, Any]]:
 
 
 def measure_row(workload: Workload, generate: Generate, batch: int, length: int) -> dict[str, Any]:
-    first = best(workload, generate, batch, length, 1, offset=0)
-    total = best(workload, generate, batch, length, workload.gen_tokens + 1, offset=500)
+    first = best(workload, generate, batch, length, 1)
+    total = best(workload, generate, batch, length, workload.gen_tokens + 1)
     return {
         "batch": batch,
         "prompt_tokens": length,
@@ -64,11 +64,16 @@ def decode_speed(tokens: int, first: float, total: float) -> float | None:
     return round(tokens / (total - first), 1) if total > first else None
 
 
-def best(workload: Workload, generate: Generate, batch: int, length: int, tokens: int, offset: int) -> float:
+def seed_of(*place: int) -> str:
+    """Of the prompts of a row, a try and a run of it: no two begin alike, or a prefix cache would help."""
+    return " ".join(map(str, place))
+
+
+def best(workload: Workload, generate: Generate, batch: int, length: int, tokens: int) -> float:
     """Seconds of the best try. Each try has other prompts, so that nothing can be remembered from the one before."""
     times = []
     for attempt in range(workload.repeat):
-        ids = prompts(batch, length, attempt * 1000 + batch + offset, workload.vocab_size)
+        ids = prompts(batch, length, seed_of(batch, length, attempt, tokens), workload.vocab_size)
         begin = time.perf_counter()
         generate(ids, tokens)
         times.append(time.perf_counter() - begin)

@@ -27,7 +27,8 @@ print("a banner on standard output")
 def load(settings):
     log = open({log!r}, "a")
     def generate(prompts, tokens):
-        log.write(f"{name} {{len(prompts)}} {{len(prompts[0])}} {{tokens}} {{max(map(max, prompts))}}\\n"); log.flush()
+        start, shape = "-".join(map(str, prompts[0][:4])), f"{{len(prompts)}} {{len(prompts[0])}}"
+        log.write(f"{name} {{shape}} {{tokens}} {{max(map(max, prompts))}} {{start}}\\n"); log.flush()
         print("chatter")
         time.sleep({seconds} * tokens * settings.get("slow", 1))
         {more}
@@ -56,14 +57,21 @@ def test_engines_take_turns_on_the_same_prompts(known: Any) -> None:
     known("a")
     log = known("b", vocab=300)
     result = run(plan("a", "b"))
-    calls = [line.split() for line in log.read_text().splitlines()]
+    seen = [line.split() for line in log.read_text().splitlines()]
+    assert {call[5] for call in seen if call[0] == "a"} == {call[5] for call in seen if call[0] == "b"}
+    run(plan("a"))
+    again = [line.split() for line in log.read_text().splitlines()][len(seen) :]
+    assert not {call[5] for call in again[1:]} & {call[5] for call in seen[2:]}, "a server would remember them"
+    calls = seen
     rows = [(batch, length) for batch, length in SHORT.rows() for _ in range(SHORT.repeat)]
     expected = [("a", "4"), ("b", "4")]  # a warm-up
     for i, _ in enumerate(rows):
         order = "ab" if i % 2 == 0 else "ba"  # another one first each time
         expected += [(name, tokens) for name in order for tokens in ("1", "4")]
-    assert [(name, tokens) for name, _, _, tokens, _ in calls] == expected
-    shapes = [(int(batch), int(length)) for name, batch, length, tokens, _ in calls[2:] if (name, tokens) == ("a", "1")]
+    assert [(name, tokens) for name, _, _, tokens, *_ in calls] == expected
+    shapes = [
+        (int(batch), int(length)) for name, batch, length, tokens, *_ in calls[2:] if (name, tokens) == ("a", "1")
+    ]
     assert shapes == rows
     assert max(int(call[4]) for call in calls) < 300  # ids that the smallest vocabulary has
     assert {(row["engine"], row["batch"], row["prompt_tokens"]) for row in result["rows"]} == {

@@ -33,6 +33,8 @@ def test_speeds_follow_from_the_times():
     assert rows[0]["prefill_tok_s"] == pytest.approx(1e5, rel=0.3)
     assert rows[0]["decode_tok_s"] == pytest.approx(2000, rel=0.3)
     assert len(asked) == len(set(asked)), "no prompt comes twice"
+    beginnings = [ids[:16] for batch in asked for ids in batch]
+    assert len(beginnings) == len(set(beginnings)), "nor begins like another: a prefix cache would help"
 
 
 def test_nothing_is_found_in_a_cache_and_nobody_is_preempted(tmp_path: Path):
