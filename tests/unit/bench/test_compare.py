@@ -96,8 +96,8 @@ def test_speeds_are_the_best_of_all_rounds_and_variants(known: Any) -> None:
 
 
 def test_ratios_are_of_octavo_to_the_best_of_the_others(known: Any, tmp_path: Path) -> None:
-    known("fast", seconds=1e-5)
-    known("slow", seconds=0.02)
+    known("fast", seconds=0.005)
+    known("slow", seconds=0.05)
     tiny = str(write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(context=1024)))
     result = run(Plan(tiny, ("octavo", "slow", "fast"), SHORT, 1))
     assert [e["note"] for e in result["engines"]] == ["", "", ""]
@@ -107,7 +107,9 @@ def test_ratios_are_of_octavo_to_the_best_of_the_others(known: Any, tmp_path: Pa
         batch, length = ratio["batch"], ratio["prompt_tokens"]
         assert ratio["best_prefill"] == "fast" and ratio["best_decode"] == "fast"
         ours, fast = rows["octavo", batch, length], rows["fast", batch, length]
-        assert ratio["decode"] == round(ours["decode_tok_s"] / fast["decode_tok_s"], 2)
+        assert ratio["prefill"] == round(ours["prefill_tok_s"] / fast["prefill_tok_s"], 2)
+        if ours["decode_tok_s"]:  # three tokens of a tiny model: a busy machine may hide them
+            assert ratio["decode"] == round(ours["decode_tok_s"] / fast["decode_tok_s"], 2)
 
 
 def test_a_decode_that_noise_hides_has_no_speed() -> None:
