@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -71,7 +71,7 @@ def batches(tasks: list[Task], size: int) -> list[list[Task]]:
 
 
 def _shortened(tasks: list[Task], tokens: int | None) -> list[Task]:
-    return [Task(task.prompt, min(task.tokens, tokens or task.tokens)) for task in tasks]
+    return [replace(task, tokens=min(task.tokens, tokens or task.tokens)) for task in tasks]
 
 
 def _rows(
@@ -97,11 +97,19 @@ def _joined(one: Run, other: Run) -> Run:
 def timed(parts: Assembly, proposer: Proposer | None, tasks: list[Task], temperature: float) -> Run:
     """Runs the tasks together. The engine is idle before and after."""
     engine = parts.engine
-    params = [SamplingParams(temperature=temperature, max_tokens=task.tokens, ignore_eos=True) for task in tasks]
-    requests = [Request(f"bench-{i}", task.prompt, params[i], seed=i) for i, task in enumerate(tasks)]
+    requests = [
+        Request(
+            f"bench-{i}",
+            task.prompt,
+            SamplingParams(temperature=temperature, max_tokens=task.tokens),
+            seed=i,
+            eos_token_ids=tuple(parts.tokenizer.eos_ids) if task.ends else (),
+        )
+        for i, task in enumerate(tasks)
+    ]
     sequences = [seq for request in requests for seq in engine.add(request)]
     engine.speculate(None)
-    while any(seq.num_output_tokens < 1 for seq in sequences):
+    while any(seq.num_output_tokens < 1 for seq in sequences) and engine.has_work:
         engine.step()
     engine.speculate(proposer)
     before = sum(seq.num_output_tokens for seq in sequences)
@@ -119,12 +127,12 @@ def _figures(one: Run, plain: Run) -> dict[str, Any]:
     formula, from the acceptance, the mean draft length and that cost."""
     stats, drafts = one.stats, max(1, one.stats.drafts)
     length = stats.draft_tokens / drafts
-    cost = (one.seconds / stats.steps) / (plain.seconds / plain.stats.steps)
+    cost = (one.seconds / max(1, stats.steps)) / (plain.seconds / max(1, plain.stats.steps))
     share = stats.drafts / max(1, one.tokens - stats.accepted_tokens)  # of the sequences' steps, those with drafts
     gained = 1 + share * (expected_tokens(stats.acceptance, round(length)) - 1)
     return {
         "tok_s": round(one.tokens / one.seconds, 2),
-        "speedup": round(plain.seconds / one.seconds * one.tokens / plain.tokens, 3),
+        "speedup": round(plain.seconds / one.seconds * one.tokens / max(1, plain.tokens), 3),
         "expected": round(gained / cost, 3),
         "acceptance": round(stats.acceptance, 3),
         "accepted_length": round(stats.mean_accepted_length, 2),

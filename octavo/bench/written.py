@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 
 import numpy as np
@@ -20,10 +20,11 @@ LENGTH = 200  # tokens to write to one prompt for training
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A prompt in token ids, and how many tokens to write."""
+    """A prompt in token ids, and how many tokens to write at most. ends: the model may end earlier."""
 
     prompt: list[int]
     tokens: int
+    ends: bool = True
 
 
 def workloads(parts: Assembly) -> dict[str, list[Task]]:
@@ -35,7 +36,7 @@ def workloads(parts: Assembly) -> dict[str, list[Task]]:
     rng, size = random.Random(0), parts.model.vocab_size
     low = min(1000, size // 2)
     prompts = [[rng.randrange(low, min(20000, size)) for _ in range(RANDOM_TOKENS)] for _ in range(2)]
-    return made | {"random": [Task(prompt, RANDOM_OUTPUT) for prompt in prompts]}
+    return made | {"random": [Task(prompt, RANDOM_OUTPUT, ends=False) for prompt in prompts]}
 
 
 def shipped(name: str) -> str:
@@ -58,7 +59,10 @@ def encoded(parts: Assembly, text: str) -> list[int]:
 
 def fitted(tasks: list[Task], length: int) -> list[Task]:
     """The tasks that fit into sequences of so many tokens, the others with their prompts cut at the front."""
-    return [Task(task.prompt[-max(1, length - task.tokens) :], min(task.tokens, length - 1)) for task in tasks]
+    return [
+        replace(task, prompt=task.prompt[-max(1, length - task.tokens) :], tokens=min(task.tokens, length - 1))
+        for task in tasks
+    ]
 
 
 def write(parts: Assembly, tasks: list[Task], temperature: float, seed: int = 0) -> list[list[int]]:

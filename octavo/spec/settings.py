@@ -19,7 +19,7 @@ class SpecSettings:
     """method: "auto" weighs several `methods` and drafts nothing where that is best; "tree" merges their drafts.
 
     num_speculative_tokens: the longest draft (of "tree": levels); None is the method's own default.
-    prompt_lookup_min, _max: tokens that must, and that may, match (ngram).
+    prompt_lookup_min, _max: tokens that must match (ngram, suffix), and that may (ngram).
     suffix_decoding_*: tokens drafted for each token matched; how probable a draft must be as a whole; tokens of earlier
     requests' outputs to keep and draft from (0: none).
     model: the draft model's source (draft_model). heads: a file of `octavo train heads`.
@@ -31,7 +31,7 @@ class SpecSettings:
 
     method: str
     num_speculative_tokens: int | None = None
-    prompt_lookup_min: int = 2
+    prompt_lookup_min: int = 1
     prompt_lookup_max: int = 16
     suffix_decoding_max_spec_factor: float = 2.0
     suffix_decoding_min_token_prob: float = 0.1
