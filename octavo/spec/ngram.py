@@ -1,16 +1,23 @@
 """Prompt lookup (Saxena 2023; Yang et al. 2304.04487): what followed the last tokens when they occurred before?
 
+An edited copy goes on beside where it left its source. So a cursor keeps step with the source: long matches set it, and
+it decides between short ones. At first, far behind the end, it prefers the latest.
+
 The index maps each n-gram of the shortest length to the places where it ended; a lookup compares backwards from the
 latest of these. It grows with the sequence, so a step costs a few dictionary operations.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from octavo.spec.proposer import NOTHING, Guess
 from octavo.spec.states import States
 from octavo.types import Sequence
 
 CANDIDATES = 16  # occurrences compared in one lookup: the latest ones
+AROUND = 4  # and so many on either side of the cursor
+TRUSTED = 3  # tokens of a match that moves the cursor
 
 
 class NgramIndex:
@@ -20,6 +27,7 @@ class NgramIndex:
         self._shortest = shortest
         self._longest = longest
         self._places: dict[tuple[int, ...], list[int]] = {}  # n-gram -> positions right after it, rising
+        self._cursor = 1 << 40  # where the text goes on if it is a copy with small changes; at first: beyond the end
         self._indexed = 0  # tokens whose n-grams are in: all but the last, which nothing follows yet
 
     def extend(self, tokens: list[int]) -> None:
@@ -29,21 +37,24 @@ class NgramIndex:
         grams = zip(*(known[i:] for i in range(self._shortest)), strict=False)
         for place, gram in enumerate(grams, first + self._shortest):
             self._places.setdefault(gram, []).append(place)
+        self._cursor += max(0, len(tokens) - 1 - self._indexed)
         self._indexed = max(self._indexed, len(tokens) - 1)
 
     def lookup(self, tokens: list[int], limit: int) -> Guess:
-        """What followed the longest earlier occurrence of the last tokens; the latest one among equals."""
+        """What followed the longest earlier occurrence of the last tokens; of equal ones that next to the cursor."""
         places = self._places.get(tuple(tokens[-self._shortest :]))
         if not places or limit < 1:
             return NOTHING
-        best, length = 0, 0
-        for place in reversed(places[-CANDIDATES:]):
-            matched = self._matched(tokens, place)
-            if matched > length:
-                best, length = place, matched
-            if length == self._longest:
-                break
+        best = max(self._near(places), key=lambda place: (self._matched(tokens, place), -abs(place - self._cursor)))
+        length = self._matched(tokens, best)
+        if length >= TRUSTED:
+            self._cursor = best
         return Guess(_repeat(tokens, best, limit), length)
+
+    def _near(self, places: list[int]) -> list[int]:
+        """The places to compare: the latest ones, and those around the cursor."""
+        middle = bisect_left(places, self._cursor)
+        return places[-CANDIDATES:] + places[max(0, middle - AROUND) : middle + AROUND]
 
     def chains(self, tokens: list[int], limit: int, width: int) -> list[list[int]]:
         """What followed the `width` longest matches that went on differently."""
