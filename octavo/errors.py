@@ -32,3 +32,23 @@ class CapacityError(OctavoError):
 
 class ConfigError(OctavoError):
     """An engine setting out of range, or two settings that contradict each other."""
+
+
+# Packages that only a part of Octavo needs, and the extra that installs them.
+EXTRAS = {
+    "fastapi": "server",
+    "uvicorn": "server",
+    "prometheus_client": "server",
+    "llguidance": "server",
+    "opentelemetry": "otel",
+}
+
+
+def lacking_extra(error: ModuleNotFoundError) -> ConfigError | None:
+    """What to tell the user whose import failed; None if the package belongs to no extra, so that it is our bug."""
+    package = (error.name or "").partition(".")[0]
+    if (extra := EXTRAS.get(package)) is None:
+        return None
+    return ConfigError(
+        f"{package} is not installed: pip install 'octavo[{extra}]' (from a clone: pip install '.[{extra}]')"
+    )

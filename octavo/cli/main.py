@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from octavo import __version__
 from octavo.cli.console import complain
-from octavo.errors import OctavoError
+from octavo.errors import OctavoError, lacking_extra
 
 
 class Command(NamedTuple):
@@ -92,6 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain("not enough memory: lower kv_cache_memory or max_model_len (`octavo plan MODEL` does the arithmetic)")
     except (KeyboardInterrupt, typer.Abort):
         return 130
+    except ModuleNotFoundError as error:
+        if (lacking := lacking_extra(error)) is None:
+            raise
+        complain(str(lacking))
     except Exception as error:
         usage = getattr(error, "format_message", None)  # the option parser's own exceptions have it
         if usage is None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from octavo.errors import RequestError
+from octavo.errors import RequestError, lacking_extra
 from octavo.types import U32, Sequence, StructuredOutputs
 
 FIELD = "structured_outputs"
@@ -67,10 +67,9 @@ class Compiler:
         return grammar
 
     def _new(self, source: str) -> Any:
-        from llguidance import LLMatcher, LLParserLimits
-
-        limits = LLParserLimits(initial_lexer_fuel=1_000_000, max_grammar_size=200_000, verbose_errors=False)
-        matcher = LLMatcher(self._native, source, log_level=0, limits=limits)
+        library = _llguidance()
+        limits = library.LLParserLimits(initial_lexer_fuel=1_000_000, max_grammar_size=200_000, verbose_errors=False)
+        matcher = library.LLMatcher(self._native, source, log_level=0, limits=limits)
         if matcher.is_error():
             raise RequestError(f"{FIELD}: {_first_line(matcher.get_error())}", FIELD)
         return matcher
@@ -78,10 +77,8 @@ class Compiler:
     @cached_property
     def _native(self) -> Any:
         """llguidance's view of the vocabulary. Takes 0.6 s for 50,000 tokens, so it is made when first needed."""
-        from llguidance import LLTokenizer
-
         vocabulary: Any = _Vocabulary(self._tokenizer, self._vocab_size)
-        return LLTokenizer(vocabulary, self._vocab_size, list(self._ends))
+        return _llguidance().LLTokenizer(vocabulary, self._vocab_size, list(self._ends))
 
     @property
     def _ends(self) -> tuple[int, ...]:
@@ -201,18 +198,26 @@ def _check_choice(choice: Iterable[object]) -> None:
         raise RequestError(f"{FIELD}.choice must be a list of 1 to {MAX_CHOICES} texts that are not empty", FIELD)
 
 
+def _llguidance() -> Any:
+    """The library, which comes with the extra "server". Raises ConfigError if it is not there."""
+    try:
+        import llguidance
+    except ModuleNotFoundError as error:
+        raise lacking_extra(error) or error from None
+    return llguidance
+
+
 def _source(wanted: StructuredOutputs) -> str:
     """llguidance's form of it. Raises RequestError."""
-    from llguidance import LLMatcher
-
+    matcher = _llguidance().LLMatcher
     try:
         if wanted.json_object or wanted.json is not None:
-            return _bounded(LLMatcher.grammar_from_json_schema(_schema(wanted), overrides=JSON_OPTIONS))
+            return _bounded(matcher.grammar_from_json_schema(_schema(wanted), overrides=JSON_OPTIONS))
         if wanted.regex is not None:
-            return _bounded(LLMatcher.grammar_from_regex(wanted.regex))
+            return _bounded(matcher.grammar_from_regex(wanted.regex))
         if wanted.choice is not None:
-            return _bounded(LLMatcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, wanted.choice))))
-        return _bounded(LLMatcher.grammar_from_lark(wanted.grammar or ""))
+            return _bounded(matcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, wanted.choice))))
+        return _bounded(matcher.grammar_from_lark(wanted.grammar or ""))
     except (ValueError, RecursionError, UnicodeEncodeError) as error:
         raise RequestError(f"{FIELD}: {_first_line(str(error))}", FIELD) from error
 
