@@ -1,7 +1,7 @@
 """The shared vocabulary: requests, sequences, and what one engine step takes and gives. Imports numpy only.
 
-Terms. A *request* asks for `n` *sequences*. A sequence's tokens live in KV *blocks* of `block_size` tokens, listed in its
-*block table*; the *slot* of a token is `block * block_size + offset`. A *step* runs one `Batch`: for each scheduled
+Terms. A *request* asks for `n` *sequences*. A sequence's tokens live in KV *blocks* of `block_size` tokens, listed in
+its *block table*; the *slot* of a token is `block * block_size + offset`. A *step* runs one `Batch`: for each scheduled
 sequence some consecutive *query* tokens (a prefill chunk, one decode token, or one token and its drafts).
 """
 
@@ -79,7 +79,7 @@ class Status(enum.Enum):
 class Request:
     """One prompt with its parameters, as the engine sees it: token ids in, token ids out, no text.
 
-    priority: lower runs first. deadline: `time.monotonic()` seconds after which the request is finished with "deadline".
+    priority: lower runs first. deadline: `time.monotonic()` seconds after which the request ends with "deadline".
     cache_salt: only requests with the same salt share prefix blocks.
     eos_token_ids: tokens that end a sequence unless `ignore_eos`. bad_word_ids: `bad_words` in token ids.
     """

@@ -1,8 +1,8 @@
 """What a model file may call (`Ops`) and what the engine needs of a device (`Backend`).
 
-A model describes one forward pass over a flat batch of T tokens with the verbs of `Ops`. The reference backend computes as it is
-called; the CPU backend calls the same function once with a recorder and replays the recording. So a model file must
-not look at values, only pass handles on.
+A model describes one forward pass over a flat batch of T tokens with the verbs of `Ops`. The reference backend computes
+as it is called; the CPU backend calls the same function once with a recorder and replays the recording. So a model file
+must not look at values, only pass handles on.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Model:
 
 
 class Backend(Protocol):
-    """Runs steps on a device. Owns the KV pool's memory; which block belongs to whom is the control plane's business."""
+    """Runs steps on a device. Owns the KV pool's memory; whose block is whose is the control plane's business."""
 
     trees: bool  # whether it runs batches with `parents`
 

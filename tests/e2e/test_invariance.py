@@ -1,4 +1,4 @@
-"""A request's answer does not depend on its neighbours: the same tokens and the same bits of every logprob, on a real model."""
+"""A request's answer does not depend on its neighbours: same tokens, same bits of every logprob, on a real model."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Fusion: peephole passes over a recording. Each pass looks for one pattern and rewrites it; together they turn a decoder
-layer into: norm + quantise, q k v in one product, norms + rope + cache write, attention, quantise, product + residual, norm + quantise,
-gate * up in one product, quantise, product + residual.
+"""Fusion: peephole passes over a recording.
+
+Each pass looks for one pattern and rewrites it. Together they turn a decoder layer into: norm + quantise; q, k and v in one
+product; head norms + rotation + cache write; attention; quantise; product + residual; norm + quantise; gate and up in
+one product; quantise; product + residual.
 """
 
 from __future__ import annotations
@@ -95,7 +97,7 @@ def residuals(recording: Recording) -> list[Record]:
 
 
 def shared_inputs(recording: Recording) -> list[Record]:
-    """Neighbouring products of one input become one record, so that it is quantised once and they share a parallel region."""
+    """Neighbouring products of one input become one record: it is quantised once, and nobody waits between them."""
     out: list[Record] = []
     for record in recording.records:
         previous = out[-1] if out else None

@@ -1,4 +1,7 @@
-"""Lowering: fused records to the native step plan. Gives values buffers (reused once their last reader is done) and emits operations."""
+"""Lowering: fused records to the native step plan.
+
+Gives values buffers, which are used again once their last reader is done, and emits the operations.
+"""
 
 from __future__ import annotations
 

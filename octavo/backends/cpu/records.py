@@ -1,6 +1,7 @@
-"""The records of a forward pass, before and after fusion. A value is named by a number; each record says what it reads and writes.
+"""The records of a forward pass, before and after fusion: each says what it reads and writes.
 
-Values are [rows, width] float32. A record may write *into* the buffer of a value that it reads for the last time: `into` names it.
+A value is named by a number; it is [rows, width] float32. A record may write *into* the buffer of a value that it reads
+for the last time: `into` names it.
 """
 
 from __future__ import annotations
