@@ -1,8 +1,8 @@
 """Fusion: peephole passes over a recording.
 
-Each pass looks for one pattern and rewrites it. Together they turn a decoder layer into: norm + quantise; q, k and v in one
-product; head norms + rotation + cache write; attention; quantise; product + residual; norm + quantise; gate and up in
-one product; quantise; product + residual.
+Each pass looks for one pattern and rewrites it. Together they turn a decoder layer into: norm + quantise; q, k and v in
+one product; head norms + rotation + cache write; attention; quantise; product + residual; norm + quantise; gate and up
+in one product; quantise; product + residual.
 """
 
 from __future__ import annotations
