@@ -1,14 +1,11 @@
-// Cuts a step's attention into items that threads can take in any order: a
-// function of the step and the shape alone.
+// Cuts a step's attention into items that threads can take in any order: a function of the step and the shape alone.
 //
-// A sequence with many query tokens is cut by query tiles. One with few
-// (decoding, verification) is also cut along its keys, so that a long context
-// occupies all cores; the parts are merged afterwards. Of such sequences, those
-// whose tables hold the same blocks in a split have it in common: one item
-// takes the queries of all of them over it, so that a shared prefix is read
-// once (a cascade; Hydragen, 2402.05099). All of this is a matter of speed,
-// since the result is bitwise the same (attention.inc): when the scratch for
-// partial sums is full, the remaining sequences stay whole.
+// A sequence with many query tokens is cut by query tiles. One with few (decoding, verification) is also cut along
+// its keys, so that a long context occupies all cores; the parts are merged afterwards. Of such sequences, those
+// whose tables hold the same blocks in a split have it in common: one item takes the queries of all of them over it,
+// so that a shared prefix is read once (a cascade; Hydragen, 2402.05099). All of this is a matter of speed, since the
+// result is bitwise the same (attention.inc): when the scratch for partial sums is full, the remaining sequences stay
+// whole.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -18,58 +15,37 @@
 
 namespace octavo {
 
-constexpr int kFewQueries =
-    8; // at most these many query tokens: worth cutting along the keys
-constexpr int64_t kPartialBudget = int64_t(1)
-                                   << 22; // floats of scratch: 16 MiB
+constexpr int kFewQueries = 8;                        // at most these many query tokens: worth cutting along the keys
+constexpr int64_t kPartialBudget = int64_t(1) << 22;  // floats of scratch: 16 MiB
 
-inline int attention_group(const AttentionShape &shape) {
-  return shape.heads / shape.kv_heads;
-}
+inline int attention_group(const AttentionShape& shape) { return shape.heads / shape.kv_heads; }
 
 // Query tokens an item takes.
-inline int attention_tile(const AttentionShape &shape) {
-  return std::max(1, kTileRows / attention_group(shape));
-}
+inline int attention_tile(const AttentionShape& shape) { return std::max(1, kTileRows / attention_group(shape)); }
 
-inline int64_t attention_partial_row(const AttentionShape &shape) {
-  return shape.head_dim + kPartialHead;
-}
+inline int64_t attention_partial_row(const AttentionShape& shape) { return shape.head_dim + kPartialHead; }
 
 // ---------------------------------------------------------------- memory
 // Scratch floats for partial sums that no step within these limits exceeds.
-inline size_t attention_partial_floats(int max_tokens, int max_seqs,
-                                       int max_context,
-                                       const AttentionShape &shape) {
-  const int64_t queries =
-      std::min<int64_t>(max_tokens, int64_t(max_seqs) * kFewQueries);
+inline size_t attention_partial_floats(int max_tokens, int max_seqs, int max_context, const AttentionShape& shape) {
+  const int64_t queries = std::min<int64_t>(max_tokens, int64_t(max_seqs) * kFewQueries);
   const int64_t splits = (max_context + kSplit - 1) / kSplit;
-  return size_t(std::min(kPartialBudget, queries * shape.heads * splits *
-                                             attention_partial_row(shape)));
+  return size_t(std::min(kPartialBudget, queries * shape.heads * splits * attention_partial_row(shape)));
 }
 
 // Room to allow for items, and for merges.
-inline int attention_max_items(int max_tokens, int max_seqs, int max_context,
-                               const AttentionShape &shape) {
-  const int64_t tile = attention_tile(shape),
-                whole = shape.kv_heads *
-                        ((max_tokens + tile - 1) / tile + max_seqs);
-  const int64_t floats = int64_t(
-      attention_partial_floats(max_tokens, max_seqs, max_context, shape));
-  return int(whole +
-             floats / (attention_group(shape) * attention_partial_row(shape)));
+inline int attention_max_items(int max_tokens, int max_seqs, int max_context, const AttentionShape& shape) {
+  const int64_t tile = attention_tile(shape), whole = shape.kv_heads * ((max_tokens + tile - 1) / tile + max_seqs);
+  const int64_t floats = int64_t(attention_partial_floats(max_tokens, max_seqs, max_context, shape));
+  return int(whole + floats / (attention_group(shape) * attention_partial_row(shape)));
 }
 
-// The arrays of an AttentionWork one after the other: sets their places in
-// memory from `at` on, and returns the end.
-inline uint8_t *place_attention_work(AttentionWork &work, uint8_t *at,
-                                     int max_tokens, int max_seqs,
-                                     int max_context,
-                                     const AttentionShape &shape) {
-  const auto items =
-      size_t(attention_max_items(max_tokens, max_seqs, max_context, shape));
-  auto take = [&at]<class T>(T *&array, size_t count) {
-    array = reinterpret_cast<T *>(at);
+// The arrays of an AttentionWork one after the other: sets their places in memory from `at` on, and returns the end.
+inline uint8_t* place_attention_work(AttentionWork& work, uint8_t* at, int max_tokens, int max_seqs, int max_context,
+                                     const AttentionShape& shape) {
+  const auto items = size_t(attention_max_items(max_tokens, max_seqs, max_context, shape));
+  auto take = [&at]<class T>(T*& array, size_t count) {
+    array = reinterpret_cast<T*>(at);
     at += (count * sizeof(T) + 63) / 64 * 64;
   };
   take(work.items, items);
@@ -79,93 +55,68 @@ inline uint8_t *place_attention_work(AttentionWork &work, uint8_t *at,
   return at;
 }
 
-inline size_t attention_work_bytes(int max_tokens, int max_seqs,
-                                   int max_context,
-                                   const AttentionShape &shape) {
+inline size_t attention_work_bytes(int max_tokens, int max_seqs, int max_context, const AttentionShape& shape) {
   AttentionWork work;
-  uint8_t *const start = reinterpret_cast<uint8_t *>(uintptr_t(64));
-  return size_t(place_attention_work(work, start, max_tokens, max_seqs,
-                                     max_context, shape) -
-                start);
+  uint8_t* const start = reinterpret_cast<uint8_t*>(uintptr_t(64));
+  return size_t(place_attention_work(work, start, max_tokens, max_seqs, max_context, shape) - start);
 }
 
 // ---------------------------------------------------------------- one step
 class AttentionWorkBuilder {
-public:
-  AttentionWorkBuilder(const StepView &step, int block_size,
-                       const AttentionShape &shape, AttentionWork &work)
+ public:
+  AttentionWorkBuilder(const StepView& step, int block_size, const AttentionShape& shape, AttentionWork& work)
       : step_(step), block_size_(block_size), shape_(shape), work_(work) {}
 
   void build() {
     work_.num_items = work_.num_merges = 0;
     order_sequences();
-    for (int i = 0, q0 = 0; i < step_.seqs; q0 += work_.spans[i++].n)
-      list_queries(work_.spans[i], q0);
+    for (int i = 0, q0 = 0; i < step_.seqs; q0 += work_.spans[i++].n) list_queries(work_.spans[i], q0);
     for (int i = 0; i < step_.seqs; ++i) {
-      const QuerySpan &span = work_.spans[i];
-      span.cut ? add_splits(i)
-               : add_tiles(span, span.n, span.split0, span.split1);
+      const QuerySpan& span = work_.spans[i];
+      span.cut ? add_splits(i) : add_tiles(span, span.n, span.split0, span.split1);
     }
-    std::sort(work_.items, work_.items + work_.num_items,
-              [&](const AttentionItem &a, const AttentionItem &b) {
-                const int64_t x = cost(a), y = cost(b);
-                return x != y                   ? x > y
-                       : a.q0 != b.q0           ? a.q0 < b.q0
-                       : a.kv_head != b.kv_head ? a.kv_head < b.kv_head
-                                                : a.split0 < b.split0;
-              });
+    std::sort(work_.items, work_.items + work_.num_items, [&](const AttentionItem& a, const AttentionItem& b) {
+      const int64_t x = cost(a), y = cost(b);
+      return x != y                   ? x > y
+             : a.q0 != b.q0           ? a.q0 < b.q0
+             : a.kv_head != b.kv_head ? a.kv_head < b.kv_head
+                                      : a.split0 < b.split0;
+    });
   }
 
-private:
-  const int32_t *split_blocks(const QuerySpan &span, int split) const {
-    return step_.block_tables + size_t(span.seq) * size_t(step_.table_width) +
-           split * kSplit / block_size_;
+ private:
+  const int32_t* split_blocks(const QuerySpan& span, int split) const {
+    return step_.block_tables + size_t(span.seq) * size_t(step_.table_width) + split * kSplit / block_size_;
   }
-  int blocks_in(int split) const {
-    return ((split + 1) * kSplit - 1) / block_size_ -
-           split * kSplit / block_size_ + 1;
-  }
+  int blocks_in(int split) const { return ((split + 1) * kSplit - 1) / block_size_ - split * kSplit / block_size_ + 1; }
 
-  // Sequences that may have splits in common come last, ordered by these
-  // splits' last blocks: common prefixes meet.
+  // Sequences that may have splits in common come last, ordered by these splits' last blocks: common prefixes meet.
   void order_sequences() {
     for (int seq = 0; seq < step_.seqs; ++seq) {
       const int q0 = step_.query_starts[seq];
-      work_.spans[seq] = {seq,  q0, step_.query_starts[seq + 1] - q0,
-                          0,    0,  stored_position(step_, seq, q0) + 1,
-                          false};
+      work_.spans[seq] = {seq, q0, step_.query_starts[seq + 1] - q0, 0, 0, stored_position(step_, seq, q0) + 1, false};
     }
-    auto whole_splits = [](const QuerySpan &s) {
-      return s.n <= kFewQueries ? s.straight / kSplit : 0;
-    };
-    std::sort(work_.spans, work_.spans + step_.seqs,
-              [&](const QuerySpan &a, const QuerySpan &b) {
-                const int x = whole_splits(a), y = whole_splits(b);
-                for (int split = 0; split < std::min(x, y); ++split) {
-                  const int last = blocks_in(split) - 1,
-                            p = split_blocks(a, split)[last],
-                            q = split_blocks(b, split)[last];
-                  if (p != q)
-                    return p < q;
-                }
-                return x != y ? x < y : a.seq < b.seq;
-              });
+    auto whole_splits = [](const QuerySpan& s) { return s.n <= kFewQueries ? s.straight / kSplit : 0; };
+    std::sort(work_.spans, work_.spans + step_.seqs, [&](const QuerySpan& a, const QuerySpan& b) {
+      const int x = whole_splits(a), y = whole_splits(b);
+      for (int split = 0; split < std::min(x, y); ++split) {
+        const int last = blocks_in(split) - 1, p = split_blocks(a, split)[last], q = split_blocks(b, split)[last];
+        if (p != q) return p < q;
+      }
+      return x != y ? x < y : a.seq < b.seq;
+    });
   }
 
   // The span's queries, from q0 of the list on, and how it is cut.
-  void list_queries(QuerySpan &span, int q0) {
-    QueryRow *rows = work_.queries + q0;
+  void list_queries(QuerySpan& span, int q0) {
+    QueryRow* rows = work_.queries + q0;
     const int token0 = step_.query_starts[span.seq];
     int first = 1 << 30, last = 0;
     int64_t partial = partial_;
     for (int i = 0; i < span.n; ++i) {
-      const int token = token0 + i,
-                parent = step_.parents ? step_.parents[token] : -1;
-      int position = stored_position(step_, span.seq, token),
-          straight = position + 1;
-      if (parent >= 0)
-        position = rows[parent - token0].position + 1,
-        straight = rows[parent - token0].straight;
+      const int token = token0 + i, parent = step_.parents ? step_.parents[token] : -1;
+      int position = stored_position(step_, span.seq, token), straight = position + 1;
+      if (parent >= 0) position = rows[parent - token0].position + 1, straight = rows[parent - token0].straight;
       rows[i] = {token, span.seq, position, straight, int32_t(partial)};
       const int begin = first_visible(position, shape_.window);
       partial += int64_t(position / kSplit - begin / kSplit + 1) * shape_.heads;
@@ -174,79 +125,67 @@ private:
     span.q0 = q0, span.split0 = first / kSplit, span.split1 = last / kSplit + 1;
     span.cut = span.n <= kFewQueries && span.split1 - span.split0 > 1 &&
                partial * attention_partial_row(shape_) <= kPartialBudget;
-    if (span.cut)
-      partial_ = partial;
+    if (span.cut) partial_ = partial;
   }
 
   // `n` queries from the span's first on, over its blocks.
-  void add_tiles(const QuerySpan &span, int n, int split0, int split1) {
+  void add_tiles(const QuerySpan& span, int n, int split0, int split1) {
     const int tile = attention_tile(shape_), stop = span.q0 + n;
     for (int q0 = span.q0; q0 < stop; q0 += tile) {
       for (int head = 0; head < shape_.kv_heads; ++head) {
-        AttentionItem item{
-            span.seq, head,   q0,       std::min(tile, stop - q0),
-            split0,   split1, !span.cut};
-        if (!span.cut || cost(item) > 0)
-          work_.items[work_.num_items++] = item;
+        AttentionItem item{span.seq, head, q0, std::min(tile, stop - q0), split0, split1, !span.cut};
+        if (!span.cut || cost(item) > 0) work_.items[work_.num_items++] = item;
       }
     }
   }
 
-  // Each split of spans[i], with the spans after it that have it in common; not
-  // those that a span before it took along.
+  // Each split of spans[i], with the spans after it that have it in common; not those that a span before it took
+  // along.
   void add_splits(int i) {
-    const QuerySpan &span = work_.spans[i];
+    const QuerySpan& span = work_.spans[i];
     for (int split = span.split0; split < span.split1; ++split) {
-      if (i > 0 && in_common(i - 1, split))
-        continue;
+      if (i > 0 && in_common(i - 1, split)) continue;
       int n = span.n;
-      for (int next = i; in_common(next, split); ++next)
-        n += work_.spans[next + 1].n;
+      for (int next = i; in_common(next, split); ++next) n += work_.spans[next + 1].n;
       add_tiles(span, n, split, split + 1);
     }
     for (int head = 0; head < shape_.kv_heads; ++head) {
-      work_.merges[work_.num_merges++] = {
-          span.seq, head, span.q0, span.n, span.split0, span.split1, false};
+      work_.merges[work_.num_merges++] = {span.seq, head, span.q0, span.n, span.split0, span.split1, false};
     }
   }
 
   // Whether spans[i] and the one after it have the same keys in this split.
   bool in_common(int i, int split) const {
-    if (i + 1 >= step_.seqs)
-      return false;
+    if (i + 1 >= step_.seqs) return false;
     const QuerySpan &a = work_.spans[i], &b = work_.spans[i + 1];
     return a.cut && b.cut && split >= std::max(a.split0, b.split0) &&
            (split + 1) * kSplit <= std::min(a.straight, b.straight) &&
-           !std::memcmp(split_blocks(a, split), split_blocks(b, split),
-                        size_t(blocks_in(split)) * sizeof(int32_t));
+           !std::memcmp(split_blocks(a, split), split_blocks(b, split), size_t(blocks_in(split)) * sizeof(int32_t));
   }
 
   // Queries times keys, roughly; 0 if none is seen.
-  int64_t cost(const AttentionItem &item) const {
+  int64_t cost(const AttentionItem& item) const {
     int first = 1 << 30, last = 0;
     for (int q = item.q0; q < item.q0 + item.n; ++q) {
       const int position = work_.queries[q].position;
-      first = std::min(first, first_visible(position, shape_.window)),
-      last = std::max(last, position);
+      first = std::min(first, first_visible(position, shape_.window)), last = std::max(last, position);
     }
-    const int keys = std::min(last + 1, item.split1 * kSplit) -
-                     std::max(first, item.split0 * kSplit);
+    const int keys = std::min(last + 1, item.split1 * kSplit) - std::max(first, item.split0 * kSplit);
     return int64_t(item.n) * std::max(keys, 0);
   }
 
-  const StepView &step_;
+  const StepView& step_;
   const int block_size_;
-  const AttentionShape &shape_;
-  AttentionWork &work_;
-  int64_t partial_ = 0; // scratch rows given out
+  const AttentionShape& shape_;
+  AttentionWork& work_;
+  int64_t partial_ = 0;  // scratch rows given out
 };
 
-// Fills the work's arrays, which have room for a step within the limits given
-// to place_attention_work; longest items first.
-inline void build_attention_work(const StepView &step, int block_size,
-                                 const AttentionShape &shape,
-                                 AttentionWork &work) {
+// Fills the work's arrays, which have room for a step within the limits given to place_attention_work; longest items
+// first.
+inline void build_attention_work(const StepView& step, int block_size, const AttentionShape& shape,
+                                 AttentionWork& work) {
   AttentionWorkBuilder(step, block_size, shape, work).build();
 }
 
-} // namespace octavo
+}  // namespace octavo

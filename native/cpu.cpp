@@ -3,34 +3,68 @@
 
 #include "kernels/kernels.h"
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
 namespace octavo {
 
-namespace portable {
-const KernelTable& table();
-}
+#define OCTAVO_ISA(name)      \
+  namespace name {            \
+  const KernelTable& table(); \
+  }
+OCTAVO_ISA(portable)
 #if defined(__x86_64__)
-namespace avx2 {
-const KernelTable& table();
-}
-namespace avx512 {
-const KernelTable& table();
-}
+OCTAVO_ISA(avx2)
+OCTAVO_ISA(avx512)
+#elif defined(__aarch64__)
+OCTAVO_ISA(neon)
+OCTAVO_ISA(i8mm)
 #endif
 
-const KernelTable* kernels(const char* isa) {
-  if (!std::strcmp(isa, "portable")) return &portable::table();
+namespace {
 #if defined(__x86_64__)
-  const bool has_avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  if (!std::strcmp(isa, "avx2") && has_avx2) return &avx2::table();
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+bool has_avx512() {
 #if defined(OCTAVO_EMULATE_AVX512)
-  if (!std::strcmp(isa, "avx512") && has_avx2) return &avx512::table();
+  return has_avx2();
 #else
-  if (!std::strcmp(isa, "avx512") && has_avx2 && __builtin_cpu_supports("avx512f") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512vnni"))
-    return &avx512::table();
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512vnni");
 #endif
+}
+#elif defined(__aarch64__) && defined(__linux__)
+// Bits of the kernel's ABI (Documentation/arch/arm64/elf_hwcaps.rst); older C libraries do not name the second.
+bool has_dotprod() { return getauxval(AT_HWCAP) >> 20 & 1; }
+bool has_i8mm() { return has_dotprod() && (getauxval(AT_HWCAP2) >> 13 & 1); }
+#elif defined(__aarch64__) && defined(__APPLE__)
+bool has(const char* feature) {
+  int value = 0;
+  size_t size = sizeof value;
+  return !sysctlbyname(feature, &value, &size, nullptr, 0) && value;
+}
+bool has_dotprod() { return has("hw.optional.arm.FEAT_DotProd"); }
+bool has_i8mm() { return has_dotprod() && has("hw.optional.arm.FEAT_I8MM"); }
+#elif defined(__aarch64__)
+bool has_dotprod() { return false; }
+bool has_i8mm() { return false; }
+#endif
+}  // namespace
+
+const KernelTable* kernels(const char* isa) {
+  auto is = [isa](const char* name) { return !std::strcmp(isa, name); };
+  if (is("portable")) return &portable::table();
+#if defined(__x86_64__)
+  if (is("avx2") && has_avx2()) return &avx2::table();
+  if (is("avx512") && has_avx512()) return &avx512::table();
+#elif defined(__aarch64__)
+  if (is("neon") && has_dotprod()) return &neon::table();
+  if (is("i8mm") && has_i8mm()) return &i8mm::table();
 #endif
   return nullptr;
 }

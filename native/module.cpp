@@ -19,7 +19,7 @@ NB_MODULE(_native, m) {
       "isas",
       [] {
         std::vector<std::string> names;
-        for (const char* name : {"avx512", "avx2", "portable"})
+        for (const char* name : octavo::kIsaNames)
           if (octavo::kernels(name)) names.emplace_back(name);
         return names;
       },

@@ -216,6 +216,9 @@ struct KernelTable {
   uint64_t (*read)(const uint8_t* data, size_t bytes, int streams);  // touches every cache line
 };
 
-// Null when this build or this processor lacks it. Names: "avx512", "avx2", "portable".
+// Best first; all that this program knows, whatever the build and the processor.
+constexpr const char* kIsaNames[] = {"avx512", "avx2", "i8mm", "neon", "portable"};
+
+// Null when this build or this processor lacks it.
 const KernelTable* kernels(const char* isa);
 }  // namespace octavo

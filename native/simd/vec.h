@@ -2,7 +2,7 @@
 //
 // An instruction set's file gives the primitives; the functions built on them (exp, tanh, ...) are below, once. So a
 // kernel written over vec.h does the same roundings in the same order everywhere, and its results are bitwise equal on
-// AVX-512, AVX2 and plain C++. Fused multiply-adds are always explicit (compile with -ffp-contract=off).
+// AVX-512, AVX2, NEON and plain C++. Fused multiply-adds are always explicit (compile with -ffp-contract=off).
 //
 // Everything lives in a namespace of the instruction set (ISA_NS, defined by isa_*.cpp before inclusion) and is inline:
 // a function shared between instruction sets, std:: templates included, could be emitted with AVX code and then be
@@ -13,13 +13,15 @@
 #include <cstring>
 
 #ifndef ISA_NS
-#error "define ISA_NS (avx512, avx2 or portable) before including simd/vec.h"
+#error "define ISA_NS (avx512, avx2, neon, i8mm or portable) before including simd/vec.h"
 #endif
 
 #if defined(__AVX512F__) || (defined(OCTAVO_EMULATE_AVX512) && defined(ISA_AVX512))
 #include "simd/vec_avx512.h"
 #elif defined(__AVX2__)
 #include "simd/vec_avx2.h"
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include "simd/vec_neon.h"
 #else
 #include "simd/vec_portable.h"
 #endif

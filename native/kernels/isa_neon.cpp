@@ -1,0 +1,2 @@
+#define ISA_NS neon
+#include "kernels/table.inc"

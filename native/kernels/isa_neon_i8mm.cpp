@@ -1,0 +1,2 @@
+#define ISA_NS i8mm
+#include "kernels/table.inc"
