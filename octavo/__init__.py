@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from octavo.llm import LLM
     from octavo.outputs import CompletionOutput, Logprob, OutputDelta, RequestOutput
-    from octavo.types import SamplingParams, StructuredOutputs
+    from octavo.types import SamplingParams
 
 __version__ = "0.1.0"
 __all__ = [
@@ -42,7 +42,6 @@ __all__ = [
     "RequestError",
     "RequestOutput",
     "SamplingParams",
-    "StructuredOutputs",
     "TokenizerError",
 ]
 
@@ -52,7 +51,7 @@ _HOMES = {
     "errors": ("CapacityError", "ConfigError", "ModelFileError", "OctavoError", "RequestError", "TokenizerError"),
     "llm": ("LLM",),
     "outputs": ("CompletionOutput", "Logprob", "OutputDelta", "RequestOutput"),
-    "types": ("SamplingParams", "StructuredOutputs"),
+    "types": ("SamplingParams",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -36,10 +36,6 @@ class BlockPool:
     def num_cached(self) -> int:
         return len(self._cached)
 
-    def cached(self) -> list[int]:
-        """The blocks that no table holds but whose content is known, the next to be evicted first."""
-        return list(self._cached)
-
     @property
     def num_used(self) -> int:
         return self.num_blocks - self.num_available

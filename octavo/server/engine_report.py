@@ -77,7 +77,7 @@ def _block_runs(engine: Engine) -> list[list[int]]:
     if not isinstance(cache, PagedCache):
         return []
     owners = [FREE] * cache.pool.num_blocks
-    for block in cache.pool.cached():
+    for block in cache.pool._cached:  # the pool has no public word for which blocks these are, only for how many
         owners[block] = CACHED
     for index, seq in reversed(list(enumerate(cache.tables.rows))):
         for block in seq.block_table:

@@ -28,7 +28,7 @@ class Limits:
 
     body: int = 4 << 20
     headers: int = 64 << 10
-    header_seconds: float = 15.0
+    header_seconds: float = 10.0
     body_seconds: float = 60.0
     send_seconds: float = 60.0  # a client that takes nothing for so long is cut off
     connections: int = 4096

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.server.harness import FULL, Server
 
-SECONDS = 1500 if FULL else 40
+SECONDS = 1500 if FULL else 25
 CHECKS = (
     "not_a_server_error",
     "content_type_conformance",
