@@ -141,6 +141,15 @@ inline void interleave(F even, F odd, F& a, F& b) {
 }
 
 // ---------------------------------------------------------------- narrow types
+// acc + the dot product of each lane's four int8 in k and x, none of which is -128.
+constexpr int kDotZero = 0;
+inline I dot_operand(I k) { return k; }
+inline __m256i dot4(__m256i acc, __m256i k, __m256i x) {
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(k), _mm256_sign_epi8(x, k));
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+inline I dot4(I acc, I k, I x) { return {dot4(acc.lo, k.lo, x.lo), dot4(acc.hi, k.hi, x.hi)}; }
+
 inline F load_f16(const uint16_t* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)),
           _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};

@@ -116,6 +116,12 @@ inline void interleave(F even, F odd, F& a, F& b) {
 }
 
 // ---------------------------------------------------------------- narrow types
+// acc + the dot product of each lane's four int8 in k (made unsigned by dot_operand) and x; kDotZero times x's sum is
+// too much.
+constexpr int kDotZero = 128;
+inline I dot_operand(I k) { return {_mm512_xor_si512(k.v, _mm512_set1_epi8(-128))}; }
+inline I dot4(I acc, I k, I x) { return {_mm512_dpbusd_epi32(acc.v, k.v, x.v)}; }
+
 inline F load_f16(const uint16_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
 inline I iload_u16(const uint16_t* p) { return {_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p))}; }
 

@@ -142,6 +142,13 @@ inline void interleave(F even, F odd, F& a, F& b) {
 }
 
 // ---------------------------------------------------------------- narrow types
+// acc + the dot product of each lane's four int8 in k and x.
+constexpr int kDotZero = 0;
+inline I dot_operand(I k) { return k; }
+inline I dot4(I acc, I k, I x) {
+  OCTAVO_QUADS(I, vdotq_s32(acc.v[i], vreinterpretq_s8_s32(k.v[i]), vreinterpretq_s8_s32(x.v[i])));
+}
+
 inline I iload_u16(const uint16_t* p) { return widen(vld1q_u16(p), vld1q_u16(p + 8)); }
 inline F load_f16(const uint16_t* p) { OCTAVO_QUADS(F, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)))); }
 

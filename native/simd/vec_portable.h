@@ -128,6 +128,16 @@ inline void interleave(F even, F odd, F& a, F& b) {
 }
 
 // ---------------------------------------------------------------- narrow types
+// acc + the dot product of each lane's four int8 in k and x.
+constexpr int kDotZero = 0;
+inline I dot_operand(I k) { return k; }
+inline I dot4(I acc, I k, I x) {
+  for (int i = 0; i < 16; ++i) {
+    for (int b = 0; b < 32; b += 8) acc.v[i] += (int8_t)(k.v[i] >> b) * (int8_t)(x.v[i] >> b);
+  }
+  return acc;
+}
+
 inline I iload_u16(const uint16_t* p) { OCTAVO_LANES(I, p[i]); }
 inline F load_f16(const uint16_t* p) {
   const I h = iload_u16(p);

@@ -71,7 +71,8 @@ class Context:
         """In float64, over what the cache's bytes say."""
         blocks = [self.layout.read(self.memory, b) for b in self.table]
         k, v = (np.concatenate([b[i] for b in blocks], 1)[:, :stop].swapaxes(0, 1) for i in (0, 1))
-        out = twins.attention(self.q[start:stop], k, v, start, self.scale, self.window, self.softcap)
+        q = twins.queried(self.q[start:stop], self.layout.kv_type)
+        out = twins.attention(q, k, v, start, self.scale, self.window, self.softcap)
         return out.reshape(stop - start, -1).astype(np.float32)
 
 

@@ -44,7 +44,8 @@ class Tree(Context):
         seen = [*range(self.committed), *self.path(node)]
         blocks = [self.layout.read(self.memory, b) for b in self.table]
         k, v = (np.concatenate([b[i] for b in blocks], 1).swapaxes(0, 1)[seen] for i in (0, 1))
-        out = twins.attention(self.q[seen[-1:]], k, v, len(seen) - 1, self.scale, self.window, self.softcap)
+        q = twins.queried(self.q[seen[-1:]], self.layout.kv_type)
+        out = twins.attention(q, k, v, len(seen) - 1, self.scale, self.window, self.softcap)
         return out.reshape(-1).astype(np.float32)
 
 

@@ -62,6 +62,13 @@ def int8_row(x: F32) -> F32:
     return np.asarray(codes * (largest / np.float32(127)), np.float32)
 
 
+def queried(x: F32, kv_type: str) -> F32:
+    """What attention makes of a query: over int8 keys it is int8 itself, in groups of 32 dims with a scale each."""
+    if kv_type != "int8":
+        return x
+    return np.concatenate([int8_row(x[..., start : start + 32]) for start in range(0, x.shape[-1], 32)], -1)
+
+
 def stored(x: F32, kv_type: str) -> F32:
     """What the cache gives back for a written row."""
     return {"f32": lambda v: v, "bf16": bfloat16, "int8": int8_row}[kv_type](x)
