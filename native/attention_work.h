@@ -8,6 +8,7 @@
 // whole.
 #pragma once
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -49,6 +50,7 @@ inline uint8_t* place_attention_work(AttentionWork& work, uint8_t* at, int max_t
     at += (count * sizeof(T) + 63) / 64 * 64;
   };
   take(work.items, items);
+  take(work.sorted, items);
   take(work.merges, items);
   take(work.queries, size_t(max_tokens));
   take(work.spans, size_t(max_seqs));
@@ -75,13 +77,7 @@ class AttentionWorkBuilder {
       const QuerySpan& span = work_.spans[i];
       span.cut ? add_splits(i) : add_tiles(span, span.n, span.split0, span.split1);
     }
-    std::sort(work_.items, work_.items + work_.num_items, [&](const AttentionItem& a, const AttentionItem& b) {
-      const int64_t x = cost(a), y = cost(b);
-      return x != y                   ? x > y
-             : a.q0 != b.q0           ? a.q0 < b.q0
-             : a.kv_head != b.kv_head ? a.kv_head < b.kv_head
-                                      : a.split0 < b.split0;
-    });
+    deal();
   }
 
  private:
@@ -163,6 +159,24 @@ class AttentionWorkBuilder {
            !std::memcmp(split_blocks(a, split), split_blocks(b, split), size_t(blocks_in(split)) * sizeof(int32_t));
   }
 
+  // The pool gives out items in runs from both ends of the list, large ones first. So that every run has its share of
+  // the long items, they are sorted by length and dealt like cards: every `hands`-th one, then each next one of those.
+  void deal() {
+    const int n = work_.num_items, hands = std::max(1, int(std::sqrt(double(n))));
+    std::copy_n(work_.items, n, work_.sorted);
+    std::sort(work_.sorted, work_.sorted + n, [&](const AttentionItem& a, const AttentionItem& b) {
+      const int64_t x = cost(a), y = cost(b);
+      return x != y                   ? x > y
+             : a.q0 != b.q0           ? a.q0 < b.q0
+             : a.kv_head != b.kv_head ? a.kv_head < b.kv_head
+                                      : a.split0 < b.split0;
+    });
+    AttentionItem* to = work_.items;
+    for (int hand = 0; hand < hands; ++hand) {
+      for (int i = hand; i < n; i += hands) *to++ = work_.sorted[i];
+    }
+  }
+
   // Queries times keys, roughly; 0 if none is seen.
   int64_t cost(const AttentionItem& item) const {
     int first = 1 << 30, last = 0;
@@ -181,8 +195,7 @@ class AttentionWorkBuilder {
   int64_t partial_ = 0;  // scratch rows given out
 };
 
-// Fills the work's arrays, which have room for a step within the limits given to place_attention_work; longest items
-// first.
+// Fills the work's arrays, which have room for a step within the limits given to place_attention_work.
 inline void build_attention_work(const StepView& step, int block_size, const AttentionShape& shape,
                                  AttentionWork& work) {
   AttentionWorkBuilder(step, block_size, shape, work).build();

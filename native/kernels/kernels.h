@@ -103,6 +103,7 @@ struct QuerySpan {
 struct AttentionWork {  // one step's items, for all layers of one shape: see attention_work.h
   AttentionItem* items = nullptr;
   int num_items = 0;
+  AttentionItem* sorted = nullptr;  // room to put the items in order
   AttentionItem* merges = nullptr;  // to run when all items have: one for each kv head of a sequence that was cut
   int num_merges = 0;
   QueryRow* queries = nullptr;  // [tokens]: sequences with a common prefix side by side
