@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def test_a_conversation(tiny: Path, home: Path):
         terminal.wait_for(r"% from the cache")
         terminal.type("/clear\n")
         terminal.wait_for("forgotten")
+        terminal.wait_for(r">>> $")  # before it, the key would be lost between two reads
         terminal.type("\x04")
         assert terminal.leave() == 0
     assert "hello there my friend" in (home / "chat_history").read_text()
@@ -53,6 +55,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(endless: Path):
         terminal.type("\x03")
         assert "(stopped)" in terminal.wait_for(DONE)
         terminal.wait_for(">>> ")
+        time.sleep(0.3)  # a signal between showing the prompt and waiting for a key would be seen only after that key
         terminal.type("\x03")
         terminal.wait_for(">>> ")
         terminal.type("/set max_tokens 5\n")
