@@ -154,8 +154,6 @@ def test_every_answer_has_an_id(tiny: Server) -> None:
 
 
 def test_traces_are_sent_where_they_are_wanted(tiny_model: Path, logs: Path) -> None:
-    pytest.importorskip("opentelemetry.sdk")
-    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
     got: list[tuple[str, bytes]] = []
 
     class Collector(http.server.BaseHTTPRequestHandler):
