@@ -85,6 +85,7 @@ ENGINE = Table(
         Row("max_model_len", int | None, "Longest sequence in tokens, prompt included; by default what fits."),
         Row("max_num_seqs", int, "Sequences that run at once."),
         Row("max_num_batched_tokens", int, "Tokens of one step; longer prompts are computed in chunks."),
+        Row("target_itl", float | None, "Most seconds between tokens beside prompts; by default twice those without."),
         Row("kv_cache_memory", str | None, "Memory for the KV cache, such as 800M or 2G.", parse=size, metavar="SIZE"),
         Row("num_kv_blocks", int | None, "Blocks of the KV cache; goes before --kv-cache-memory."),
         Row("kv_cache_dtype", str, "How keys and values are stored: auto (bf16), f32, bf16 or int8."),

@@ -1,7 +1,7 @@
 """Continuous batching with chunked prefill (Orca, OSDI 22; Sarathi, 2308.16369).
 
 Every step: first the sequences that decode, one token (and drafts) each, so that a long prompt never stalls them; then
-what is left of the token budget goes to prompts, in policy order.
+what is left of the token budget, or less if that would take long (`pace`), goes to prompts, in policy order.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from octavo.kv.manager import CacheManager
 from octavo.scheduler import policy
 from octavo.scheduler.batch import Schedule, scored_positions
 from octavo.scheduler.commit import Commit
+from octavo.scheduler.pace import Pace
 from octavo.scheduler.roster import Roster
 from octavo.types import Batch, Request, Sequence, SequenceDelta, Status, StepResult
 
@@ -25,6 +26,9 @@ class ContinuousScheduler:
         assert config.max_model_len is not None
         self._roster = Roster(config, cache, clock)
         self._cache = cache
+        self._clock = clock
+        self._pace = Pace(config.target_itl)
+        self._began = 0.0  # when the step under way was scheduled
         self._chunked = config.enable_chunked_prefill
         self._budget = config.max_num_batched_tokens
         if not self._chunked:  # a whole prompt must fit into one step
@@ -55,14 +59,18 @@ class ContinuousScheduler:
         plan = Schedule(self._budget, SCORED_ROWS if self._chunked else self._budget)
         plan.finished = self._roster.expire()
         self._decode(plan)
+        self._limit_prompts(plan)
         self._admit(plan.budget)
         self._prefill(plan)
         plan.copies = self._cache.take_copies()
         self._measure(plan)
+        self._began = self._clock()
         return plan
 
     def commit(self, batch: Batch, result: StepResult) -> list[SequenceDelta]:
         """Takes the step's results in: tokens, stop rules, blocks. Returns what is new for each sequence."""
+        prompt = sum([chunk.num_tokens for chunk in batch.chunks if chunk.seq in self._roster.prefilling])
+        self._pace.observe(len(batch.token_ids) - prompt, prompt, self._clock() - self._began)
         return Commit(self._roster, batch, result).deltas()
 
     def _decode(self, plan: Schedule) -> None:
@@ -93,6 +101,15 @@ class ContinuousScheduler:
             if loser is seq:
                 return False
         return True
+
+    def _limit_prompts(self, plan: Schedule) -> None:
+        """Leaves prompts what can be computed without stalling those that decode."""
+        roster = self._roster
+        starting = len(roster.prefilling) + min(len(roster.waiting), roster.room)
+        if self._chunked and starting:
+            rows = self._budget - plan.budget
+            room = self._pace.room(rows, len(plan.chunks), starting)
+            plan.budget = plan.budget if room is None else min(plan.budget, room)
 
     def _admit(self, budget: int) -> None:
         """Lets waiting sequences run while the step has tokens for them: the later, the longer the prefix they find."""
@@ -127,7 +144,7 @@ class ContinuousScheduler:
         stats = self.stats
         stats.running, stats.waiting = len(self._roster.running), len(self._roster.waiting)
         stats.kv_usage = self._cache.usage
-        stats.step_tokens = self._budget - plan.budget
+        stats.step_tokens = sum([chunk.num_tokens for chunk in plan.chunks])
 
 
 def _remaining(seq: Sequence) -> int:

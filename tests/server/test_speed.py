@@ -37,7 +37,8 @@ def smollm(logs: Path) -> Any:
 
 def http_rate(server: Server) -> float:
     begin = time.monotonic()
-    streams = [Stream(server, greedy(prompt, TOKENS)) for prompt in prompts(STREAMS)]
+    bodies = [greedy(prompt, TOKENS) | {"cache_salt": str(begin)} for prompt in prompts(STREAMS)]
+    streams = [Stream(server, body) for body in bodies]
     for stream in streams:
         stream.join(300)
         assert stream.complete
@@ -74,10 +75,11 @@ def test_a_long_prompt_among_streams(smollm: Server) -> None:
             stream.join(300)
         return [gap for stream in streams for gap in stream.gaps[8:]]
 
+    gaps(True, "c ")  # the pool's memory is touched for the first time, which the system makes one wait for
     quiet, disturbed = gaps(False, "a "), gaps(True, "b ")
     before, after = percentile(quiet, 0.99), percentile(disturbed, 0.99)
     print(f"p99 gap {before * 1e3:.0f} ms, {after * 1e3:.0f} ms with a long prompt: {after / before:.1f} times")
-    assert after < 2.0
+    assert after < 6 * before  # without chunks of a measured size it is 20 times and more
 
 
 def test_the_event_loop_stays_free(smollm: Server) -> None:
