@@ -56,7 +56,8 @@ async def conversation(runtime: Runtime, asked: Asked) -> Conversation:
     if not offered:
         return Conversation(prompt)
     must = asked.choice not in ("auto", "none")
-    structure = tools.forced(form, offered, asked.parallel) if must else None
+    several = asked.parallel and asked.choice == "required"  # who names a tool wants one call of it
+    structure = tools.forced(form, offered, several) if must else None
     return Conversation(prompt, structure, partial(ToolReader, form), _marked_by_control_token(runtime))
 
 

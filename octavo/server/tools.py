@@ -22,6 +22,8 @@ OPEN, CLOSE = "<tool_call>", "</tool_call>"
 PYTHON_TAG = "<|python_tag|>"  # what Llama 3.1 may put before a call
 ANY_ARGUMENTS: Json = {"type": "object"}
 MAX_CALLS = 16  # in one answer that must call
+# As `json.dumps` writes, which is how models have seen calls; a small one given a choice fills the answer with spaces.
+SPACING: Json = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 
 INTRODUCTION = """\
 You may call one or more functions to assist with the user query.
@@ -88,7 +90,7 @@ def _written(call: Mapping[str, Any]) -> str:
 
 
 def forced(form: Format, tools: Sequence[Json], parallel: bool) -> StructuredOutputs:
-    """A grammar of answers that call one of these tools, and say nothing else."""
+    """A grammar of answers that call one of these tools, or several in a row if `parallel`, and say nothing else."""
     rules = [f"f{i}: %json {json.dumps(_call_schema(form, tool['function']))}" for i, tool in enumerate(tools)]
     body = " | ".join(f"f{i}" for i in range(len(tools)))
     if form is LLAMA:
@@ -107,5 +109,6 @@ def _call_schema(form: Format, function: Json) -> Json:
         "properties": {"name": {"const": function["name"]}, form.arguments: parameters},
         "required": ["name", form.arguments],
         "additionalProperties": False,
+        "x-guidance": SPACING,
         **definitions,
     }

@@ -217,6 +217,16 @@ def test_tools(client: openai.OpenAI, choice: Any) -> None:
     assert (name, streamed) == ("get_weather", call.function.arguments) and pieces > 4
 
 
+def test_who_names_a_tool_gets_one_call(client: openai.OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "What is the weather in Paris, in Rome and in Oslo?"}]
+    choice: Any = {"type": "function", "function": {"name": "get_weather"}}
+    for seed in range(3):
+        made = client.chat.completions.create(
+            model="smollm2", messages=messages, tools=[WEATHER], tool_choice=choice, seed=seed, max_tokens=200
+        )
+        assert len(made.choices[0].message.tool_calls or ()) == 1 and made.choices[0].finish_reason == "tool_calls"
+
+
 def test_a_tool_conversation_is_taken_back(client: openai.OpenAI) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'}}
     messages: Any = [

@@ -99,6 +99,21 @@ def test_a_template_without_tools_gets_them_as_text() -> None:
     assert tools.explain(messages[1:2], None) == messages[1:2]
 
 
+def accepted(grammar: str | None, text: str) -> bool:
+    """Whether the whole text, and no longer one, is an answer."""
+    native = pytest.importorskip("llguidance")
+    tokenizer = native.LLTokenizer("byte")
+    matcher, tokens = native.LLMatcher(tokenizer, grammar), tokenizer.tokenize_str(text)
+    return bool(matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_stopped())
+
+
+def test_forced_calls_are_spaced_as_models_know_them() -> None:
+    """Free white space is what a small model fills its answer with."""
+    forced = tools.forced(HERMES, [{"function": {"name": "f"}}], parallel=False).grammar
+    assert accepted(forced, '<tool_call>\n{"name": "f", "arguments": {"a": 1, "b": [1, 2]}}\n</tool_call>')
+    assert not accepted(forced, '<tool_call>\n{"name": "f", "arguments": {\n  "a": 1\n}}\n</tool_call>')
+
+
 def test_definitions_stay_where_their_references_look() -> None:
     schema = {"$defs": {"X": {"type": "integer"}}, "properties": {"x": {"$ref": "#/$defs/X"}}}
     grammar = tools.forced(HERMES, [{"function": {"name": "f", "parameters": schema}}], parallel=False).grammar
