@@ -27,8 +27,6 @@ class EngineConfig:
 
     max_num_batched_tokens: the token budget of one step; a prompt longer than what is left of it is prefilled in
     chunks.
-    target_itl: seconds that a step may take while sequences decode and prompts are computed; None: prompts get as much
-    of its time as the decoding sequences.
     kv_cache_memory: bytes for the KV pool. num_kv_blocks overrides it.
     kv_cache: "paged", or "contiguous" (the baseline: each sequence reserves max_model_len up front).
     scheduler: "continuous", or "static" (the baseline: a batch runs until its last sequence ends).
@@ -37,7 +35,6 @@ class EngineConfig:
     max_model_len: int | None = None
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 512
-    target_itl: float | None = None
     block_size: int = 16
     num_kv_blocks: int | None = None
     kv_cache_memory: int | None = None
@@ -62,27 +59,27 @@ CHOICES = {
     "policy": ("fcfs", "priority", "deadline"),
     "preemption_mode": ("recompute",),
     "backend": ("cpu", "reference", "null"),
+    "isa": ("auto", "avx512", "avx2", "i8mm", "neon", "portable"),
 }
-AT_LEAST_ONE = (
-    "max_model_len",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "block_size",
-    "num_kv_blocks",
-    "kv_cache_memory",
-    "threads",
-)
+MAX_SLOTS = 2**31 - 1  # slots are int32
+# Integers from 1, and the most they may be: beyond, a machine drowns in threads or tables before it computes.
+AT_MOST = {
+    "max_model_len": MAX_SLOTS,
+    "max_num_seqs": 1 << 16,
+    "max_num_batched_tokens": 1 << 20,
+    "block_size": 256,
+    "num_kv_blocks": MAX_SLOTS,
+    "kv_cache_memory": 1 << 62,
+    "threads": 1024,
+}
 
 
 def check(config: EngineConfig) -> EngineConfig:
     """The same object. Raises ConfigError, naming the setting and what it may be, for the first one out of range."""
-    for name in AT_LEAST_ONE:
+    for name, most in AT_MOST.items():
         value = getattr(config, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ConfigError(f"{name} must be an integer of at least 1; got {value!r}")
-    target = config.target_itl
-    if target is not None and not (isinstance(target, int | float) and target > 0):
-        raise ConfigError(f"target_itl must be seconds above 0; got {target!r}")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most):
+            raise ConfigError(f"{name} must be an integer from 1 to {most}; got {value!r}")
     for name, allowed in CHOICES.items():
         if getattr(config, name) not in allowed:
             raise ConfigError(f"{name} must be one of {', '.join(allowed)}; got {getattr(config, name)!r}")

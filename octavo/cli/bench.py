@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from octavo.cli.options import ENGINE, ModelOption, takes
-from octavo.errors import ConfigError
+from octavo.errors import CapacityError, ConfigError
 
 COLUMNS = {
     "batch": "batch",
@@ -61,8 +61,12 @@ def measure(
     from octavo.cli.console import loading_bar, process_age
 
     workload = Workload(*shape)
-    with loading_bar() as bar:
-        parts = load(model, workload, engine, bar)
+    try:
+        with loading_bar() as bar:
+            parts = load(model, workload, engine, bar)
+    except CapacityError as error:
+        longest = max(length for _, length in workload.rows()) + workload.gen_tokens
+        raise CapacityError(f"{error} (the longest row has {longest} tokens, prompt and answer)") from error
     ready = process_age()
     limits = machine(parts) if with_limits else None
     yield describe(parts, ready, limits)

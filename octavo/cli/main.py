@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -40,6 +41,11 @@ COMMANDS = {
     "info": Command("info", "info", "Show what is inside a model file."),
     "pull": Command("pull", "pull", "Fetch a model into the cache folder."),
     "models": Command("models_cmd", "models", "List the models that have a name, and those that are here."),
+}
+# What people know from other programs, and what to do here instead.
+ELSEWHERE = {
+    "quantize": "Octavo runs a file as it is quantised: take a GGUF of the encoding you want; "
+    "`octavo build` packs it so that it starts at once",
 }
 
 
@@ -84,12 +90,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words == ["--version"]:
         print(f"octavo {__version__}")
         return 0
+    if hint := misnamed(words[0]):
+        complain(hint)
+        return 2
     try:
         return int(typer.main.get_command(app)(words, prog_name="octavo", standalone_mode=False) or 0)
     except OctavoError as error:
         complain(str(error))
     except MemoryError:
-        complain("not enough memory: lower kv_cache_memory or max_model_len (`octavo plan MODEL` does the arithmetic)")
+        settings = "kv_cache_memory, num_kv_blocks or max_model_len"
+        complain(f"not enough memory: lower {settings} (`octavo plan MODEL` does the arithmetic)")
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except ModuleNotFoundError as error:
@@ -103,6 +113,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = f" {words[0]}" if words[0] in COMMANDS else ""
         complain(f"{usage()} (see `octavo{known} --help`)")
     return 2
+
+
+def misnamed(word: str) -> str | None:
+    """What to say of a first word that is no command; None if it is one, or an option."""
+    if word in COMMANDS or word.startswith("-"):
+        return None
+    if word in ELSEWHERE:
+        return f"there is no command {word}: {ELSEWHERE[word]}"
+    longer = [name for name in COMMANDS if name.startswith(f"{word} ")]
+    close = longer or difflib.get_close_matches(word, COMMANDS, n=1)
+    hint = f"did you mean `octavo {' or '.join(close)}`?" if close else "`octavo --help` lists them"
+    return f"there is no command {word!r}: {hint}"
 
 
 def entry() -> None:

@@ -66,6 +66,8 @@ def make(
     config, cache = planner.resolve(settings, model.attention, model.max_context, checkpoint.size, memory)
     parts = sizes(model, config, cache)
     tokens = length or config.max_model_len or model.max_context
+    if tokens > (longest := config.max_model_len or model.max_context):
+        raise ConfigError(f"length must be at most max_model_len, here {longest}; got {length}")
     return planner.plan(model.attention, cache, parts["weights"], parts["scratch"], tokens, memory), config, cache
 
 

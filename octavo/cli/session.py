@@ -35,7 +35,7 @@ def template_of(llm: LLM, given: str | None) -> str | None:
     try:
         return Path(given).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise TokenizerError(f"chat template {given}: {getattr(error, 'strerror', None) or error}") from error
+        raise TokenizerError(f"chat template {given!r}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def figures(answer: Answer) -> str:

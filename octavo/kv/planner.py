@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from octavo.config import CacheConfig, EngineConfig, check, default_threads
+from octavo.config import MAX_SLOTS, CacheConfig, EngineConfig, check, default_threads
 from octavo.errors import CapacityError
 
 ELEMENT_BYTES = {"f32": 4, "bf16": 2, "int8": 1}
@@ -128,7 +128,13 @@ def _dtype(config: EngineConfig) -> str:
 
 def _pool_blocks(config: EngineConfig, block: int, length: int, weights: int, available: int | None) -> int:
     """Blocks of the pool: as set, as many as the set memory holds, or what the machine can well spare."""
+    most = MAX_SLOTS // config.block_size
     if config.num_kv_blocks is not None:
+        if config.num_kv_blocks > most:
+            raise CapacityError(
+                f"num_kv_blocks is {config.num_kv_blocks}, "
+                f"but there can be {most} blocks of block_size {config.block_size}"
+            )
         return config.num_kv_blocks
     sequence = blocks_for(length, config.block_size)
     if config.kv_cache_memory is not None:
@@ -136,15 +142,25 @@ def _pool_blocks(config: EngineConfig, block: int, length: int, weights: int, av
     else:
         spare = max(0, (available_memory() if available is None else available) - weights) // 2
         memory, name = min(spare, max(DEFAULT_POOL, sequence * block)), "half of the memory that is left"
-    blocks = min(memory // block, config.max_num_seqs * sequence)
-    needed = sequence if config.max_model_len is not None else 1
+    blocks = min(memory // block, config.max_num_seqs * sequence, most)
+    set_length = config.max_model_len is not None
+    needed = sequence if set_length else 1
     if blocks < needed:
+        what = (
+            f"a sequence of max_model_len ({length} tokens)"
+            if set_length
+            else f"one block of {config.block_size} tokens"
+        )
         raise CapacityError(
-            f"{name} is {memory / 2**20:.1f} MiB, but a sequence of max_model_len ({length} tokens) takes "
-            f"{needed * block / 2**20:.1f} MiB of KV cache: "
-            f"raise kv_cache_memory, lower max_model_len, or choose a smaller kv_cache_dtype"
+            f"{name} is {_amount(memory)}, but {what} takes {_amount(needed * block)} of KV cache: "
+            f"raise kv_cache_memory, lower {'max_model_len' if set_length else 'block_size'}, "
+            f"or choose a smaller kv_cache_dtype"
         )
     return blocks
+
+
+def _amount(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
 
 
 def available_memory() -> int:

@@ -68,6 +68,22 @@ def check(settings: ServerSettings) -> ServerSettings:
         raise ConfigError(f"two models have the name {min(twice)!r}: give each its own")
     if (settings.ssl_keyfile is None) != (settings.ssl_certfile is None):
         raise ConfigError("TLS needs both --ssl-keyfile and --ssl-certfile")
+    numbers = {
+        "max_body_size": settings.limits.body,
+        "max_connections": settings.limits.connections,
+        "max_queued_requests": settings.limits.queued_requests,
+        "max_queued_tokens": settings.limits.queued_tokens,
+        "send_timeout": settings.limits.send_seconds,
+        "shutdown_timeout": settings.shutdown_timeout,
+        "engine_timeout": settings.engine_timeout,
+        "idle_timeout": settings.idle_seconds,
+    }
+    for name, value in numbers.items():
+        if not value >= 0:  # nor NaN
+            raise ConfigError(f"{name} must be at least 0; got {value}")
+    for file in filter(None, (settings.ssl_keyfile, settings.ssl_certfile)):
+        if not file.is_file():
+            raise ConfigError(f"TLS: {file} is no file")
     if not 0 <= settings.port <= 65535:
         raise ConfigError(f"port must be from 0 to 65535; got {settings.port}")
     return settings

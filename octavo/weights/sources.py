@@ -34,7 +34,7 @@ class Available:
 def resolve(source: str) -> Path:
     """The file or folder of a model. Raises ModelFileError that says how to get it."""
     path = Path(source).expanduser()
-    if path.exists():
+    if source and path.exists():  # "" would be the current folder
         return _inside(path) if path.is_dir() else path
     if source in ALIASES:
         if found := cached(ALIASES[source]):
@@ -43,7 +43,7 @@ def resolve(source: str) -> Path:
     if source.startswith(hub.PREFIX):
         wanted = hub.HubSource.parse(source)
         return hub.find_cached(wanted) or hub.fetch(wanted)
-    if (kept := models_dir() / source).is_file():
+    if source and (kept := models_dir() / source).is_file():
         return kept
     raise ModelFileError(f"no model {source!r}: {_suggestion(source)}")
 

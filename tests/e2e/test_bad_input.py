@@ -43,6 +43,7 @@ def files(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 CASES: dict[str, tuple[Callable[[Files], list[str | Path]], str]] = {
+    "no name": (lambda f: ["run", "", "hi"], "no model ''"),
     "missing file": (lambda f: ["run", "no/such/file.gguf", "hi"], "no model 'no/such/file.gguf'"),
     "misspelt alias": (lambda f: ["run", "smollm2-135", "hi"], "did you mean smollm2-135m"),
     "truncated file": (lambda f: ["run", f["truncated"], "hi"], "truncated.gguf"),
@@ -63,6 +64,22 @@ CASES: dict[str, tuple[Callable[[Files], list[str | Path]], str]] = {
     "top_p": (lambda f: ["run", f["tiny"], "hi", "--top-p", "nan"], "top_p must be"),
     "max_tokens": (lambda f: ["run", f["tiny"], "hi", "--max-tokens", "-1"], "max_tokens must be"),
     "threads": (lambda f: ["run", f["tiny"], "hi", "--threads", "0"], "threads must be"),
+    "too many threads": (lambda f: ["run", f["tiny"], "hi", "--threads", "100000"], "threads must be"),
+    "max_num_seqs": (lambda f: ["run", f["tiny"], "hi", "--max-num-seqs", "100000000000"], "max_num_seqs must be"),
+    "max_num_batched_tokens": (
+        lambda f: ["run", f["tiny"], "hi", "--max-num-batched-tokens", "100000000000"],
+        "max_num_batched_tokens must be",
+    ),
+    "blocks without number": (
+        lambda f: ["run", f["tiny"], "hi", "--num-kv-blocks", "100000000000"],
+        "num_kv_blocks must be",
+    ),
+    "more blocks than slots": (
+        lambda f: ["run", f["tiny"], "hi", "--num-kv-blocks", "2000000000"],
+        "134217727 blocks of block_size 16",
+    ),
+    "tiny cache": (lambda f: ["run", f["tiny"], "hi", "--kv-cache-memory", "1K"], "kv_cache_memory is 1.0 KiB"),
+    "isa of no backend": (lambda f: ["run", f["tiny"], "hi", "--isa", "sse9", "--backend", "reference"], "isa must be"),
     "block_size": (lambda f: ["run", f["tiny"], "hi", "--block-size", "24"], "block_size must be"),
     "kv_cache_dtype": (lambda f: ["run", f["tiny"], "hi", "--kv-cache-dtype", "int2"], "kv_cache_dtype must be"),
     "isa": (lambda f: ["run", f["tiny"], "hi", "--isa", "sse9"], "sse9"),
@@ -88,7 +105,15 @@ CASES: dict[str, tuple[Callable[[Files], list[str | Path]], str]] = {
     "chat without a template": (lambda f: ["chat", f["base"]], "no chat template"),
     "system without a template": (lambda f: ["run", f["base"], "hi", "--system", "x"], "system"),
     "unknown option": (lambda f: ["run", f["tiny"], "hi", "--tempreature", "1"], "--tempreature"),
-    "unknown command": (lambda f: ["rnu"], "rnu"),
+    "template without a name": (lambda f: ["run", f["tiny"], "hi", "--chat-template", ""], "chat template ''"),
+    "unknown command": (lambda f: ["rnu"], "did you mean `octavo run`"),
+    "half a command": (lambda f: ["tune", "--help"], "`octavo tune layers`"),
+    "another program's command": (lambda f: ["quantize", f["tiny"]], "`octavo build`"),
+    "bench longer than the context": (
+        lambda f: ["bench", "--model", f["tiny"], "--prompt-tokens", "600"],
+        "the longest row has 664 tokens",
+    ),
+    "plan longer than the context": (lambda f: ["plan", f["tiny"], "--length", "600"], "at most max_model_len"),
     "nothing to run": (lambda f: ["run"], "model"),
     "batch": (lambda f: ["bench", "--model", f["tiny"], "--batch", "1,x"], "batch must be"),
     "batch of none": (lambda f: ["bench", "--model", f["tiny"], "--batch", "0"], "batch must be at least 1"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from octavo.cli.main import COMMANDS
 from tests.e2e.cli import COMMAND, Terminal, environment, octavo
 from tests.models import model_path
 
@@ -143,10 +144,20 @@ def test_help_is_quick_and_imports_no_engine():
     assert octavo("--version").stdout.startswith("octavo ")
 
 
-@pytest.mark.parametrize("command", ["run", "chat", "bench", "plan", "info", "pull", "models"])
+def test_python_m_octavo_is_the_same_program():
+    done = subprocess.run([COMMAND[0], "-m", "octavo", "--version"], capture_output=True, text=True, env=environment())
+    assert done.stdout == octavo("--version").stdout and done.returncode == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str):
-    done = octavo(command, "--help")
+    done = octavo(*command.split(), "--help")
     assert done.returncode == 0 and done.stdout.startswith(f"Usage: octavo {command}")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_readme_names_every_command(command: str):
+    assert f"octavo {command} " in (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def test_smollm2_says_what_the_golden_data_say():

@@ -80,6 +80,11 @@ def test_a_context_longer_than_the_model_s_is_refused() -> None:
         ("max_model_len", -1),
         ("kv_cache_memory", 1.5),
         ("threads", True),
+        ("threads", 100_000),
+        ("max_num_seqs", 10**11),
+        ("max_num_batched_tokens", 10**11),
+        ("num_kv_blocks", 2**31),
+        ("isa", "sse9"),
         ("block_size", 12),
         ("kv_cache_dtype", "fp8"),
         ("kv_cache", "ring"),
@@ -90,6 +95,20 @@ def test_a_context_longer_than_the_model_s_is_refused() -> None:
 def test_a_setting_out_of_range_is_named(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=name):
         resolve(EngineConfig(**{name: value}), QWEN_1_5B, 2048, GIB, 16 * GIB)  # type: ignore[arg-type]
+
+
+def test_slots_fit_their_integers() -> None:
+    """However much memory there is: a slot is an int32."""
+    roomy = EngineConfig(kv_cache_memory=1 << 60, max_num_seqs=1 << 16)
+    _, cache = resolve(roomy, QWEN_1_5B, 131_072, GIB, 1 << 60)
+    assert 0 <= 2**31 - cache.num_blocks * cache.block_size <= 2 * cache.block_size
+    with pytest.raises(CapacityError, match=f"{2**27 - 1} blocks of block_size 16"):
+        resolve(EngineConfig(num_kv_blocks=2**27), QWEN_1_5B, 2048, GIB, 16 * GIB)
+
+
+def test_without_a_set_length_one_block_is_asked_for() -> None:
+    with pytest.raises(CapacityError, match=r"is 1\.0 KiB, but one block of 16 tokens takes 448\.0 KiB"):
+        resolve(EngineConfig(kv_cache_memory=1024), QWEN_1_5B, 32768, GIB, 16 * GIB)
 
 
 def test_available_memory_is_plausible() -> None:
