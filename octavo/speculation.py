@@ -11,7 +11,7 @@ from typing import cast
 from octavo.backends.base import Backend, Model
 from octavo.config import CacheConfig, EngineConfig
 from octavo.engine import Engine
-from octavo.errors import ConfigError
+from octavo.errors import ConfigError, OctavoError
 from octavo.kv import manager
 from octavo.models.registry import build_model, open_checkpoint
 from octavo.spec.controller import Controller
@@ -29,6 +29,7 @@ from octavo.weights.aliases import home
 from octavo.weights.checkpoint import Checkpoint
 from octavo.weights.sources import resolve
 
+MARGIN = 2  # tokens by which an n-gram draft is longer than its match, if its length is left to us
 SPOT = 101  # every so many tokens of two vocabularies are compared
 
 
@@ -67,7 +68,9 @@ class Speculation:
         return MAKERS[method](self)
 
     def ngram(self) -> Drafter:
-        return NgramDrafter(self.settings.prompt_lookup_min, self.settings.prompt_lookup_max)
+        s = self.settings
+        margin = MARGIN if s.method == "ngram" and s.num_speculative_tokens is None else None
+        return NgramDrafter(s.prompt_lookup_min, s.prompt_lookup_max, margin)
 
     def suffix(self) -> Drafter:
         s = self.settings
@@ -94,6 +97,8 @@ class Speculation:
 
     def _self_drafter(self, name: str, layers: tuple[int, ...]) -> Drafter:
         count = self.model.num_layers
+        if name == "early_exit" and len(layers) > count:
+            raise ConfigError(f"speculative_config: layers of early_exit must be at most {count}; got {len(layers)}")
         if not all(0 <= layer < count for layer in layers) or list(layers) != sorted(set(layers)):
             raise ConfigError(f"speculative_config: layers must rise and be below {count}; got {list(layers)}")
         backend = self.backend.share(self.model.with_layers(layers))
@@ -102,7 +107,10 @@ class Speculation:
 
     def draft_model(self) -> Drafter:
         assert self.settings.model is not None
-        checkpoint = open_checkpoint(resolve(self.settings.model))
+        try:
+            checkpoint = open_checkpoint(resolve(self.settings.model))
+        except OctavoError as error:
+            raise ConfigError(f"speculative_config: model: {error}") from None
         model = build_model(checkpoint)
         self._check_vocabulary(model, self.load_words(checkpoint))
         blocks = self.settings.draft_kv_blocks or self.cache.num_blocks

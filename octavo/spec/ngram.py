@@ -1,7 +1,7 @@
 """Prompt lookup (Saxena 2023; Yang et al. 2304.04487): what followed the last tokens when they occurred before?
 
-An edited copy goes on beside where it left its source. So a cursor keeps step with the source: long matches set it, and
-it decides between short ones. At first, far behind the end, it prefers the latest.
+In an edited copy (`copying`) the place beside where it left its source decides between matches of equal length, serves
+where nothing matches, and changes made before are made again. Elsewhere the latest match is preferred.
 
 The index maps each n-gram of the shortest length to the places where it ended; a lookup compares backwards from the
 latest of these. It grows with the sequence, so a step costs a few dictionary operations.
@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
+from octavo.spec.copying import Copying
 from octavo.spec.proposer import NOTHING, Guess
 from octavo.spec.states import States
 from octavo.types import Sequence
 
 CANDIDATES = 16  # occurrences compared in one lookup: the latest ones
-AROUND = 4  # and so many on either side of the cursor
-TRUSTED = 3  # tokens of a match that moves the cursor
+AROUND = 4  # and so many on either side of where a copy may go on
+TRUSTED = 3  # tokens of a match that says what is being copied
 
 
 class NgramIndex:
@@ -27,7 +28,7 @@ class NgramIndex:
         self._shortest = shortest
         self._longest = longest
         self._places: dict[tuple[int, ...], list[int]] = {}  # n-gram -> positions right after it, rising
-        self._cursor = 1 << 40  # where the text goes on if it is a copy with small changes; at first: beyond the end
+        self._copying = Copying()
         self._indexed = 0  # tokens whose n-grams are in: all but the last, which nothing follows yet
 
     def extend(self, tokens: list[int]) -> None:
@@ -37,23 +38,32 @@ class NgramIndex:
         grams = zip(*(known[i:] for i in range(self._shortest)), strict=False)
         for place, gram in enumerate(grams, first + self._shortest):
             self._places.setdefault(gram, []).append(place)
-        self._cursor += max(0, len(tokens) - 1 - self._indexed)
+        self._copying.follow(tokens)
         self._indexed = max(self._indexed, len(tokens) - 1)
 
     def lookup(self, tokens: list[int], limit: int) -> Guess:
-        """What followed the longest earlier occurrence of the last tokens; of equal ones that next to the cursor."""
-        places = self._places.get(tuple(tokens[-self._shortest :]))
-        if not places or limit < 1:
-            return NOTHING
-        best = max(self._near(places), key=lambda place: (self._matched(tokens, place), -abs(place - self._cursor)))
-        length = self._matched(tokens, best)
+        """What followed the longest earlier occurrence of the last tokens; of equal ones that where a copy goes on."""
+        place, length = self._best(tokens)
         if length >= TRUSTED:
-            self._cursor = best
-        return Guess(_repeat(tokens, best, limit), length)
+            self._copying.settle(tokens, place, length)
+        elif length == 0 and self._shortest == 1:  # else more must match than one token
+            place = self._copying.resumption or 0
+        if limit < 1 or place == 0:
+            return NOTHING
+        return Guess(self._copying.changed(_repeat(tokens, place, limit), limit), max(1, length))
+
+    def _best(self, tokens: list[int]) -> tuple[int, int]:
+        """(place, length) of the best match; zeros if there is none."""
+        places = self._places.get(tuple(tokens[-self._shortest :]))
+        if not places:
+            return 0, 0
+        distance = self._copying.distance
+        place = max(self._near(places), key=lambda place: (self._matched(tokens, place), -distance(place), place))
+        return place, self._matched(tokens, place)
 
     def _near(self, places: list[int]) -> list[int]:
-        """The places to compare: the latest ones, and those around the cursor."""
-        middle = bisect_left(places, self._cursor)
+        """The places to compare: the latest ones, and those around where a copy may go on."""
+        middle = bisect_left(places, self._copying.hint)
         return places[-CANDIDATES:] + places[max(0, middle - AROUND) : middle + AROUND]
 
     def chains(self, tokens: list[int], limit: int, width: int) -> list[list[int]]:
@@ -84,11 +94,16 @@ class NgramDrafter:
     name = "ngram"
     runs_model = False
 
-    def __init__(self, shortest: int = 2, longest: int = 16):
+    def __init__(self, shortest: int = 2, longest: int = 16, margin: int | None = None):
+        """margin: a draft is at most so many tokens longer than its match; None: as long as it may be."""
+        self._margin = margin
         self._indexes: States[NgramIndex] = States(lambda _: NgramIndex(shortest, longest))
 
     def draft(self, sequences: list[Sequence], limits: list[int]) -> list[Guess]:
-        return [self._index(seq).lookup(seq.token_ids, limit) for seq, limit in zip(sequences, limits, strict=True)]
+        guesses = [self._index(seq).lookup(seq.token_ids, limit) for seq, limit in zip(sequences, limits, strict=True)]
+        if self._margin is None:
+            return guesses
+        return [guess._replace(tokens=guess.tokens[: guess.confidence + self._margin]) for guess in guesses]
 
     def chains(self, sequences: list[Sequence], limits: list[int], width: int) -> list[list[list[int]]]:
         pairs = zip(sequences, limits, strict=True)

@@ -18,7 +18,8 @@ CONTEXT_METHODS = ("ngram", "suffix")  # they need nothing but the text itself
 class SpecSettings:
     """method: "auto" weighs several `methods` and drafts nothing where that is best; "tree" merges their drafts.
 
-    num_speculative_tokens: the longest draft (of "tree": levels); None is the method's own default.
+    num_speculative_tokens: the longest draft (of "tree": levels); None is the method's own default, and an n-gram
+    draft then is as long as its match is sure.
     prompt_lookup_min, _max: tokens that must match (ngram, suffix), and that may (ngram).
     suffix_decoding_*: tokens drafted for each token matched; how probable a draft must be as a whole; tokens of earlier
     requests' outputs to keep and draft from (0: none).
@@ -48,12 +49,13 @@ class SpecSettings:
     @property
     def count(self) -> int:
         """The longest draft."""
-        return self.num_speculative_tokens or {"auto": 15, "ngram": 5, "suffix": 5, "tree": 4}.get(self.method, 3)
+        return self.num_speculative_tokens or {"auto": 15, "ngram": 24, "suffix": 24, "tree": 4}.get(self.method, 3)
 
 
+MOST = 1000  # times the match, of a draft
 AT_LEAST_ONE = ("num_speculative_tokens", "prompt_lookup_min", "draft_kv_blocks", "tree_width", "tree_tokens")
 
-NOT_NEGATIVE = ("suffix_decoding_max_spec_factor", "suffix_decoding_min_token_prob", "draft_min_probability")
+SHARES = ("suffix_decoding_min_token_prob", "draft_min_probability")
 
 
 def parse(config: Mapping[str, Any] | None) -> SpecSettings | None:
@@ -85,17 +87,22 @@ def _check(settings: SpecSettings) -> SpecSettings:
             raise ConfigError(f"speculative_config: {name} must be an integer of at least 1; got {value!r}")
     if not _is_integer(longest := settings.prompt_lookup_max) or longest < settings.prompt_lookup_min:
         raise ConfigError(f"speculative_config: prompt_lookup_max must be at least prompt_lookup_min; got {longest!r}")
-    for name in NOT_NEGATIVE:
-        value = getattr(settings, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-            raise ConfigError(f"speculative_config: {name} must be a number of at least 0; got {value!r}")
+    for name in SHARES:
+        if not _is_between(value := getattr(settings, name), 0, 1):
+            raise ConfigError(f"speculative_config: {name} must be a number from 0 to 1; got {value!r}")
+    if not _is_between(factor := settings.suffix_decoding_max_spec_factor, 0, MOST):
+        raise ConfigError(
+            f"speculative_config: suffix_decoding_max_spec_factor must be a number from 0 to {MOST}; got {factor!r}"
+        )
     if not _is_integer(kept := settings.suffix_decoding_max_cached_tokens) or kept < 0:
         raise ConfigError(f"speculative_config: suffix_decoding_max_cached_tokens must be 0 or more; got {kept!r}")
     return _check_parts(settings)
 
 
 def _check_parts(settings: SpecSettings) -> SpecSettings:
-    parts = settings.methods or ()
+    parts = () if settings.methods is None else settings.methods
+    if not isinstance(parts, tuple) or (settings.methods is not None and not parts):
+        raise ConfigError(f"speculative_config: methods must be a list with one method or more; got {parts!r}")
     if settings.method in ("auto", "tree"):
         for part in parts:
             if part not in METHODS or part in ("auto", "tree"):
@@ -106,15 +113,25 @@ def _check_parts(settings: SpecSettings) -> SpecSettings:
     for method, key in (("draft_model", "model"), ("heads", "heads")):
         if method in used and not isinstance(getattr(settings, key), str):
             raise ConfigError(f"speculative_config: method {method!r} needs {key!r}: a file or source")
+        if getattr(settings, key) == "":
+            raise ConfigError(f"speculative_config: {key} must name a file or source; got ''")
     layers = settings.layers
     whole = [layers] if _is_integer(layers) else layers
-    if layers is not None and not (isinstance(whole, list | tuple) and whole and all(map(_is_index, whole))):
-        raise ConfigError(f"speculative_config: layers must be a list of layer numbers, or their count; got {layers!r}")
+    listed = isinstance(whole, list | tuple) and whole and all(map(_is_index, whole))
+    if layers is not None and not (listed and layers != 0):
+        raise ConfigError(
+            "speculative_config: layers must be a list of layer numbers, or their count, at least 1; "
+            f"got {list(layers) if isinstance(layers, tuple) else layers!r}"
+        )
     return settings
 
 
 def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_between(value: object, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def _is_index(value: object) -> bool:
