@@ -11,10 +11,12 @@ from importlib.resources import files
 import numpy as np
 
 from octavo.assemble import Assembly
+from octavo.errors import ConfigError
 from octavo.types import F32, Request, SamplingParams
 
 RANDOM_TOKENS = 200  # of a prompt of the workload "random"
 RANDOM_OUTPUT = 120
+SHORTEST = 32  # tokens of a sequence
 LENGTH = 200  # tokens to write to one prompt for training
 
 
@@ -58,7 +60,10 @@ def encoded(parts: Assembly, text: str) -> list[int]:
 
 
 def fitted(tasks: list[Task], length: int) -> list[Task]:
-    """The tasks that fit into sequences of so many tokens, the others with their prompts cut at the front."""
+    """The tasks that fit into sequences of so many tokens, the others with their prompts cut at the front. Raises
+    ConfigError where these are too short to measure anything."""
+    if length < SHORTEST:
+        raise ConfigError(f"max_model_len must be at least {SHORTEST} here; got {length}")
     return [
         replace(task, prompt=task.prompt[-max(1, length - task.tokens) :], tokens=min(task.tokens, length - 1))
         for task in tasks

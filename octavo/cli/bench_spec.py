@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from octavo.cli.console import writable
 from octavo.cli.options import ENGINE, ModelArgument, speculation, takes
 
 if TYPE_CHECKING:
@@ -26,9 +27,9 @@ def spec(
     ] = ["ngram", "suffix", "auto"],  # noqa: B006  # typer reads it, nobody writes it
     workload: Annotated[str, typer.Option("--workload", help="Kinds of text, with commas between.")] = SHIPPED,
     batch: Annotated[str, typer.Option("--batch", help="Batch sizes, with commas between.")] = "1",
-    repeat: Annotated[int, typer.Option("--repeat", help="Tries of each, in turns; the best counts.")] = 2,
-    tokens: Annotated[int | None, typer.Option("--tokens", help="Most tokens to write to a prompt.")] = None,
-    temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 0.0,
+    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Tries of each, in turns; the best counts.")] = 2,
+    tokens: Annotated[int | None, typer.Option("--tokens", min=2, help="Most tokens to write to a prompt.")] = None,
+    temperature: Annotated[float, typer.Option("--temperature", min=0, help="0 is greedy.")] = 0.0,
     plot: Annotated[Path | None, typer.Option("--plot", help="An SVG file to draw the speed-ups into.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     *,
@@ -39,6 +40,7 @@ def spec(
     Says of each row whether the output was the same. expected: the speed-up by the formula, from the acceptance and the
     cost of a step.
     """
+    writable(plot)
     rows = []
     for row in measure(model, method, workload, batch, (repeat, tokens, temperature), engine):
         rows.append(row)
@@ -59,13 +61,16 @@ def measure(
 ) -> Iterator[dict[str, Any]]:
     from octavo.bench.spec import Plan, cost_curve, run
     from octavo.cli.bench import sizes
+    from octavo.spec.settings import parse
 
     batches = sizes(batch)
     repeat, tokens, temperature = rest
-    parts = load(model, max(batches), engine)
     names = tuple(name.strip() for name in workload.split(","))
     check(names)
     configs = {label(text): speculation(text) for text in methods}
+    for config in configs.values():
+        parse(config)  # a mistake is told before anything is loaded
+    parts = load(model, max(batches), engine)
     yield {"model": parts.model.name, "threads": parts.config.threads, "rows_cost": cost_curve(parts)}
     yield from run(parts, model, Plan(configs, names, batches, repeat, temperature, tokens))
     parts.close()

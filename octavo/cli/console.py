@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from octavo.errors import ConfigError
 
 WIDTH = 30  # characters of the loading bar
 
@@ -55,3 +58,11 @@ STARTED = time.perf_counter()
 
 def megabytes(size: float) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def writable(path: Path | None) -> None:
+    """Raises ConfigError if a file cannot be written there: better told before the work than after."""
+    if path is not None and (
+        path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK)
+    ):
+        raise ConfigError(f"cannot write {path}: its folder must exist and be writable")

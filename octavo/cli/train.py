@@ -20,21 +20,30 @@ TEMPERATURE = 0.7
 def heads(
     model: ModelArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write, .npz.")],
-    tokens: Annotated[int, typer.Option("--tokens", help="Tokens of text to train on.")] = 20_000,
-    rank: Annotated[int, typer.Option("--rank", help="Width of the heads.")] = 128,
-    size: Annotated[int, typer.Option("--size", help="Tokens that they can draft: the most frequent ones.")] = 4096,
-    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the text.")] = 10,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of text to train on.")] = 20_000,
+    rank: Annotated[int, typer.Option("--rank", min=1, help="Width of the heads.")] = 128,
+    size: Annotated[
+        int, typer.Option("--size", min=2, help="Tokens that they can draft: the most frequent ones.")
+    ] = 4096,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the text.")] = 10,
     prompts: Annotated[
-        Path | None, typer.Option("--prompts", help="A text file, one prompt a line; by default the shipped ones.")
+        Path | None,
+        typer.Option(
+            "--prompts",
+            exists=True,
+            dir_okay=False,
+            help="A text file, one prompt a line; by default the shipped ones.",
+        ),
     ] = None,
     *,
     engine: dict[str, Any],
 ) -> None:
     """Train heads that draft from the model's last hidden state, on text the model itself writes. Takes minutes."""
     from octavo.assemble import assemble, engine_config
-    from octavo.cli.console import loading_bar, note
+    from octavo.cli.console import loading_bar, note, writable
     from octavo.spec.heads_fit import FitSettings, fit
 
+    writable(output)
     settings = {**engine, "speculative_config": None, "max_model_len": engine.get("max_model_len") or 1024}
     with loading_bar() as bar:
         parts = assemble(model, engine_config(**settings), progress=bar)
@@ -50,10 +59,13 @@ def heads(
 def written(parts: Assembly, prompts: Path | None, tokens: int) -> list[Text]:
     """About `tokens` tokens of the model's own text, with the hidden states that chose them."""
     from octavo.bench.written import LENGTH, Task, encoded, fitted, hidden_states, repeated, shipped, write
+    from octavo.errors import ConfigError
     from octavo.spec.heads_fit import Text
 
     text = shipped("training.txt") if prompts is None else prompts.read_text(encoding="utf-8")
     given = [Task(encoded(parts, line), LENGTH) for line in text.splitlines() if line.strip()]
+    if not given:
+        raise ConfigError(f"prompts: {prompts} has none; write one a line")
     assert parts.config.max_model_len is not None
     each = [Task(task.prompt, LENGTH) for task in repeated(given, max(1, tokens // LENGTH))]
     tasks = fitted(each, parts.config.max_model_len)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @takes(engine=ENGINE)
 def layers(
     model: ModelArgument,
-    tokens: Annotated[int, typer.Option("--tokens", help="Tokens of sample text to judge by.")] = 160,
+    tokens: Annotated[int, typer.Option("--tokens", min=2, help="Tokens of sample text to judge by.")] = 160,
     workload: Annotated[str, typer.Option("--workload", help="Shipped prompts to write the sample to.")] = "chat",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, each candidate too.")] = False,
     *,

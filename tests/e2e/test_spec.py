@@ -171,7 +171,9 @@ def test_counts_of_what_was_drafted(models: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"method": "early_exit", "layers": LAYERS + 1}, "below 4"),
+        ({"method": "early_exit", "layers": LAYERS + 1}, "early_exit must be at most 4; got 5"),
+        ({"method": "layer_skip", "layers": [0, 4]}, "below 4"),
+        ({"model": "nowhere.gguf"}, "speculative_config: model: no model 'nowhere.gguf'"),
         ({"method": "layer_skip", "layers": [2, 1]}, "must rise"),
         ({"method": "layer_skip", "layers": 2}, "must be a list"),
         ({"method": "layer_skip"}, "octavo tune layers"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,19 @@ def test_bench_spec(model: str, capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert drawn.startswith("<svg") and drawn.count("<rect") == len(rows)
 
 
+def test_every_method_says_the_same_on_every_workload_at_every_batch_size(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    self_drafts = [json.dumps({"method": "layer_skip", "layers": [0, 1, 4]}), json.dumps({"model": model})]
+    methods = [part for method in ("ngram", "suffix", "tree", "auto", *self_drafts) for part in ("--method", method)]
+    every = ["--batch", ",".join(map(str, range(1, 17))), "--tokens", "12", "--repeat", "1", "--json"]
+    assert main(["bench", "spec", model, *SMALL, *every, *methods]) == 0
+    _, *rows = lines(capsys)
+    assert len(rows) == 5 * 16 * 7
+    assert [row for row in rows if not row["same_output"]] == []
+    assert {row["method"].split()[0] for row in rows if row["draft_length"] > 0} >= {"ngram", "suffix", "layer_skip"}
+
+
 def test_bench_spec_for_people(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "spec", model, *SMALL, "--workload", "chat", "--tokens", "8", "--method", "tree"]) == 0
     out = capsys.readouterr().out
@@ -64,11 +78,36 @@ def test_bench_spec_for_people(model: str, capsys: pytest.CaptureFixture[str]) -
         (["--batch", "x"], "batch must be numbers"),
         (["--method", "magic"], "method must be one of"),
         (["--method", "{"], "neither JSON nor"),
+        (["--repeat", "0"], "--repeat"),
+        (["--tokens", "0"], "--tokens"),
+        (["--temperature", "-1"], "--temperature"),
+        (["--plot", "/nowhere/plot.svg"], "cannot write /nowhere/plot.svg"),
+        (["--max-model-len", "8"], "max_model_len must be at least 32"),
     ],
 )
 def test_mistakes(model: str, options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "spec", model, *SMALL, *options]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        ("tune layers", ["--tokens", "0"], "--tokens"),
+        ("tune layers", ["--max-model-len", "8"], "max_model_len must be at least 32"),
+        ("train heads", ["-o", "/nowhere/heads.npz"], "cannot write /nowhere/heads.npz"),
+        *[("train heads", ["-o", "{}", name, "0"], name) for name in ("--tokens", "--rank", "--size", "--epochs")],
+        ("train heads", ["-o", "{}", "--prompts", "nowhere"], "--prompts"),
+        ("train heads", ["-o", "{}", "--prompts", os.devnull], "has none"),
+    ],
+)
+def test_mistakes_in_tuning_and_training(
+    model: str, command: str, options: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    given = [option.format(tmp_path / "heads.npz") for option in options]
+    assert main([*command.split(), model, *SMALL, *given]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
 
 
 def test_tune_layers_finds_some_and_auto_takes_them(model: str, capsys: pytest.CaptureFixture[str]) -> None:
