@@ -1,8 +1,8 @@
 """How many prompt tokens a step may take while others decode: they wait for it, so it must not take much longer.
 
-With a target (`EngineConfig.target_itl`) a step has until then. Without one, prompts get nearly as much of a step's time
-as the decoding sequences take, so that these run at half their speed at least; and more when more sequences wait for
-their first token than decode, because a second given to either side delays everybody on the other one.
+With a target (`EngineConfig.target_itl`) a step has until then. Without one, prompts get nearly as much of a step's
+time as the decoding sequences take, so that these run at half their speed at least; and more when more sequences wait
+for their first token than decode, because a second given to either side delays everybody on the other one.
 
 Both costs are measured as the engine works. They decide when a token is computed, never which one it is.
 """

@@ -43,6 +43,7 @@ PAGE_HEADERS = {
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",  # after an upgrade a browser must not mix old files with new ones
 }
 PAGE = Path(__file__).parent / "page"
 APIS = (completions, chat, responses, messages, embeddings, models, tokenize, health, metrics, live)

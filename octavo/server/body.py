@@ -16,6 +16,7 @@ from octavo.server.settings import Limits
 
 Body = TypeVar("Body")
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<path>[^`]*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"missing required field `(?P<name>[^`]+)`")
 MALFORMED = "the body is not JSON"
 
 
@@ -79,6 +80,9 @@ def _invalid(message: str) -> ApiError:
     assert match is not None
     path = (match["path"] or "").lstrip(".").replace("[...]", "")
     what = match["what"][0].lower() + match["what"][1:]
+    if (missing := _MISSING.search(what)) is not None:
+        path = f"{path}.{missing['name']}" if path else missing["name"]
+        return bad_request(f"{path}: this field is needed", path, "missing_field")
     return bad_request(f"{path}: {what}" if path else f"the body is wrong: {what}", path or None, "invalid_type")
 
 

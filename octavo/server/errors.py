@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -34,6 +35,18 @@ class ApiError(Exception):
 
     def encoded(self) -> bytes:
         return msgspec.json.encode(self.body())
+
+    def renamed(self, names: Mapping[str, str]) -> ApiError:
+        """In the words of a client that knows our fields by other names."""
+        name = names.get(self.param or "")
+        if name is None:
+            return self
+        message = name + self.message[len(self.param or "") :] if self._begins_with_field else self.message
+        return ApiError(self.status, message, self.kind, name, self.code, self.retry_after)
+
+    @property
+    def _begins_with_field(self) -> bool:
+        return self.param is not None and self.message.startswith(self.param)
 
     def headers(self) -> dict[str, str]:
         if self.status == 401:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from starlette.responses import Response
@@ -44,15 +44,24 @@ Begin = Callable[[Inbox], contextlib.AbstractAsyncContextManager[Renderer]]
 
 
 class Exchange(Response):
-    """begin: admits the request and starts its generations; leaving it aborts what has not ended."""
+    """begin: admits the request and starts its generations; leaving it aborts what has not ended. names: what the
+    client calls the fields that errors name."""
 
-    def __init__(self, state: ServerState, begin: Begin, stream: bool, error_body: Callable[[ApiError], bytes]):
+    def __init__(
+        self,
+        state: ServerState,
+        begin: Begin,
+        stream: bool,
+        error_body: Callable[[ApiError], bytes],
+        names: Mapping[str, str],
+    ):
         self.background = None
         self.status_code = 200
         self._state = state
         self._begin = begin
         self._stream = stream
         self._error_body = error_body
+        self._names = names
         self._renderer: Renderer | None = None
         self._started = False
 
@@ -128,6 +137,7 @@ class Exchange(Response):
         await send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _fail(self, error: ApiError, send: Send) -> None:
+        error = error.renamed(self._names)
         self._scope["octavo.outcome"] = error.message
         if self._started and self._renderer is not None:
             await self._send(send, self._renderer.error(error), more=False)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from octavo.assemble import load_tokenizer
-from octavo.errors import OctavoError, TokenizerError
+from octavo.errors import CapacityError, OctavoError, TokenizerError
 from octavo.models.registry import open_checkpoint
 from octavo.requests import RequestMaker
 from octavo.scheduler import admission as capacity
@@ -132,7 +132,11 @@ class Runtime:
         try:
             capacity.check(request, self.info.max_model_len, self.info.capacity)
         except OctavoError as error:
-            raise errors.from_octavo(error) from error
+            found = errors.from_octavo(error)
+            if isinstance(error, CapacityError):
+                fits = len(request.prompt_token_ids) < min(self.info.max_model_len, self.info.capacity)
+                found.param = "max_tokens" if fits else "prompt"
+            raise found from error
 
     def inspect(self) -> Mapping[str, Any] | None:
         """How the engine stood when it was asked last; asks it anew. None while there is no engine."""

@@ -117,6 +117,8 @@ SAME_NAMES = (
     "n",
 )
 
+GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
+
 
 def sampling(body: Controls, **more: Any) -> SamplingParams:
     """The parameters of a body, unchecked but for their types; `more` goes before it. Raises ApiError."""
@@ -136,7 +138,7 @@ def _token_id(key: str) -> int:
 
 def structure(body: Controls) -> StructuredOutputs | None:
     """What the answer must look like, wherever the body says so. Raises ApiError if it says so twice."""
-    guided = {name: getattr(body, f"guided_{name}") for name in ("json", "regex", "choice", "grammar")}
+    guided = {name.removeprefix("guided_"): getattr(body, name) for name in GUIDED}
     wanted = [
         None if body.structured_outputs is None else msgspec.structs.asdict(body.structured_outputs),
         guided if any(value is not None for value in guided.values()) else None,
@@ -150,6 +152,14 @@ def structure(body: Controls) -> StructuredOutputs | None:
     fields = stated[0] | {"json_object": bool(stated[0].get("json_object"))}
     choice = fields.get("choice")
     return StructuredOutputs(**fields | {"choice": None if choice is None else tuple(choice)})
+
+
+def structure_field(body: Controls) -> str:
+    """Where `structure` has found it, as the client calls it."""
+    if body.response_format is not None and body.response_format.type != "text":
+        return "response_format"
+    guided = [name for name in GUIDED if getattr(body, name) is not None]
+    return guided[0] if guided else "structured_outputs"
 
 
 def _from_response_format(wanted: ResponseFormat | None) -> Json | None:

@@ -138,6 +138,50 @@ def test_bad_fields_are_named(tiny: Server, route: str, field: str, value: Any) 
     assert status == 400 and (field in str(error.get("param")) or field in error["message"]), answer
 
 
+BAD_SCHEMA = {"type": "nothing"}
+BAD_TOOL = {"type": "function", "function": {"name": "f", "parameters": BAD_SCHEMA}}
+BAD_FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": BAD_SCHEMA}}
+LONG = "x" * 20_000
+
+# What is wrong shows far from where the client wrote it: the error must speak of what the client wrote.
+OWN_NAMES: list[tuple[str, str, Any, dict[str, Any]]] = [
+    ("/v1/chat/completions", "response_format", BAD_FORMAT, {}),
+    ("/v1/chat/completions", "guided_json", BAD_SCHEMA, {}),
+    ("/v1/chat/completions", "guided_regex", "(", {}),
+    ("/v1/chat/completions", "tools", [BAD_TOOL], {"tool_choice": "required"}),
+    ("/v1/chat/completions", "messages", [{"role": "user", "content": LONG}], {}),
+    ("/v1/chat/completions", "max_tokens", 100_000, {}),
+    ("/v1/chat/completions", "max_completion_tokens", 100_000, {}),
+    ("/v1/completions", "prompt", LONG, {}),
+    ("/v1/completions", "max_tokens", 100_000, {}),
+    ("/v1/completions", "guided_choice", [], {}),
+    ("/v1/responses", "text.format", BAD_SCHEMA, {"text": {"format": {"type": "json_schema", "schema": BAD_SCHEMA}}}),
+    ("/v1/responses", "max_output_tokens", 100_000, {}),
+    ("/v1/responses", "input", LONG, {}),
+    ("/v1/embeddings", "input", "", {}),
+    ("/v1/embeddings", "input", LONG, {}),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("route", "field", "value", "more"), OWN_NAMES)
+def test_fields_have_the_names_the_client_used(
+    tiny: Server, route: str, field: str, value: Any, more: dict[str, Any], stream: bool
+) -> None:
+    status, answer = tiny.post(route, ROUTES[route] | {field: value, "stream": stream} | more)
+    error = error_of(answer)
+    assert status == 400 and error["param"] == field and "structured_outputs" not in error["message"], answer
+
+
+@pytest.mark.parametrize(
+    ("route", "field"),
+    [("/v1/chat/completions", "messages"), ("/v1/completions", "prompt"), ("/v1/responses", "input")],
+)
+def test_a_missing_field_is_named(tiny: Server, route: str, field: str) -> None:
+    status, answer = tiny.post(route, {})
+    assert status == 400 and error_of(answer)["param"] == field
+
+
 BODIES = [
     b"",
     b"{",

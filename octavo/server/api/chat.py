@@ -19,7 +19,7 @@ from octavo.server.errors import bad_request
 from octavo.server.exchange import Exchange, Renderer
 from octavo.server.generation import Inbox
 from octavo.server.openapi import describe
-from octavo.server.schemas import Controls, Count, Json, TopLogprobs, Usage, sampling, structure
+from octavo.server.schemas import Controls, Count, Json, TopLogprobs, Usage, sampling, structure, structure_field
 from octavo.server.settings import Limits
 from octavo.types import SamplingParams
 
@@ -123,7 +123,18 @@ async def create(request: Request) -> Response:
             async with job as made:
                 yield ChatRenderer(made, body.n or 1, talk.reader, top_logprobs(body), body.with_usage)
 
-    return Exchange(state, begin, bool(body.stream), openai_error)
+    return Exchange(state, begin, bool(body.stream), openai_error, names(body))
+
+
+def names(body: ChatRequest) -> dict[str, str]:
+    """What this API calls the fields of an engine's request."""
+    forced = body.tool_choice not in (None, "none", "auto")
+    most = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
+    return {
+        "prompt": "messages",
+        "max_tokens": most,
+        "structured_outputs": "tools" if forced else structure_field(body),
+    }
 
 
 def check(body: ChatRequest, limits: Limits) -> None:

@@ -23,7 +23,7 @@ from octavo.server.generation import Generation, Inbox
 from octavo.server.job import Job, off_loop
 from octavo.server.openapi import describe
 from octavo.server.runtime import Runtime
-from octavo.server.schemas import Controls, Count, TopLogprobs, Usage, sampling, usage_of
+from octavo.server.schemas import Controls, Count, TopLogprobs, Usage, sampling, structure_field, usage_of
 from octavo.types import SamplingParams
 
 router = APIRouter()
@@ -82,7 +82,7 @@ async def create(request: Request) -> Response:
             async with job as made:
                 yield CompletionRenderer(body, made)
 
-    return Exchange(state, begin, bool(body.stream), openai_error)
+    return Exchange(state, begin, bool(body.stream), openai_error, {"structured_outputs": structure_field(body)})
 
 
 def check(body: CompletionRequest, most_answers: int) -> None:

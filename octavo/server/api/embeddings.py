@@ -81,7 +81,7 @@ async def create(request: Request) -> Response:
             async with job as made:
                 yield EmbeddingRenderer(body, made, pooling)
 
-    return Exchange(state, begin, False, openai_error)
+    return Exchange(state, begin, False, openai_error, {"prompt": "input"})
 
 
 class EmbeddingRenderer:

@@ -123,7 +123,8 @@ async def create(request: Request) -> Response:
             async with job as made:
                 yield MessagesRenderer(made, talk.reader, error_body)
 
-    return Exchange(state, begin, bool(body.stream), error_body)
+    names = {"prompt": "messages", "structured_outputs": "tools", "stop": "stop_sequences"}
+    return Exchange(state, begin, bool(body.stream), error_body, names)
 
 
 @router.post(f"{PATH}/count_tokens", **describe(CountRequest, TokenCount, errors=AnthropicError))

@@ -116,7 +116,14 @@ async def create(request: Request) -> Response:
             async with job as made:
                 yield ResponsesRenderer(made, talk.reader, echo(body))
 
-    return Exchange(state, begin, bool(body.stream), openai_error)
+    forced = body.tool_choice not in (None, "none", "auto")
+    names = {
+        "prompt": "input",
+        "messages": "input",
+        "max_tokens": "max_output_tokens",
+        "structured_outputs": "tools" if forced else "text.format",
+    }
+    return Exchange(state, begin, bool(body.stream), openai_error, names)
 
 
 def asked(body: ResponseRequest, limits: Limits) -> Asked:
