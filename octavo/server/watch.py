@@ -53,7 +53,7 @@ class Watch:
         self.cached_tokens = 0  # prompt tokens of requests that came from the cache
         self.stats: dict[str, Any] = {}
         self.fragmentation = 0.0
-        self.base: Counter[str] = Counter()
+        self.base: defaultdict[str, float] = defaultdict(float)
         self._counted: defaultdict[str, Counter[int]] = defaultdict(Counter)
         self.recent_ttft: deque[float] = deque(maxlen=RECENT)
         self.recent_itl: deque[float] = deque(maxlen=RECENT)
@@ -69,13 +69,17 @@ class Watch:
         for name, value in self.stats.items():
             if isinstance(value, dict):
                 self._counted[name].update(value)
-            elif isinstance(value, int):
+            elif isinstance(value, int | float):
                 self.base[name] += value
         self.stats = {}
 
     def total(self, name: str) -> int:
         """A counter over all lives of the engine."""
-        return self.base[name] + int(self.stats.get(name, 0))
+        return int(self.base[name]) + int(self.stats.get(name, 0))
+
+    def seconds(self, name: str) -> float:
+        """Time spent, over all lives of the engine."""
+        return self.base[name] + float(self.stats.get(name, 0.0))
 
     def counted(self, name: str) -> Counter[int]:
         """A counter by number, over all lives of the engine."""

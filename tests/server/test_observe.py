@@ -102,6 +102,7 @@ def test_speculation_is_measured(tiny_model: Path, logs: Path) -> None:
             assert server.post("/v1/completions", body | extra)[0] == 200
         seen = scrape(server)
         assert 0 < seen["spec_decode_num_drafts_total"] <= seen["spec_decode_num_draft_tokens_total"]
+        assert seen["spec_draft_seconds_total"] > 0
         assert seen["spec_draft_length_count"] == seen["spec_decode_num_drafts_total"]
         places = [value for name, value in seen.items() if name.startswith("spec_decode_num_accepted_tokens_per_pos")]
         assert sum(places) == seen["spec_decode_num_accepted_tokens_total"]

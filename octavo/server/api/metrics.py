@@ -54,6 +54,7 @@ COUNTERS = (
     Row("spec_decode_num_drafts", "Drafts verified.", lambda r: r.watch.total("drafts")),
     Row("spec_decode_num_draft_tokens", "Tokens drafted.", lambda r: r.watch.total("draft_tokens")),
     Row("spec_decode_num_accepted_tokens", "Drafted tokens accepted.", lambda r: r.watch.total("accepted_tokens")),
+    Row("spec_draft_seconds", "Seconds spent on drafting.", lambda r: r.watch.seconds("draft_seconds")),
     Row("engine_restarts", "Times the engine process was started again.", lambda r: r.supervisor.restarts),
     Row("engine_step_errors", "Engine steps that raised.", lambda r: r.watch.total("backend_errors")),
 )
