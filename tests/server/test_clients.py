@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from tests.models import model_path
 from tests.server.harness import FULL, Server, serving, until
 from tests.server.streams import Stream, percentile, request_bytes
 
@@ -115,42 +116,43 @@ def test_readers_that_do_not_read_are_cut_off_and_cost_others_nothing(tiny_model
             assert stream.complete and stream.text == alone.text
 
 
-def test_overload(tiny_model: Path, logs: Path) -> None:
-    """Ten times more than fits: the rest is sent away at once, with a time to come back; who is let in is served."""
-    options = ("--max-num-seqs", "4", "--max-queued-requests", "8")
-    with serving(tiny_model, *options, folder=logs) as server:
+def test_overload(logs: Path) -> None:
+    """Ten times more clients than fit: who is too many is sent away at once, with a time to come back, and who is let
+    in is served as before. The model must be a real one: with a tiny one the clients' own work is what is measured."""
+    seconds = 20.0 if FULL else 6.0
+    options = ("--max-num-seqs", "4", "--max-queued-requests", "8", "--max-model-len", "512")
+    with serving(model_path("smollm2-135m"), *options, folder=logs) as server:
         body = {"prompt": "once", "max_tokens": 60, "ignore_eos": True}
 
-        def rounds(clients: int, requests: int) -> tuple[float, int, list[float]]:
-            """(tokens a second, refusals, seconds each refusal took)."""
+        def load(clients: int) -> tuple[float, list[float]]:
+            """(tokens a second, seconds that each refusal took)."""
             waits: list[float] = []
-            tokens = 0
+            begin = time.monotonic()
 
             def client(_: int) -> int:
                 done = 0
-                for _ in range(requests):
-                    begin = time.monotonic()
+                while time.monotonic() < begin + seconds:
+                    start = time.monotonic()
                     status, answer = server.post("/v1/completions", body)
                     if status == 200:
                         done += answer["usage"]["completion_tokens"]
                     else:
                         assert status == 429 and answer["error"]["code"] == "overloaded"
-                        waits.append(time.monotonic() - begin)
-                        time.sleep(0.05)
+                        waits.append(time.monotonic() - start)
+                        time.sleep(1)  # the least that Retry-After says
                 return done
 
-            begin = time.monotonic()
             with ThreadPoolExecutor(clients) as pool:
                 tokens = sum(pool.map(client, range(clients)))
-            return tokens / (time.monotonic() - begin), len(waits), waits
+            return tokens / (time.monotonic() - begin), waits
 
-        peak, refused, _ = rounds(8, 12)
-        assert refused == 0
-        goodput, refused, waits = rounds(60, 6)
-        share = goodput / peak
-        print(f"overload: {refused} refused, p99 {percentile(waits, 0.99) * 1e3:.0f} ms; goodput {share:.0%} of peak")
-        assert refused > 20 and percentile(waits, 0.5) < 1
-        assert share > 0.5  # 95 % is for a quiet machine: the clients themselves take the processor here
+        peak, refused = load(12)
+        assert not refused
+        goodput, refused = load(120)
+        share, wait = goodput / peak, percentile(refused, 0.99)
+        print(f"overload: {len(refused)} refused, p99 {wait * 1e3:.0f} ms; goodput {share:.0%} of peak")
+        assert len(refused) > 100 and percentile(refused, 0.5) < 1
+        assert share > 0.6  # 95 % is for a quiet machine
         assert server.get("/load")[1]["queued"] == 0
         server.wait_idle()
 
