@@ -10,7 +10,8 @@ Both costs are measured as the engine works. They decide when a token is compute
 from __future__ import annotations
 
 UNNOTICED = 0.010  # seconds: nobody sees a step of that length
-FEWEST = 8  # tokens that a prompt gets in any case: it has to come to an end
+FEWEST = 8  # tokens that prompts get in any case: they have to come to an end
+CROWD = 8  # and so many times that for each further one that starts over each that decodes: see `room`
 SHARE = 0.6  # of the time that decoding takes: the rest is for what the estimates miss
 RATE = 0.2  # how fast estimates follow
 CLIP = 4.0  # a step counts as at most so many times what was expected: the machine did something else
@@ -32,10 +33,12 @@ class Pace:
             return None
         alone = self._alone(rows)
         if self._target is not None:
-            spare = self._target - alone
+            spare, fewest = self._target - alone, FEWEST
         else:
             spare = max(SHARE * alone * max(1.0, starting / decoding), UNNOTICED - alone)
-        return max(FEWEST, int(spare * self._prompt_tokens / self._prompt_seconds))
+            # Small pieces cost more a token, so that measuring them makes them smaller still: not while a queue builds.
+            fewest = max(FEWEST, FEWEST * CROWD * (starting - 1) // decoding)
+        return max(fewest, int(spare * self._prompt_tokens / self._prompt_seconds))
 
     def observe(self, rows: int, prompt: int, seconds: float) -> None:
         """A step of `rows` decoding tokens and `prompt` prompt tokens took so long."""
