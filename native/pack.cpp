@@ -10,7 +10,7 @@ namespace {
 // One superblock of one row, decoded to what the layout keeps.
 struct RowBlock {
   uint8_t codes[256];
-  uint16_t d[2], m[2];         // F16: d of each group; F16_MIN: d[0], m[0]; K: d[0], dmin = m[0]
+  uint16_t d[2], m[2];         // F16: d of each group; F32: its two halves; else d[0], and the min or zero m[0]
   uint8_t scale[16], min[16];  // K_SCALE (as s8 bits), K_MIN
 };
 
@@ -156,20 +156,31 @@ void decode_iq4_xs(const uint8_t* p, RowBlock& b, int) {  // d, scales_h, scales
   for (auto& code : b.codes) code = kIq4[code];
 }
 
+void decode_u4(const uint8_t* p, RowBlock& b, int steps) {
+  b.d[0] = u16(p);
+  b.m[0] = u16(p + 2);
+  for (int k = 0; k < 32 * steps; ++k) b.codes[k] = p[4 + k / 2] >> (4 * (k & 1)) & 15;
+}
+void decode_i8(const uint8_t* p, RowBlock& b, int steps) {
+  std::memcpy(b.d, p, 4);
+  for (int k = 0; k < 32 * steps; ++k) b.codes[k] = uint8_t(p[4 + k] ^ 0x80);
+}
+
 struct Source {
   int elements, bytes;  // of one block in the file
-  void (*decode)(const uint8_t*, RowBlock&, int groups);
+  void (*decode)(const uint8_t*, RowBlock&, int steps);
 };
 constexpr Source kSources[kNumFormats] = {
     {32, 18, decode_q4_0},   {32, 20, decode_q4_1},   {32, 22, decode_q5_0},   {32, 24, decode_q5_1},
     {32, 34, decode_q8_0},   {32, 18, decode_iq4_nl}, {256, 84, decode_q2_k},  {256, 110, decode_q3_k},
     {256, 144, decode_q4_k}, {256, 176, decode_q5_k}, {256, 210, decode_q6_k}, {256, 136, decode_iq4_xs},
-    {1, 4, nullptr},         {1, 2, nullptr},         {1, 2, nullptr},
+    {32, 20, decode_u4},     {64, 36, decode_u4},     {128, 68, decode_u4},    {64, 68, decode_i8},
+    {128, 132, decode_i8},   {1, 4, nullptr},         {1, 2, nullptr},         {1, 2, nullptr},
 };
 
-// Spreads a row's codes of one group over the interleaved vectors.
-void put_codes(int bits, int group, const uint8_t* codes, int row, uint8_t* out) {
-  const int vectors = group / 4;
+// Spreads a row's codes of one step over the interleaved vectors.
+void put_codes(int bits, int step, const uint8_t* codes, int row, uint8_t* out) {
+  const int vectors = step / 4;
   for (int v = 0; v < vectors; ++v) {
     const uint8_t* c = codes + 4 * v;
     if (bits == 8) {
@@ -185,12 +196,12 @@ void put_codes(int bits, int group, const uint8_t* codes, int row, uint8_t* out)
   }
 }
 
-uint8_t get_code(int bits, int group, const uint8_t* codes, int row, int k) {
+uint8_t get_code(int bits, int step, const uint8_t* codes, int row, int k) {
   const int v = k / 4, at = 4 * row + k % 4;
   if (bits == 8) return codes[64 * v + at];
   const uint8_t low = codes[v / 2 * 64 + at] >> (4 * (v & 1)) & 15;
   if (bits == 4) return low;
-  const uint8_t plane = codes[group / 8 * 64 + at];
+  const uint8_t plane = codes[step / 8 * 64 + at];
   return uint8_t(low | (bits == 5 ? plane >> v & 1 : plane >> (2 * v) & 3) << 4);
 }
 
@@ -202,8 +213,12 @@ void put_scales(const PackedFormat& f, const RowBlock& b, int row, uint8_t* out)
       for (int g = 0; g < groups; ++g) half[16 * g + row] = b.d[g];
       break;
     case Scales::F16_MIN:
+    case Scales::F16_ZERO:
       half[row] = b.d[0];
       half[16 + row] = b.m[0];
+      break;
+    case Scales::F32:
+      std::memcpy(out + 4 * row, b.d, 4);
       break;
     case Scales::K_SCALE:
       half[row] = b.d[0];
@@ -251,9 +266,9 @@ float f16_to_f32(uint16_t h) {
   return value;
 }
 
-int format_of(const char* gguf_type) {
+int format_of(const char* type) {
   for (const auto& f : kFormats)
-    if (!std::strcmp(f.name, gguf_type)) return int(&f - kFormats);
+    if (!std::strcmp(f.name, type)) return int(&f - kFormats);
   return -1;
 }
 
@@ -272,20 +287,20 @@ void pack_panel(int format, const uint8_t* source, int N, int K, int p, uint8_t*
   const PackedFormat& f = kFormats[format];
   if (!kSources[format].decode) return pack_dense(f, source, N, K, p, out);
   const Source& s = kSources[format];
-  const size_t row_bytes = source_row_bytes(format, K), sb_bytes = superblock_bytes(f), gb = group_bytes(f);
-  const int superblocks = padded_k(format, K) / f.superblock, groups = f.superblock / f.group;
+  const size_t row_bytes = source_row_bytes(format, K), sb_bytes = superblock_bytes(f);
+  const int step = step_of(f), superblocks = padded_k(format, K) / f.superblock, steps = f.superblock / step;
   std::memset(out, 0, superblocks * sb_bytes);
   RowBlock block;
   for (int sb = 0; sb < superblocks; ++sb, out += sb_bytes) {
     for (int row = 0; row < kPanel && p * kPanel + row < N; ++row) {
       const uint8_t* from = source + (size_t(p) * kPanel + row) * row_bytes;
-      // Only the formats of 32-element blocks can end in half a superblock; the missing group stays all zero.
-      const int present = std::min(groups, (K - sb * f.superblock) / f.group);
-      if (present < groups) std::memset(&block, 0, sizeof block);
+      // Only the formats of 32-element blocks can end in half a superblock; the missing step stays all zero.
+      const int present = std::min(steps, (K - sb * f.superblock) / step);
+      if (present < steps) std::memset(&block, 0, sizeof block);
       s.decode(from + size_t(sb) * (f.superblock / s.elements) * s.bytes, block, present);
       put_scales(f, block, row, out);
-      for (int g = 0; g < present; ++g)
-        put_codes(f.bits, f.group, block.codes + g * f.group, row, out + scale_bytes(f) + g * gb);
+      for (int i = 0; i < present; ++i)
+        put_codes(f.bits, step, block.codes + i * step, row, out + scale_bytes(f) + i * step_bytes(f));
     }
   }
 }
@@ -305,11 +320,10 @@ void unpack_row(int format, const uint8_t* panel, int row, int K, float* out) {
     }
     return;
   }
-  const size_t sb_bytes = superblock_bytes(f), gb = group_bytes(f);
-  const int groups = f.superblock / f.group;
+  const size_t sb_bytes = superblock_bytes(f);
+  const int step = step_of(f), groups = f.superblock / f.group;
   for (int k0 = 0; k0 < K; k0 += f.superblock, panel += sb_bytes) {
     for (int g = 0; g < groups && k0 + g * f.group < K; ++g) {
-      const uint8_t* codes = panel + scale_bytes(f) + g * gb;
       float scale = f16_to_f32(u16(panel + 2 * row)), offset = 0;
       switch (f.scales) {
         case Scales::F16:
@@ -317,6 +331,12 @@ void unpack_row(int format, const uint8_t* panel, int row, int K, float* out) {
           break;
         case Scales::F16_MIN:
           offset = f16_to_f32(u16(panel + 32 + 2 * row));
+          break;
+        case Scales::F16_ZERO:
+          offset = -scale * f16_to_f32(u16(panel + 32 + 2 * row));
+          break;
+        case Scales::F32:
+          std::memcpy(&scale, panel + 4 * row, 4);
           break;
         case Scales::K_SCALE:
           scale *= float(int8_t(panel[64 + 16 * g + row]));
@@ -327,8 +347,10 @@ void unpack_row(int format, const uint8_t* panel, int row, int K, float* out) {
               -f16_to_f32(u16(panel + 32 + 2 * row)) * float(panel[64 + 16 * groups + g / 2 * 32 + row * 2 + (g & 1)]);
           break;
       }
-      for (int k = 0; k < f.group; ++k)
-        out[k0 + g * f.group + k] = scale * float(int(get_code(f.bits, f.group, codes, row, k)) - f.zero) + offset;
+      for (int k = g * f.group; k < (g + 1) * f.group; ++k) {
+        const uint8_t* codes = panel + scale_bytes(f) + size_t(k / step) * step_bytes(f);
+        out[k0 + k] = scale * float(int(get_code(f.bits, step, codes, row, k % step)) - f.zero) + offset;
+      }
     }
   }
 }

@@ -44,7 +44,7 @@ def unpack(
     N: int,
     K: int,
 ) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
-    """A GGUF tensor packed and unpacked again: [N, K] float32."""
+    """A tensor packed and unpacked again: [N, K] float32."""
 
 def matmul(
     isa: str,

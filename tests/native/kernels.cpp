@@ -65,13 +65,16 @@ class Hash {  // FNV-1a
 };
 
 // ---------------------------------------------------------------- products
-// Byte offsets of the f16 fields of a block in GGUF's encoding, -1 ends; random bytes there could be infinite.
+// Byte offsets of the f16 fields of a block (and of the upper half of an f32), -1 ends; random bytes there could be
+// infinite.
 struct Halves {
   int block_values, at[2];
 };
 constexpr Halves kHalves[kNumQuantised] = {{32, {0, -1}}, {32, {0, 2}},  {32, {0, -1}},    {32, {0, 2}},
                                            {32, {0, -1}}, {32, {0, -1}}, {256, {80, 82}},  {256, {108, -1}},
-                                           {256, {0, 2}}, {256, {0, 2}}, {256, {208, -1}}, {256, {0, -1}}};
+                                           {256, {0, 2}}, {256, {0, 2}}, {256, {208, -1}}, {256, {0, -1}},
+                                           {32, {0, 2}},  {64, {0, 2}},  {128, {0, 2}},    {64, {2, -1}},
+                                           {128, {2, -1}}};
 
 std::vector<uint8_t> source_rows(Random& random, int format, int N, int K) {
   const size_t row = source_row_bytes(format, K);
