@@ -1,8 +1,8 @@
-"""From GGUF's block encodings to numbers, in numpy: the reference for every packed kernel.
+"""From block encodings to numbers, in numpy: the reference for every packed kernel.
 
 Every quantised format is the same formula, value = scale * code + offset, with a scale and an offset for each group of
 values; they differ in how the bits lie in a block. `unpack` gives the three parts, `dequantize` multiplies them out.
-Source: ggml's `dequantize_row_*` (ggml-quants.c); results are equal to the last bit.
+Source: ggml's `dequantize_row_*` (ggml-quants.c); results are equal to the last bit. Ours are in native/pack.h.
 
 Shapes: B blocks, each of G groups of n values (G * n = the format's block size).
 """
@@ -130,9 +130,20 @@ def _iq4_xs(b: U8) -> Parts:
     return codes, _f16(b[:, :2]) * scales, None
 
 
+def _u4(b: U8) -> Parts:
+    codes = np.stack([b[:, 4:] & 15, b[:, 4:] >> 4], axis=-1).reshape(len(b), 1, -1)
+    scales = _f16(b[:, :2])
+    return codes.view(np.int8), scales, -(scales * _f16(b[:, 2:4]))
+
+
+def _i8(b: U8) -> Parts:
+    return b[:, None, 4:].view(np.int8), b[:, :4].view("<f4"), None
+
+
 UNPACK: dict[str, Callable[[U8], Parts]] = {
     "Q4_0": _q4_0, "Q4_1": _q4_1, "Q5_0": _q5_0, "Q5_1": _q5_1, "Q8_0": _q8_0, "Q2_K": _q2_k, "Q3_K": _q3_k,
     "Q4_K": _q4_k, "Q5_K": _q5_k, "Q6_K": _q6_k, "IQ4_NL": _iq4_nl, "IQ4_XS": _iq4_xs,
+    "U4_32": _u4, "U4_64": _u4, "U4_128": _u4, "I8_64": _i8, "I8_128": _i8,
 }  # fmt: skip
 
 

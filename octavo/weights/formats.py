@@ -1,4 +1,8 @@
-"""GGUF's tensor encodings: how many values a block holds and in how many bytes (ggml's block structs)."""
+"""Tensor encodings: how many values a block holds and in how many bytes.
+
+GGUF's own (ggml's block structs), and those for what GGUF cannot say: groups of 64 and 128 with integer zero points,
+as GPTQ, AWQ and `octavo quantize` make them. native/pack.h describes their bytes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ class Format:
     """One encoding. A row of K values is K / block_size blocks of block_bytes bytes, one after the other."""
 
     name: str
-    id: int  # ggml_type in the file
+    id: int | None  # ggml_type in a GGUF file; None: there is none, and no GGUF file can hold it
     block_size: int  # values
     block_bytes: int
 
@@ -34,10 +38,16 @@ FORMATS: dict[str, Format] = {
         Format("Q6_K", 14, 256, 128 + 64 + 16 + 2),  # nibbles, 2-bit highs, 8-bit scales, super-scale
         Format("IQ4_NL", 20, 32, 2 + 16),  # scale, indices into a table of 16 values
         Format("IQ4_XS", 23, 256, 2 + 2 + 4 + 128),  # super-scale, 6-bit scales, indices
+        Format("U4_32", None, 32, 2 + 2 + 16),  # scale, zero point, nibbles
+        Format("U4_64", None, 64, 2 + 2 + 32),
+        Format("U4_128", None, 128, 2 + 2 + 64),
+        Format("I8_64", None, 64, 4 + 64),  # scale, bytes
+        Format("I8_128", None, 128, 4 + 128),
     )
 }
 
-BY_ID: dict[int, Format] = {f.id: f for f in FORMATS.values()}
+BY_ID: dict[int, Format] = {f.id: f for f in FORMATS.values() if f.id is not None}
+GGUF_TYPES = tuple(f.name for f in BY_ID.values())
 
 UNSUPPORTED: dict[int, str] = {
     9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 21: "IQ3_S", 22: "IQ2_S",

@@ -18,7 +18,7 @@ from typing import Any
 from octavo.backends.base import Weight
 from octavo.errors import ModelFileError
 from octavo.weights.checkpoint import Checkpoint, map_file
-from octavo.weights.formats import BY_ID, FORMATS, UNSUPPORTED, Format, tensor_bytes
+from octavo.weights.formats import BY_ID, GGUF_TYPES, UNSUPPORTED, Format, tensor_bytes
 from octavo.weights.gguf_values import MAX_ENTRIES, MAX_NAME, Cursor, read_metadata
 
 MAGIC = b"GGUF"
@@ -155,7 +155,7 @@ def _read_entry(cursor: Cursor, index: int, alignment: int) -> _Entry:
 def _format(cursor: Cursor, kind: int, field: str) -> Format:
     if kind not in BY_ID:
         name = f"{UNSUPPORTED[kind]} is not supported" if kind in UNSUPPORTED else f"{kind} is unknown"
-        cursor.fail(f"{field}: type", f"{name} (supported: {', '.join(FORMATS)})")
+        cursor.fail(f"{field}: type", f"{name} (supported: {', '.join(GGUF_TYPES)})")
     return BY_ID[kind]
 
 

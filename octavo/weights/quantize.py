@@ -1,4 +1,4 @@
-"""From numbers to GGUF's block encodings, by rounding to the nearest code.
+"""From numbers to block encodings, by rounding to the nearest code.
 
 One pass, no search for better scales: right and predictable, for small test models and for `octavo quantize`.
 Shapes as in dequantize.py: B blocks of G groups of n values.
@@ -168,6 +168,20 @@ def _q6_k(x: Floats) -> list[Ints]:
     return [low, high, scales.astype(np.int8).view(np.uint8), d]
 
 
+def _u4(x: Floats) -> list[Ints]:
+    """As GPTQ and AWQ choose them: the range includes 0, and the zero point is a code, so that 0 stays 0."""
+    low, high = np.minimum(x.min(axis=1, keepdims=True), 0), np.maximum(x.max(axis=1, keepdims=True), 0)
+    raw, scale = _round_f16((high - low) / 15)
+    zero = _codes(_divide(-low, scale), 0, 15)
+    codes = _codes(_divide(x, scale) + zero, 0, 15).astype(np.uint8)
+    return [raw, zero.astype("<f2").view(np.uint8), codes[:, ::2] | codes[:, 1::2] << 4]
+
+
+def _i8(x: Floats) -> list[Ints]:
+    scale = (np.abs(x).max(axis=1, keepdims=True) / 127).astype("<f4")
+    return [scale.view(np.uint8), _codes(_divide(x, scale), -127, 127).astype(np.int8).view(np.uint8)]
+
+
 def _f32(x: Floats) -> list[Ints]:
     return [x.astype("<f4").view(np.uint8)]
 
@@ -186,11 +200,12 @@ def _bf16(x: Floats) -> list[Ints]:
 QUANTIZE: dict[str, Callable[[Floats], list[Ints]]] = {
     "F32": _f32, "F16": _f16, "BF16": _bf16, "Q4_0": _q4_0, "Q4_1": _q4_1, "Q5_0": _q5_0, "Q5_1": _q5_1, "Q8_0": _q8_0,
     "Q2_K": _q2_k, "Q3_K": _q3_k, "Q4_K": _q4_k, "Q5_K": _q5_k, "Q6_K": _q6_k,
+    "U4_32": _u4, "U4_64": _u4, "U4_128": _u4, "I8_64": _i8, "I8_128": _i8,
 }  # fmt: skip
 
 
 def quantize(array: NDArray[np.floating], type: str, name: str = "") -> Weight:
-    """Encodes an array of shape (..., K) as GGUF `type`: the fields of a block, in the file's order, side by side.
+    """Encodes an array of shape (..., K) as `type`: the fields of a block, in the file's order, side by side.
 
     Raises ConfigError for a type without an encoder, or a K that is not a multiple of the type's block.
     """

@@ -17,7 +17,7 @@ from octavo.cli.pull import pull
 from octavo.errors import ModelFileError
 from octavo.weights import open_checkpoint
 from octavo.weights.aliases import ALIASES
-from octavo.weights.formats import FORMATS
+from octavo.weights.formats import GGUF_TYPES
 from octavo.weights.summary import summarise
 from tests.unit.weights.tiny import COLUMNS, write_folder, write_tiny
 
@@ -45,10 +45,10 @@ def test_info_json_of_a_gguf(tmp_path: Path) -> None:
     wanted = {
         "format": "gguf", "architecture": "llama", "layers": 1, "hidden_size": COLUMNS, "heads": 4, "kv_heads": None,
         "head_dim": COLUMNS // 4, "context_length": 64, "vocab_size": 20, "tokenizer": "gpt2", "chat_template": True,
-        "size": path.stat().st_size, "path": str(path), "parameters": len(FORMATS) * 2 * COLUMNS + COLUMNS,
+        "size": path.stat().st_size, "path": str(path), "parameters": len(GGUF_TYPES) * 2 * COLUMNS + COLUMNS,
     }  # fmt: skip
     assert {key: summary[key] for key in wanted} == wanted
-    assert {entry["type"] for entry in summary["quantization"]} == set(FORMATS)
+    assert {entry["type"] for entry in summary["quantization"]} == set(GGUF_TYPES)
     assert summary["quantization"][0] == {"type": "F32", "tensors": 2, "parameters": 3 * COLUMNS, "bytes": 12 * COLUMNS}
     assert "tensors" not in summary
 

@@ -13,7 +13,7 @@ from octavo.backends.base import Weight
 from octavo.errors import ModelFileError
 from octavo.weights import open_checkpoint
 from octavo.weights.checkpoint import release
-from octavo.weights.formats import FORMATS
+from octavo.weights.formats import GGUF_TYPES
 from octavo.weights.gguf import open_gguf
 from octavo.weights.gguf_values import StringArray
 from octavo.weights.gguf_writer import write_gguf
@@ -34,13 +34,20 @@ def test_metadata_comes_back_with_every_type(tmp_path: Path) -> None:
 
 def test_tensors_come_back_byte_for_byte(tmp_path: Path) -> None:
     file = open_gguf(write_tiny(tmp_path / "tiny.gguf"))
-    assert len(file.tensors) == len(FORMATS) + 1
+    assert len(file.tensors) == len(GGUF_TYPES) + 1
     assert file.tensors["norm.weight"].shape == (COLUMNS,)
-    for type in FORMATS:
+    for type in GGUF_TYPES:
         weight, wanted = file.tensors[f"blk.0.{type}.weight"], random_weight(type)
         assert (weight.shape, weight.type) == ((ROWS, COLUMNS), type)
         assert np.array_equal(weight.data, wanted.data)
         assert not weight.data.flags.writeable
+
+
+def test_encodings_of_our_own_are_not_gguf(tmp_path: Path) -> None:
+    """They have no type number, so that no file can name them, and none is written."""
+    with pytest.raises(AssertionError, match="GGUF has no U4_64"):
+        write_gguf(tmp_path / "own.gguf", {}, {"w": random_weight("U4_64")})
+    assert not list(tmp_path.iterdir())
 
 
 def test_agrees_with_the_gguf_package(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from octavo.backends.base import Weight
-from octavo.weights.formats import FORMATS
+from octavo.weights.formats import FORMATS, GGUF_TYPES
 from octavo.weights.gguf_writer import write_gguf
 
 ROWS, COLUMNS = 2, 256
@@ -50,7 +50,7 @@ def tiny_metadata(vocab: int) -> dict[str, Any]:
 
 
 def write_tiny(path: Path, vocab: int = 20) -> Path:
-    weights = {w.name: w for w in (random_weight(type) for type in FORMATS)}
+    weights = {w.name: w for w in (random_weight(type) for type in GGUF_TYPES)}
     norm = Weight("norm.weight", (COLUMNS,), "F32", np.ones(COLUMNS, "<f4").view(np.uint8))
     write_gguf(path, tiny_metadata(vocab), weights | {norm.name: norm})
     return path
