@@ -2,6 +2,7 @@
 // lengths are checked here.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
@@ -237,6 +238,9 @@ void bind_plan(nb::module_& m) {
       .def_prop_ro("scratch_bytes", &Plan::scratch_bytes)
       .def("barriers", &Plan::barriers, "tokens"_a,
            "Operations of the trunk that a step of that many tokens waits for.")
+      .def("profile", &Plan::profile, "on"_a, "Counts the seconds of each operation from now on, or no longer.")
+      .def("profiled", &Plan::profiled, "decoding"_a,
+           "{operation: seconds} since then, of the steps with one token a sequence, or of the others.")
       .def("run", &run, "kv"_a, "token_ids"_a, "positions"_a, "slot_mapping"_a, "query_starts"_a, "context_lens"_a,
            "block_tables"_a, "logit_rows"_a, "targets"_a, "sampling"_a.none(), "copies"_a, "parents"_a.none(),
            "moves"_a, "tokens"_a, "finite"_a, "logprobs"_a.none(), "ranks"_a.none(), "top_ids"_a.none(),

@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "act_buffer.h"
@@ -36,6 +37,8 @@ struct Plan::Context {
     std::vector<ActBuffer> acts;
     const void* prepared = nullptr;
     uint64_t round = 0;
+    std::vector<Peak> peaks;  // of the logits that this thread made, one a row of the head
+    uint64_t peaks_round = 0;
   };
   std::vector<Own> own;
 
@@ -43,6 +46,7 @@ struct Plan::Context {
   const Step* step = nullptr;
   int rows = 0;        // rows of the section: the step's tokens, or the logit rows of this round of the head
   int row0 = 0;        // first logit row of this round
+  bool argmax = false;  // nobody wants more of the logits than each row's largest: they are not stored
   uint64_t round = 0;  // counts sections run: an operation runs once in each
 
   const StepView& view() const { return step->view; }
@@ -55,6 +59,7 @@ class Plan::Op {
   virtual ~Op() = default;
   virtual int units(const Context& c) const { return c.rows; }
   virtual void run(Context& c, int begin, int end, int thread) const = 0;
+  virtual std::string name(Context&) const = 0;  // for profiles: operations of one name are counted as one
 };
 
 namespace ops {
@@ -66,6 +71,7 @@ struct Embed final : Op {
   int weight, out;
   float scale;
   Embed(int weight, int out, float scale) : weight(weight), out(out), scale(scale) {}
+  std::string name(Context&) const override { return "embed"; }
   void run(Context& c, int begin, int end, int) const override {
     const PackedWeight& w = c.weights[size_t(weight)];
     for (int t = begin; t < end; ++t) {
@@ -85,6 +91,7 @@ struct Quantize final : Op {
   int x, act, norm;
   float eps;
   Quantize(int x, int act, int norm, float eps) : x(x), act(act), norm(norm), eps(eps) {}
+  std::string name(Context&) const override { return norm < 0 ? "quantise" : "norm + quantise"; }
   int units(const Context& c) const override {
     const int tiles = ActBuffer::tiles(c.rows, c.kernels.max_tile);
     return tiles == 1 ? 0 : tiles;
@@ -106,19 +113,32 @@ struct Linear final : Op {
   int x;                     // the input's buffer
   std::vector<Segment> segments;
   std::vector<int> first;  // first panel of each segment; the last entry is their total
+  bool logits = false;     // of the language-model head
+  float softcap = 0;       // of the logits
   Linear(const Context& c, const Quantize* quantize, int x, std::vector<Segment> list)
       : quantize(quantize), x(x), segments(std::move(list)), first{0} {
     for (const Segment& s : segments) first.push_back(first.back() + c.weights[size_t(s.weight)].panels());
   }
+  std::string name(Context& c) const override {  // "product 576 -> 576 + 192 + 192 Q4_1"
+    std::string to, kinds;
+    for (const Segment& s : segments) {
+      const PackedWeight& w = c.weights[size_t(s.weight)];
+      to += (to.empty() ? "" : " + ") + std::string(s.up < 0 ? "" : "2 x ") + std::to_string(w.N);
+      const std::string kind = kFormats[w.format].name;
+      if (kinds.find(kind) == std::string::npos) kinds += " " + kind;
+    }
+    return "product " + std::to_string(c.weights[size_t(segments[0].weight)].K) + " -> " + to + kinds;
+  }
   int units(const Context& c) const override { return c.rows ? first.back() : 0; }
   void run(Context& c, int begin, int end, int thread) const override {
     const ActBuffer* act = quantize ? &activations(c, thread) : nullptr;
+    Peak* peaks = logits && c.argmax ? peaks_of(c, thread) : nullptr;
     const int tiles = ActBuffer::tiles(c.rows, c.kernels.max_tile);
     size_t s = 0;
     for (int u = begin; u < end; ++u) {
       while (u >= first[s + 1]) ++s;
       const int p = u - first[s];
-      for (int i = 0; i < tiles; ++i) panel_by_tile(c, act, segments[s], p, i);
+      for (int i = 0; i < tiles; ++i) panel_by_tile(c, act, segments[s], p, i, peaks);
     }
   }
 
@@ -134,6 +154,14 @@ struct Linear final : Op {
     }
     return act;
   }
+  static Peak* peaks_of(Context& c, int thread) {
+    Context::Own& own = c.own[size_t(thread)];
+    if (own.peaks_round != c.round) {
+      own.peaks.assign(Plan::kHeadRows, Peak{});
+      own.peaks_round = c.round;
+    }
+    return own.peaks.data();
+  }
   void multiply(Context& c, const ActBuffer* act, int weight, int p, const ActTile& tile, float* y) const {
     const PackedWeight& w = c.weights[size_t(weight)];
     if (act) {
@@ -143,7 +171,7 @@ struct Linear final : Op {
       c.kernels.dense[w.format - kNumQuantised](w.panel(p), from.row(tile.t0), size_t(from.width), tile.n, w.K, y);
     }
   }
-  void panel_by_tile(Context& c, const ActBuffer* act, const Segment& s, int p, int i) const {
+  void panel_by_tile(Context& c, const ActBuffer* act, const Segment& s, int p, int i, Peak* peaks) const {
     const ActTile tile = act ? act->tile(c.rows, c.kernels.max_tile, i) : dense_tile(c, i);
     alignas(64) float y[kMaxTile * kPanel], up[kMaxTile * kPanel];
     multiply(c, act, s.weight, p, tile, y);
@@ -160,12 +188,15 @@ struct Linear final : Op {
       float* to = out.row(tile.t0 + t) + row0;
       if (bias)
         for (int r = 0; r < n; ++r) from[r] += bias[row0 + r];
+      if (softcap > 0) c.kernels.softcap(from, softcap, n);
+      if (peaks) continue;
       if (s.residual) {
         for (int r = 0; r < n; ++r) to[r] += from[r];
       } else {
         std::memcpy(to, from, size_t(n) * sizeof(float));
       }
     }
+    if (peaks) c.kernels.peaks(y, tile.n, n, row0, peaks + tile.t0);
   }
   static ActTile dense_tile(const Context& c, int i) {
     ActTile tile;
@@ -182,6 +213,7 @@ struct RmsNorm final : Op {
   bool residual;
   RmsNorm(int x, int width, int weight, float eps, int out, bool residual)
       : x(x), width(width), weight(weight), eps(eps), out(out), residual(residual) {}
+  std::string name(Context&) const override { return residual ? "norm + add" : "norm"; }
   void run(Context& c, int begin, int end, int thread) const override {
     const std::vector<float>& w = c.constants[size_t(weight)];
     const int n = int(w.size());
@@ -198,6 +230,7 @@ struct RmsNorm final : Op {
 struct Add final : Op {
   int x, out;
   Add(int x, int out) : x(x), out(out) {}
+  std::string name(Context&) const override { return "add"; }
   void run(Context& c, int begin, int end, int) const override {
     for (int t = begin; t < end; ++t) c.kernels.add(c.buffer(x).row(t), c.buffer(out).row(t), c.buffer(out).width);
   }
@@ -206,6 +239,7 @@ struct Add final : Op {
 struct Gated final : Op {
   int gate, up, activation, out;
   Gated(int gate, int up, int activation, int out) : gate(gate), up(up), activation(activation), out(out) {}
+  std::string name(Context&) const override { return "gate"; }
   void run(Context& c, int begin, int end, int) const override {
     for (int t = begin; t < end; ++t)
       c.kernels.gated(c.buffer(gate).row(t), c.buffer(up).row(t), activation, c.buffer(out).width,
@@ -218,6 +252,7 @@ struct RopeAngles final : Op {
   float scale;
   int out;
   RopeAngles(int inv_freq, float scale, int out) : inv_freq(inv_freq), scale(scale), out(out) {}
+  std::string name(Context&) const override { return "rotation angles"; }
   void run(Context& c, int begin, int end, int) const override {
     const std::vector<float>& f = c.constants[size_t(inv_freq)];
     for (int t = begin; t < end; ++t)
@@ -243,6 +278,7 @@ struct Qkv final : Op {
         angles(angles),
         rope_dim(rope_dim),
         interleaved(interleaved) {}
+  std::string name(Context&) const override { return "rotate + cache write"; }
   void run(Context& c, int begin, int end, int) const override {
     const KvLayer& kv = c.kv.layer(layer);
     const Buffer &bq = c.buffer(q), &bk = c.buffer(k), &bv = c.buffer(v);
@@ -273,6 +309,7 @@ struct Attention final : Op {
   bool merge;
   Attention(int q, int out, int layer, size_t shape, bool merge)
       : q(q), out(out), layer(layer), shape(shape), merge(merge) {}
+  std::string name(Context&) const override { return merge ? "attention merge" : "attention"; }
   int units(const Context& c) const override { return merge ? c.works[shape].num_merges : c.works[shape].num_items; }
   void run(Context& c, int begin, int end, int) const override {
     const Buffer &bq = c.buffer(q), &bo = c.buffer(out);
@@ -292,6 +329,7 @@ struct Attention final : Op {
 struct Gather final : Op {
   int x, out;
   Gather(int x, int out) : x(x), out(out) {}
+  std::string name(Context&) const override { return "gather"; }
   void run(Context& c, int begin, int end, int) const override {
     for (int r = begin; r < end; ++r) {
       const float* from = c.buffer(x).row(c.view().logit_rows[c.row0 + r]);
@@ -304,6 +342,7 @@ struct Hidden final : Op {
   int x, norm;
   float eps;
   Hidden(int x, int norm, float eps) : x(x), norm(norm), eps(eps) {}
+  std::string name(Context&) const override { return "hidden states"; }
   int units(const Context& c) const override { return c.step->out.hidden ? c.rows : 0; }
   void run(Context& c, int begin, int end, int) const override {
     const int n = c.buffer(x).width;
@@ -315,14 +354,14 @@ struct Hidden final : Op {
 
 struct Sample final : Op {
   int logits, vocab;
-  float softcap;
-  Sample(int logits, int vocab, float softcap) : logits(logits), vocab(vocab), softcap(softcap) {}
+  Sample(int logits, int vocab) : logits(logits), vocab(vocab) {}
+  std::string name(Context&) const override { return "sample"; }
   void run(Context& c, int begin, int end, int thread) const override {
+    if (c.argmax) return choose(c, begin, end);
     const StepOutputs& out = c.step->out;
     const SampleArgs args{c.step->sampling, vocab, out.num_top, out.logprobs != nullptr};
     for (int r = begin; r < end; ++r) {
       float* row = c.buffer(logits).row(r);
-      if (softcap > 0) c.kernels.softcap(row, softcap, vocab);
       const size_t at = size_t(c.row0 + r), top = at * size_t(out.num_top);
       if (out.logits) std::memcpy(out.logits + at * size_t(vocab), row, size_t(vocab) * sizeof(float));
       const SampleOut one{out.tokens + at,
@@ -333,6 +372,25 @@ struct Sample final : Op {
                           out.top_logprobs ? out.top_logprobs + top : nullptr};
       c.kernels.sample(args, int(at), row, c.step->targets ? c.step->targets[at] : -1, c.scratch[size_t(thread)].data(),
                        one);
+    }
+  }
+
+ private:
+  // The largest of each row's logits, of those that each thread saw.
+  static void choose(Context& c, int begin, int end) {
+    for (int r = begin; r < end; ++r) {
+      Peak peak;
+      for (const Context::Own& own : c.own) {
+        if (own.peaks_round != c.round) continue;
+        const Peak& p = own.peaks[size_t(r)];
+        peak.nan |= p.nan;
+        if (p.value > peak.value || (p.value == peak.value && p.index < peak.index))
+          peak.value = p.value, peak.index = p.index;
+      }
+      const size_t at = size_t(c.row0 + r);
+      const int32_t target = c.step->targets ? c.step->targets[at] : -1;
+      c.step->out.tokens[at] = target >= 0 ? target : peak.finite() ? peak.index : 0;
+      c.step->out.finite[at] = peak.finite();
     }
   }
 };

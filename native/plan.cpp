@@ -155,7 +155,10 @@ int Plan::logit_rows(int x) {
 void Plan::logits(int buffer, int vocab, float softcap) {
   vocab_ = vocab;
   need_scratch(context_->scratch, 3 * size_t(vocab) + 64);
-  push<ops::Sample>(buffer, vocab, softcap);
+  auto& product = static_cast<ops::Linear&>(*head_.back());
+  product.logits = true;
+  product.softcap = softcap;
+  push<ops::Sample>(buffer, vocab);
 }
 
 void Plan::hidden(int buffer, int norm, float eps) {
@@ -176,30 +179,50 @@ int Plan::barriers(int tokens) const {
 // ---------------------------------------------------------------- running
 
 namespace {
+using Clock = std::chrono::steady_clock;
+
 struct Section final : Pool::Job {
   const std::vector<std::unique_ptr<Plan::Op>>& list;
   Plan::Context& context;
-  Section(const std::vector<std::unique_ptr<Plan::Op>>& list, Plan::Context& context) : list(list), context(context) {}
+  Plan::Profile* profile;  // null: nobody wants it
+  Clock::time_point last = Clock::now();
+  Section(const std::vector<std::unique_ptr<Plan::Op>>& list, Plan::Context& context, Plan::Profile* profile)
+      : list(list), context(context), profile(profile) {}
   int ops() const override { return int(list.size()); }
   int units(int op) const override { return list[size_t(op)]->units(context); }
   void run(int op, int begin, int end, int thread) override { list[size_t(op)]->run(context, begin, end, thread); }
+  void finished(int op) override {
+    if (!profile) return;
+    const auto now = Clock::now();
+    (*profile)[list[size_t(op)]->name(context)] += std::chrono::duration<double>(now - last).count();
+    last = Clock::now();  // the name took a while
+  }
 };
 }  // namespace
+
+void Plan::profile(bool on) {
+  profiling_ = on;
+  for (Profile& profile : profiles_) profile.clear();
+}
+
+void Plan::run_section(const std::vector<std::unique_ptr<Op>>& list, Profile* profile) {
+  Section section(list, *context_, profile);
+  ++context_->round;
+  pool_->run(section);
+}
 
 void Plan::run(const Step& step) {
   Context& c = *context_;
   c.step = &step;
   c.rows = step.view.tokens;
+  c.argmax = !step.sampling && !step.out.logprobs && !step.out.logits;
+  Profile* profile = profiling_ ? &profiles_[step.view.tokens == step.view.seqs] : nullptr;
   for (size_t i = 0; i < c.shapes.size(); ++i)
     build_attention_work(step.view, kv_->layer(0).block_size, c.shapes[i], c.works[i]);
-  Section trunk(trunk_, c);
-  ++c.round;
-  pool_->run(trunk);
-  Section head(head_, c);
+  run_section(trunk_, profile);
   for (c.row0 = 0; c.row0 < step.view.rows; c.row0 += kHeadRows) {
     c.rows = std::min(kHeadRows, step.view.rows - c.row0);
-    ++c.round;
-    pool_->run(head);
+    run_section(head_, profile);
   }
 }
 

@@ -4,6 +4,8 @@
 // region. The trunk runs on all tokens; the head, from the gathering of the logit rows on, runs on at most kHeadRows
 // rows at a time so that logits never need more than that.
 #pragma once
+#include <chrono>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -98,6 +100,11 @@ class Plan {
 
   void run(const Step& step);
 
+  // Seconds of the steps run since profile(true), by operation: those of one token a sequence (decoding), and others.
+  using Profile = std::map<std::string, double>;
+  void profile(bool on);
+  const Profile& profiled(bool decoding) const { return profiles_[decoding]; }
+
   size_t scratch_bytes() const { return scratch_bytes_; }
   // Operations of the trunk that a step of that many tokens waits for, one after the other.
   int barriers(int tokens) const;
@@ -113,6 +120,7 @@ class Plan {
   friend struct Context;
   template <class T, class... Args>
   void push(Args&&... args);
+  void run_section(const std::vector<std::unique_ptr<Op>>& list, Profile* profile);
 
   const KernelTable& kernels_;
   std::shared_ptr<Pool> pool_;
@@ -125,6 +133,8 @@ class Plan {
   size_t partial_bytes_ = 0;
   std::unique_ptr<Memory> partials_;
   std::unique_ptr<Context> context_;
+  bool profiling_ = false;
+  Profile profiles_[2];
 };
 
 }  // namespace octavo

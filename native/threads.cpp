@@ -78,6 +78,7 @@ void Pool::execute(uint64_t generation, int thread) {
         std::this_thread::yield();  // whoever holds the claim may need this very core
       }
     }
+    if (thread == 0) job_.load(std::memory_order_relaxed)->finished(op);
   }
 }
 
@@ -106,8 +107,10 @@ void Pool::worker(int thread) {
 void Pool::run(Job& job) {
   const int ops = job.ops();
   if (threads_ == 1) {
-    for (int op = 0; op < ops; ++op)
+    for (int op = 0; op < ops; ++op) {
       if (const int units = job.units(op)) job.run(op, 0, units, 0);
+      job.finished(op);
+    }
     return;
   }
   const uint64_t generation = generation_.load(std::memory_order_relaxed) + 1;

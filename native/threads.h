@@ -33,6 +33,7 @@ class Pool {
     virtual int ops() const = 0;
     virtual int units(int op) const = 0;
     virtual void run(int op, int begin, int end, int thread) = 0;
+    virtual void finished(int) {}  // by the calling thread, when all units of an operation are done
   };
   void run(Job& job);
 

@@ -186,6 +186,14 @@ class Plan:
     def barriers(self, tokens: int) -> int:
         """Operations of the trunk that a step of that many tokens waits for."""
 
+    def profile(self, on: bool) -> None:
+        """Counts the seconds of each operation from now on, or no longer."""
+
+    def profiled(self, decoding: bool) -> dict[str, float]:
+        """
+        {operation: seconds} since then, of the steps with one token a sequence, or of the others.
+        """
+
     def run(
         self,
         kv: KvCache,

@@ -153,6 +153,14 @@ struct SampleOut {  // one row's results; null = not wanted
   float* top_logprobs;
 };
 
+// The largest of a row's logits, or of those seen so far: the first of equal ones, in whatever order they are seen.
+struct Peak {
+  float value = -__builtin_inff();
+  int32_t index = 0x7fffffff;
+  bool nan = false;
+  bool finite() const { return !nan && value > -__builtin_inff() && value < __builtin_inff(); }
+};
+
 struct SampleArgs {
   const SamplingView* sampling;
   int vocab;
@@ -209,7 +217,8 @@ struct KernelTable {
   // attention.inc
   void (*attention)(const AttentionArgs&, const AttentionItem&);
   void (*attention_merge)(const AttentionArgs&, const AttentionItem&);
-  // sample.inc: scratch holds vocab * 3 floats
+  // sample.inc. peaks: takes n logits a token, those from `first` on, into a peak each. scratch holds vocab * 3 floats
+  void (*peaks)(const float* y /* [tokens][16] */, int tokens, int n, int first, Peak*);
   void (*sample)(const SampleArgs&, int row, const float* logits, int32_t target, float* scratch, const SampleOut&);
   // limits.inc
   LimitLoop limits[kMaxLimits];

@@ -54,13 +54,16 @@ def blocks_needed(workload: Workload, settings: Mapping[str, Any]) -> int:
     return max(batch * blocks_for(settings["max_model_len"] if contiguous else length, size) for batch, length in rows)
 
 
-def run(parts: Assembly, workload: Workload, limits: Limits | None = None) -> Iterator[dict[str, Any]]:
+def run(
+    parts: Assembly, workload: Workload, limits: Limits | None = None, profile: bool = False
+) -> Iterator[dict[str, Any]]:
     """Yields a row a batch: the workload's fields, and what the engine knows of itself.
 
     control_us: microseconds of the control plane (schedule, build, commit) a step, the median. preemptions: not 0 means
     that the KV cache was too small, and that the speeds say little. peak_rss: bytes, so far. With `limits` also the
     fractions of them that each speed is: see `octavo.bench.work.fractions`. speculation: where it is on, what was
-    drafted and what stood, of all tries.
+    drafted and what stood, of all tries. profile: with it, the native seconds of each operation, of all tries: see
+    `CpuBackend.profiled`.
     """
     work = work_of(parts.model, parts.cache_config.dtype) if limits else None
     driver, stats = Driver(parts.engine, parts.tokenizer), parts.engine.stats
@@ -78,6 +81,7 @@ def run(parts: Assembly, workload: Workload, limits: Limits | None = None) -> It
         total = stats.control_seconds
         driver.generate([(Request(str(i), prompt, params), None) for i, prompt in enumerate(ids)], watch)
 
+    cpu = profiled_backend(parts) if profile else None
     preemptions, earlier = stats.preemptions, copy.deepcopy(stats)
     for row in measure(workload, generate):
         yield {
@@ -87,10 +91,21 @@ def run(parts: Assembly, workload: Workload, limits: Limits | None = None) -> It
             "preemptions": stats.preemptions - preemptions,
             "peak_rss": peak_rss(),
             **(fractions(row, work, limits) if work and limits else {}),
+            **({"profile": cpu.profiled()} if cpu else {}),
             **({"speculation": stats.since(earlier).speculation()} if parts.config.speculative_config else {}),
         }
         control.clear()
+        if cpu:
+            cpu.profile(True)
         preemptions, earlier = stats.preemptions, copy.deepcopy(stats)
+
+
+def profiled_backend(parts: Assembly) -> CpuBackend:
+    """The backend, which counts from now on. Raises ConfigError where it cannot."""
+    if not isinstance(parts.backend, CpuBackend):
+        raise ConfigError(f"a profile needs backend='cpu'; got {parts.config.backend!r}")
+    parts.backend.profile(True)
+    return parts.backend
 
 
 def machine(parts: Assembly) -> Limits | None:

@@ -30,12 +30,13 @@ def bench(
     gen_tokens: Annotated[int, typer.Option("--gen-tokens", help="Tokens to generate for each.")] = 64,
     repeat: Annotated[int, typer.Option("--repeat", help="Tries; the best counts.")] = 2,
     limits: Annotated[bool, typer.Option("--limits/--no-limits", help="Compare with what the machine can do.")] = True,
+    profile: Annotated[bool, typer.Option("--profile", help="Show which operations the time goes to.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     *,
     engine: dict[str, Any],
 ) -> None:
     """Measure prefill and decode speed: random prompts, greedy, no prefix cache; then one prompt of 512 tokens."""
-    rows = measure(model, (sizes(batch), prompt_tokens, gen_tokens, repeat), engine, limits)
+    rows = measure(model, (sizes(batch), prompt_tokens, gen_tokens, repeat), engine, limits, profile)
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row))
@@ -51,7 +52,11 @@ def sizes(text: str) -> tuple[int, ...]:
 
 
 def measure(
-    model: str, shape: tuple[tuple[int, ...], int, int, int], engine: dict[str, Any], with_limits: bool = True
+    model: str,
+    shape: tuple[tuple[int, ...], int, int, int],
+    engine: dict[str, Any],
+    with_limits: bool = True,
+    profile: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """What is measured, then a row a batch."""
     from dataclasses import replace
@@ -70,7 +75,7 @@ def measure(
     ready = process_age()
     limits = machine(parts) if with_limits else None
     yield describe(parts, ready, limits)
-    yield from run(parts, replace(workload, vocab_size=parts.model.vocab_size), limits)
+    yield from run(parts, replace(workload, vocab_size=parts.model.vocab_size), limits, profile)
     parts.close()
 
 
@@ -96,11 +101,28 @@ def show(rows: Iterator[dict[str, Any]]) -> None:
     table = Table(*columns.values())
     for column in table.columns:
         column.justify = "right"
+    profiles = []
     with Live(table, console=console):
         for row in rows:
             table.add_row(*(readable(key, row) for key in columns))
+            profiles += [(row, *phase) for phase in row.get("profile", {}).items() if phase[1]]
     if not console.is_terminal:
         console.print()  # Live leaves the line open
+    for profile in profiles:
+        console.print(profile_table(*profile))
+
+
+def profile_table(row: dict[str, Any], phase: str, seconds: dict[str, float]) -> Any:
+    """Where the native time of a row's prefill or decoding went: its operations, down to 1 % of it."""
+    from rich.table import Table
+
+    total = sum(seconds.values())
+    title = f"{phase}, batch {row['batch']}, prompt {row['prompt_tokens']}: {total:.2f} s"
+    table = Table("operation", "seconds", "share", title=title, title_justify="left")
+    for name, took in seconds.items():
+        if took >= total / 100:
+            table.add_row(name, f"{took:.3f}", f"{took / total:.0%}")
+    return table
 
 
 def with_limits(columns: dict[str, str]) -> dict[str, str]:

@@ -102,6 +102,17 @@ class CpuBackend:
         """Operations a layer that a step of that many tokens waits for, one after the other."""
         return self._plan.barriers(tokens) / self.model.num_layers
 
+    def profile(self, on: bool) -> None:
+        """Counts the seconds of each operation from now on, or no longer."""
+        self._plan.profile(on)
+
+    def profiled(self) -> dict[str, dict[str, float]]:
+        """Seconds of each operation since `profile(True)`, the longest first. "decode": in steps of one token a
+        sequence; "prefill": in the others.
+        """
+        seconds = {"prefill": self._plan.profiled(False), "decode": self._plan.profiled(True)}
+        return {name: dict(sorted(ops.items(), key=lambda op: -op[1])) for name, ops in seconds.items()}
+
     def memory(self) -> dict[str, int]:
         return {"weights": self._weights.bytes, "kv": self._kv.bytes, "scratch": self._plan.scratch_bytes}
 
