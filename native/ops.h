@@ -320,7 +320,7 @@ struct Attention final : Op {
       if (merge) {
         c.kernels.attention_merge(args, work.merges[i]);
       } else {
-        c.kernels.attention(args, work.items[i]);
+        c.kernels.attention(args, work.items[i], i + 1 < end ? &work.items[i + 1] : nullptr);
       }
     }
   }

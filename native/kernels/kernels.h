@@ -215,7 +215,7 @@ struct KernelTable {
   void (*rope_angles)(const float* inv_freq, int half, float scale, int32_t position, float* cos_sin);
   void (*qkv)(const QkvArgs&, int token);
   // attention.inc
-  void (*attention)(const AttentionArgs&, const AttentionItem&);
+  void (*attention)(const AttentionArgs&, const AttentionItem&, const AttentionItem* next);
   void (*attention_merge)(const AttentionArgs&, const AttentionItem&);
   // sample.inc. peaks: takes n logits a token, those from `first` on, into a peak each. scratch holds vocab * 3 floats
   void (*peaks)(const float* y /* [tokens][16] */, int tokens, int n, int first, Peak*);

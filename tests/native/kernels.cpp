@@ -213,7 +213,7 @@ void attention(const KernelTable& k, KvType type, int heads, int kv_heads, int h
   place_attention_work(work, memory.data(), 28, 3, kWidth * 16, shape);
   build_attention_work(step, 16, shape, work);
   const AttentionArgs args{&step, shape, pool.kv, q.data(), wide, out.data(), wide, partials.data(), work.queries};
-  for (int i = 0; i < work.num_items; ++i) k.attention(args, work.items[i]);
+  for (int i = 0; i < work.num_items; ++i) k.attention(args, work.items[i], i + 1 < work.num_items ? &work.items[i + 1] : nullptr);
   for (int i = 0; i < work.num_merges; ++i) k.attention_merge(args, work.merges[i]);
   Hash hash;
   hash.add(out);
