@@ -92,7 +92,8 @@ std::pair<int, int> attention(const std::string& isa, const KvCache& cache, int 
 
   const AttentionArgs args{&step,        shape,           kv,          q.data(), q.shape(1), out.data(),
                            out.shape(1), partials.data(), work.queries};
-  for (int i = 0; i < work.num_items; ++i) table_of(isa).attention(args, work.items[i], i + 1 < work.num_items ? &work.items[i + 1] : nullptr);
+  for (int i = 0; i < work.num_items; ++i)
+    table_of(isa).attention(args, work.items[i], i + 1 < work.num_items ? &work.items[i + 1] : nullptr);
   for (int i = 0; i < work.num_merges; ++i) table_of(isa).attention_merge(args, work.merges[i]);
   return {work.num_items, work.num_merges};
 }

@@ -44,10 +44,10 @@ struct Plan::Context {
 
   // The step being run.
   const Step* step = nullptr;
-  int rows = 0;        // rows of the section: the step's tokens, or the logit rows of this round of the head
-  int row0 = 0;        // first logit row of this round
+  int rows = 0;         // rows of the section: the step's tokens, or the logit rows of this round of the head
+  int row0 = 0;         // first logit row of this round
   bool argmax = false;  // nobody wants more of the logits than each row's largest: they are not stored
-  uint64_t round = 0;  // counts sections run: an operation runs once in each
+  uint64_t round = 0;   // counts sections run: an operation runs once in each
 
   const StepView& view() const { return step->view; }
   const float* constant(int id) const { return id < 0 ? nullptr : constants[size_t(id)].data(); }

@@ -31,9 +31,19 @@ def test_bench_shows_a_person_a_table(tmp_path: Path):
     from tests.tiny import Tiny, write_tiny_gguf
 
     path = write_tiny_gguf(tmp_path / "m.gguf", Tiny(context=1024))
-    done = octavo("bench", "--model", path, *WORKLOAD, "--kv-cache", "contiguous", "--scheduler", "static")
+    done = octavo("bench", "--model", path, *WORKLOAD, "--kv-cache", "contiguous", "--scheduler", "static", "--profile")
     assert done.returncode == 0, done.stderr
     assert "prefill" in done.stdout and "barriers a layer" in done.stdout
+    assert "decode, batch 4, prompt 24" in done.stdout and "attention" in done.stdout
+
+
+def test_a_profile_needs_the_cpu_backend(tmp_path: Path):
+    from tests.tiny import Tiny, write_tiny_gguf
+
+    path = write_tiny_gguf(tmp_path / "m.gguf", Tiny(context=1024))
+    done = octavo("bench", "--model", path, *WORKLOAD, "--backend", "null", "--profile")
+    assert done.returncode == 2 and "a profile needs backend='cpu'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_plan_predicts_smollm2_in_numbers_of_its_architecture():
