@@ -14,20 +14,20 @@ size_t KvCache::block_bytes(int kv_heads, int head_dim, int block_size, KvType t
 
 KvCache::KvCache(const std::vector<std::pair<int, int>>& heads_and_dims, int num_blocks, int block_size, KvType type)
     : num_blocks_(num_blocks) {
-  size_t total = 0;
-  for (auto [heads, dim] : heads_and_dims) total += size_t(num_blocks) * block_bytes(heads, dim, block_size, type);
-  memory_ = std::make_unique<Memory>(total);
+  for (auto [heads, dim] : heads_and_dims) block_bytes_ += block_bytes(heads, dim, block_size, type);
+  memory_ = std::make_unique<Memory>(size_t(num_blocks) * block_bytes_);
   uint8_t* at = memory_->data();
   for (auto [heads, dim] : heads_and_dims) {
     layers_.push_back(kv_geometry(heads, dim, block_size, type));
     layers_.back().base = at;
-    at += size_t(num_blocks) * layers_.back().block_bytes;
+    at += layers_.back().block_bytes;
+    layers_.back().block_bytes = block_bytes_;
   }
 }
 
 void KvCache::copy_block(int from, int to) {
-  for (const KvLayer& l : layers_)
-    std::memcpy(l.base + size_t(to) * l.block_bytes, l.base + size_t(from) * l.block_bytes, l.block_bytes);
+  uint8_t* data = memory_->data();
+  std::memcpy(data + size_t(to) * block_bytes_, data + size_t(from) * block_bytes_, block_bytes_);
 }
 
 void KvCache::copy_slot(int from, int to) {

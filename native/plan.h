@@ -24,7 +24,8 @@ struct PackedWeight {
   const uint8_t* panel(int p) const { return data + size_t(p) * panel_stride; }
 };
 
-// The KV pool: for each layer, blocks one after the other.
+// The KV pool: blocks one after the other, each with the keys and values of all layers. So memory is first touched as
+// blocks are, and a block is copied in one piece.
 class KvCache {
  public:
   KvCache(const std::vector<std::pair<int, int>>& heads_and_dims, int num_blocks, int block_size, KvType type);
@@ -38,6 +39,7 @@ class KvCache {
 
  private:
   int num_blocks_;
+  size_t block_bytes_ = 0;
   std::vector<KvLayer> layers_;
   std::unique_ptr<Memory> memory_;
 };

@@ -26,8 +26,8 @@ struct StepView {
 };
 
 // ---------------------------------------------------------------- KV cache
-// One layer's pool. A block holds K then V (then the int8 scales), each [kv_heads] outermost. With P = 1 (f32), 2
-// (bf16), 4 (int8) values of the summed index side by side, as dot-product instructions want them:
+// One layer's part of the pool. A block holds K then V (then the int8 scales), each [kv_heads] outermost. With P = 1
+// (f32), 2 (bf16), 4 (int8) values of the summed index side by side, as dot-product instructions want them:
 //   K: [kv_heads][head_dim / P][block_size][P]   (lanes are tokens: q . k needs no horizontal sum)
 //   V: [kv_heads][block_size / P][head_dim][P]   (lanes are dims)
 //   int8 only: k_scale, v_scale: f32 [kv_heads][block_size], value = scale * code
@@ -35,7 +35,7 @@ struct StepView {
 enum class KvType : int { F32 = 0, BF16 = 1, INT8 = 2 };
 
 struct KvLayer {
-  uint8_t* base = nullptr;  // block b starts at base + b * block_bytes
+  uint8_t* base = nullptr;  // block b starts at base + b * block_bytes: other layers may lie between
   size_t block_bytes = 0, v_offset = 0, k_scale_offset = 0, v_scale_offset = 0;
   KvType type = KvType::BF16;
   int kv_heads = 0, head_dim = 0, block_size = 16;
