@@ -27,8 +27,8 @@ class EngineConfig:
 
     max_num_batched_tokens: the token budget of one step; a prompt longer than what is left of it is prefilled in
     chunks.
-    target_itl: seconds that a step may take while sequences decode and prompts are computed; None: prompts get as much
-    of its time as the decoding sequences.
+    target_itl: seconds that a step may take while sequences decode and prompts are computed; "auto": prompts get as
+    much of its time as the decoding sequences; None: all that the budget allows, which is most tokens a second.
     kv_cache_memory: bytes for the KV pool. num_kv_blocks overrides it.
     kv_cache: "paged", or "contiguous" (the baseline: each sequence reserves max_model_len up front).
     scheduler: "continuous", or "static" (the baseline: a batch runs until its last sequence ends).
@@ -37,7 +37,7 @@ class EngineConfig:
     max_model_len: int | None = None
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 512
-    target_itl: float | None = None
+    target_itl: float | str | None = None
     block_size: int = 16
     num_kv_blocks: int | None = None
     kv_cache_memory: int | None = None
@@ -84,8 +84,8 @@ def check(config: EngineConfig) -> EngineConfig:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most):
             raise ConfigError(f"{name} must be an integer from 1 to {most}; got {value!r}")
     target = config.target_itl
-    if target is not None and not (isinstance(target, int | float) and target > 0):
-        raise ConfigError(f"target_itl must be seconds above 0; got {target!r}")
+    if target not in (None, "auto") and not (isinstance(target, int | float) and target > 0):
+        raise ConfigError(f"target_itl must be seconds above 0, or 'auto'; got {target!r}")
     for name, allowed in CHOICES.items():
         if getattr(config, name) not in allowed:
             raise ConfigError(f"{name} must be one of {', '.join(allowed)}; got {getattr(config, name)!r}")

@@ -49,6 +49,16 @@ def speculation(text: str) -> dict[str, Any]:
     return config
 
 
+def target_itl(text: str) -> float | str | None:
+    """Seconds, "auto", or None from "none"."""
+    if text in ("auto", "none"):
+        return text if text == "auto" else None
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither seconds, nor auto, nor none") from None
+
+
 def bias(text: str) -> tuple[int, float]:
     """A token id and what is added to its logit, from "1234=-2.5"."""
     try:
@@ -85,7 +95,13 @@ ENGINE = Table(
         Row("max_model_len", int | None, "Longest sequence in tokens, prompt included; by default what fits."),
         Row("max_num_seqs", int, "Sequences that run at once."),
         Row("max_num_batched_tokens", int, "Tokens of one step; longer prompts are computed in chunks."),
-        Row("target_itl", float | None, "Most seconds between tokens beside prompts; by default twice those without."),
+        Row(
+            "target_itl",
+            str | None,
+            "Most seconds between tokens while prompts are computed; auto: twice those without; none: no limit.",
+            parse=target_itl,
+            metavar="SECONDS",
+        ),
         Row("kv_cache_memory", str | None, "Memory for the KV cache, such as 800M or 2G.", parse=size, metavar="SIZE"),
         Row("num_kv_blocks", int | None, "Blocks of the KV cache; goes before --kv-cache-memory."),
         Row("kv_cache_dtype", str, "How keys and values are stored: auto (bf16), f32, bf16 or int8."),
@@ -116,6 +132,9 @@ ENGINE = Table(
     ),
     _defaults(EngineConfig()),
 )
+
+# A server's streams must not stall when a prompt comes; elsewhere most tokens a second count.
+SERVED = ENGINE._replace(defaults={**ENGINE.defaults, "target_itl": "auto"})
 
 SAMPLING = Table(
     (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octavo.cli.options import ENGINE, takes
+from octavo.cli.options import SERVED, takes
 from octavo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ KEY_VARIABLE = "OCTAVO_API_KEY"
 OPEN_ADDRESSES = ("127.", "::1", "localhost")
 
 
-@takes(engine=ENGINE)
+@takes(engine=SERVED)
 def serve(
     model: Annotated[str | None, typer.Argument(help="A path, an alias, or hf:org/repo[:file].")] = None,
     models: Annotated[

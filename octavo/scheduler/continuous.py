@@ -27,7 +27,7 @@ class ContinuousScheduler:
         self._roster = Roster(config, cache, clock)
         self._cache = cache
         self._clock = clock
-        self._pace = Pace(config.target_itl)
+        self._pace = None if config.target_itl is None else Pace(config.target_itl)
         self._began = 0.0  # when the step under way was scheduled
         self._chunked = config.enable_chunked_prefill
         self._budget = config.max_num_batched_tokens
@@ -69,8 +69,9 @@ class ContinuousScheduler:
 
     def commit(self, batch: Batch, result: StepResult) -> list[SequenceDelta]:
         """Takes the step's results in: tokens, stop rules, blocks. Returns what is new for each sequence."""
-        prompt = sum([chunk.num_tokens for chunk in batch.chunks if chunk.seq in self._roster.prefilling])
-        self._pace.observe(len(batch.token_ids) - prompt, prompt, self._clock() - self._began)
+        if self._pace:
+            prompt = sum([chunk.num_tokens for chunk in batch.chunks if chunk.seq in self._roster.prefilling])
+            self._pace.observe(len(batch.token_ids) - prompt, prompt, self._clock() - self._began)
         return Commit(self._roster, batch, result).deltas()
 
     def _decode(self, plan: Schedule) -> None:
@@ -106,7 +107,7 @@ class ContinuousScheduler:
         """Leaves prompts what can be computed without stalling those that decode."""
         roster = self._roster
         starting = len(roster.prefilling) + min(len(roster.waiting), roster.room)
-        if self._chunked and starting:
+        if self._pace and self._chunked and starting:
             rows = self._budget - plan.budget
             room = self._pace.room(rows, len(plan.chunks), starting)
             plan.budget = plan.budget if room is None else min(plan.budget, room)

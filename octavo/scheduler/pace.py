@@ -1,6 +1,6 @@
 """How many prompt tokens a step may take while others decode: they wait for it, so it must not take much longer.
 
-With a target (`EngineConfig.target_itl`) a step has until then. Without one, prompts get nearly as much of a step's
+With a target (`EngineConfig.target_itl`) a step has until then. With "auto", prompts get nearly as much of a step's
 time as the decoding sequences take, so that these run at half their speed at least; and more when more sequences wait
 for their first token than decode, because a second given to either side delays everybody on the other one.
 
@@ -18,10 +18,10 @@ CLIP = 4.0  # a step counts as at most so many times what was expected: the mach
 
 
 class Pace:
-    """target: seconds between the tokens of a sequence while prompts are computed; None: see above."""
+    """target: seconds between the tokens of a sequence while prompts are computed, or "auto": see above."""
 
-    def __init__(self, target: float | None = None):
-        self._target = target
+    def __init__(self, target: float | str = "auto"):
+        self._target = None if isinstance(target, str) else target
         self._decode: dict[int, float] = {}  # seconds of a step of so many rows, all of which decode
         self._prompt_seconds = 0.0  # of late, the time and number of prompt tokens
         self._prompt_tokens = 0.0

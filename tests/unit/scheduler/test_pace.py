@@ -14,7 +14,7 @@ from tests.unit.scheduler.test_continuous import Rig
 DECODE, TOKEN = 0.040, 0.001  # seconds of a step's decoding part, and of each prompt token
 
 
-def measured(target: float | None = None) -> Pace:
+def measured(target: float | str = "auto") -> Pace:
     pace = Pace(target)
     for _ in range(30):
         pace.observe(8, 0, DECODE)
@@ -74,8 +74,9 @@ def test_one_slow_step_does_not_change_much() -> None:
     assert before is not None and after is not None and after >= before / 2.5
 
 
-def test_the_scheduler_cuts_a_long_prompt_and_tells_how_many_tokens_ran() -> None:
-    rig = Rig(blocks=256, max_num_batched_tokens=64)
+@pytest.mark.parametrize(("target", "most"), [("auto", 32), (None, 63)])
+def test_the_scheduler_cuts_a_long_prompt_and_tells_how_many_tokens_ran(target: str | None, most: int) -> None:
+    rig = Rig(blocks=256, max_num_batched_tokens=64, target_itl=target)
     rig.scheduler._clock = lambda: rig.now
 
     def step() -> list[tuple[str, int]]:
@@ -91,7 +92,9 @@ def test_the_scheduler_cuts_a_long_prompt_and_tells_how_many_tokens_ran() -> Non
         step()
     rig.add("long", 150)
     sizes = [size for _ in range(4) for name, size in step() if name == "long"]
-    assert all(FEWEST <= size <= 32 for size in sizes), sizes
+    assert sizes[0] <= most and (sizes[0] == 63) == (target is None), sizes  # no target: the whole budget
+    if target:
+        assert all(FEWEST <= size <= most for size in sizes), sizes
 
 
 @pytest.mark.parametrize("value", [0, -1.0, "soon", float("nan")])
