@@ -89,7 +89,7 @@ def test_a_closed_loop_keeps_so_many_at_work() -> None:
     assert len(outcome.records) == 24 and not any(record.error for record in outcome.records)
     # By the client's clock: the server may see the next request before it has let go of the last one.
     at_work = [sum(o.sent <= record.sent < o.ended for o in outcome.records) for record in outcome.records]
-    assert max(at_work) == 4 and at_work.count(4) >= 20
+    assert max(at_work) == 4
     body = fake.bodies[1]  # the first is the warm-up's
     assert [message["role"] for message in body["messages"]] == ["system", "user"]
     assert body["max_tokens"] == 8 and body["stream_options"] == {"include_usage": True} and body["temperature"] == 0
