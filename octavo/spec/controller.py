@@ -4,8 +4,9 @@ The measure is expected tokens a second. A step of S sequences with n drafted to
 (`costs`), and gives S tokens and, for each drafted one, its odds to stand (`blend`), from shares that are measured too
 (`acceptance`). Draft tokens of all sequences are taken in falling order of these odds as long as the quotient rises.
 
-Guesses that cost nothing are made at every step, verified or not, and held against what came: so what they are worth is
-known without trying. Methods that run a model cost time before the step: k tokens take k passes, measured likewise.
+Guesses that cost next to nothing are made at every step, verified or not, and held against what came: so what they are
+worth is known without trying. Where they come to nothing they rest for so many steps that they take VAIN_SHARE of all
+time at most. Methods that run a model cost time before the step: k tokens take k passes, measured likewise.
 They are asked only where (expected tokens) / (T + k passes) beats everything that is free.
 
 What is not used is not measured. So now and then a draft is tried against the odds; what such trials cost together is
@@ -28,6 +29,8 @@ from octavo.types import Batch, Sequence, Status, StepResult
 GAIN = 1.02  # a choice must promise so many times the speed of none: estimates are noisy, and none is always safe
 BASELINE = 3  # plain steps of a batch size to measure before any with drafts: there is nothing to compare with else
 PROBE_SHARE = 0.01  # of all time
+VAIN_SHARE = 0.01  # of all time may go to free guesses of which none is drafted
+MOST_REST = 16  # steps: text that repeats itself is noticed no later than that
 PROBE_START = 6  # one-row steps' worth of trials that may be had on credit: else short runs would never try anything
 PROBE_TOKENS = 3
 FILL_RATE = 0.1
@@ -65,6 +68,7 @@ class Controller:
         self._known: dict[Sequence, int] = {}  # tokens that each of these sequences had
         self._seen: set[Sequence] = set()
         self._allowance = 0.0  # seconds that trials may still cost
+        self._resting = 0  # steps without free guesses that are still to come
         self.wants_hidden = any(getattr(drafter, "wants_hidden", False) for drafter in drafters)
 
     def propose(self, sequences: list[Sequence]) -> None:
@@ -75,10 +79,14 @@ class Controller:
         if not sequences:
             return
         self._forget(sequences)
-        blends = self._guess(sequences)
+        began, rests = self._clock(), self._resting > 0
+        self._resting -= rests
+        blends = {} if rests else self._guess(sequences)
         if self._costs.measured(len(sequences)) < BASELINE:
             return
         rate, drafts = self._choose(sequences, blends)
+        if not (rests or drafts):
+            self._rest(self._clock() - began, len(sequences))
         if self._paid:
             drafts |= self._ask_models(sequences, rate)
         for seq in sequences:
@@ -107,6 +115,12 @@ class Controller:
             for seq, claims in self._claims.items()
             if claims
         }
+
+    def _rest(self, seconds: float, count: int) -> None:
+        """Guesses were made in vain, in so many seconds: none for as many steps as make that a small share of all time.
+        Many sequences of a small model take longer to guess for than guesses are worth, where they do not pay."""
+        if step := self._costs.seconds(count):
+            self._resting = min(MOST_REST, int(seconds / (VAIN_SHARE * step)))
 
     def _choose(self, sequences: list[Sequence], blends: dict[Sequence, Blend]) -> tuple[float, dict[Sequence, Guess]]:
         """(expected tokens a unit of time, the drafts that give them)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ from octavo import LLM, ConfigError, SamplingParams
 from octavo.outputs import RequestOutput
 from octavo.spec.controller import Controller
 from octavo.speculation import tuned_path
+from octavo.types import StructuredOutputs
+from octavo.weights.gguf_writer import write_gguf
+from octavo.weights.quantize import quantize
 from tests.models import model_path
-from tests.tiny import Tiny, write_tiny_gguf
+from tests.tiny import Tiny, tiny_arrays, tiny_metadata, write_tiny_gguf
 
 LAYERS = 4
+MAIN = Tiny(layers=LAYERS, type="Q4_0")
 TEXTS = [
     "the rain in spain stays in the plain, the rain in spain stays",
     "one two three one two three one two",
@@ -42,10 +47,20 @@ ALL_SORTS = [
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("spec")
     return {
-        "main": write_tiny_gguf(folder / "main.gguf", Tiny(layers=LAYERS, type="Q4_0")),
+        "main": write_tiny_gguf(folder / "main.gguf", MAIN),
+        "cut": write_cut(folder / "cut.gguf", MAIN, 2),
         "other": write_tiny_gguf(folder / "other.gguf", Tiny(layers=1, type="Q4_0", seed=1)),
         "gemma": write_tiny_gguf(folder / "gemma.gguf", Tiny("gemma3", layers=LAYERS, type="Q8_0")),
     }
+
+
+def write_cut(path: Path, tiny: Tiny, layers: int) -> Path:
+    """The first layers of a model as a model of their own."""
+    gone = tuple(f"blk.{i}." for i in range(layers, tiny.layers))
+    arrays = {name: array for name, array in tiny_arrays(tiny).items() if not name.startswith(gone)}
+    weights = {name: quantize(a, tiny.type if a.ndim > 1 else "F32", name) for name, a in arrays.items()}
+    write_gguf(path, tiny_metadata(replace(tiny, layers=layers)), weights)
+    return path
 
 
 def configs(models: dict[str, Path]) -> dict[str, dict[str, Any]]:
@@ -56,13 +71,14 @@ def configs(models: dict[str, Path]) -> dict[str, dict[str, Any]]:
         "layer_skip": {"method": "layer_skip", "layers": [0, 1, 3]},
         "early_exit": {"method": "early_exit", "layers": 3},
         "itself": {"model": str(models["main"]), "num_speculative_tokens": 4, "draft_min_probability": 0},
+        "cut to two layers": {"method": "draft_model", "model": str(models["cut"]), "draft_min_probability": 0},
         "another model": {"method": "draft_model", "model": str(models["other"])},
         "tree": {"method": "tree"},
         "auto": {"method": "auto", "layers": [0, 1, 2], "model": str(models["other"])},
     }
 
 
-NAMES = list(configs({"main": Path(), "other": Path()}))
+NAMES = list(configs({"main": Path(), "other": Path(), "cut": Path()}))
 
 
 def run(model: Path, config: dict[str, Any] | None, jobs: list[tuple[str, SamplingParams]], **settings: Any) -> Any:
@@ -108,6 +124,25 @@ def test_few_blocks_preemption_and_shared_prefixes(models: dict[str, Path], plai
     answers, stats = run(models["main"], configs(models)[name], jobs, num_kv_blocks=20, max_num_batched_tokens=48)
     assert answers == plain("few", jobs)
     assert stats.preemptions > 0 and stats.draft_tokens > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_structured_output(models: dict[str, Path], plain: Any, name: str) -> None:
+    """A draft is judged by the grammar as it stands after the drafts before it."""
+    pytest.importorskip("llguidance")
+    shapes = [
+        StructuredOutputs(regex=r"(ab)+c\d{3}"),
+        StructuredOutputs(json={"type": "array", "items": {"type": "integer"}, "minItems": 3}),
+        StructuredOutputs(choice=("yes yes yes yes no", "yes yes yes no")),
+    ]
+    jobs = [
+        (text, SamplingParams(temperature=heat, seed=8, max_tokens=32, structured_outputs=shape, logprobs=1))
+        for text, shape in zip(TEXTS, shapes, strict=False)
+        for heat in (0.0, 0.9)
+    ]
+    answers, stats = run(models["main"], configs(models)[name], jobs)
+    assert answers == plain("structured", jobs)
+    assert stats.draft_tokens > 0 or name == "auto"
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 5, 8, 16])

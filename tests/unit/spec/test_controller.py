@@ -115,6 +115,15 @@ def stairs(rows: int) -> float:
 COSTS = {"flat": flat, "steep": steep, "stairs": stairs}
 
 
+@pytest.mark.parametrize("batch", [1, 16])
+def test_guesses_in_vain_rest_so_that_their_own_time_does_not_show(batch: int) -> None:
+    """Looking things up takes 6 % of a step here, and nothing ever stands."""
+    world = World(lambda rows: 1.0 + 0.2 * (rows - batch), noise=0.0)
+    vain = Guesser(world, "vain", alpha=0.0, price=0.06 / 15)
+    vain.runs_model = False
+    assert speed(world, [vain], batch) >= 0.97
+
+
 @pytest.mark.parametrize("trees", [False, True])
 @pytest.mark.parametrize("batch", [1, 4, 16])
 @pytest.mark.parametrize("alpha", [0.0, 0.2, 0.5])
