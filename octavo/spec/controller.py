@@ -84,6 +84,8 @@ class Controller:
         blends = {} if rests else self._guess(sequences)
         if self._costs.measured(len(sequences)) < BASELINE:
             return
+        if rests and not self._paid:
+            return
         rate, drafts = self._choose(sequences, blends)
         if not (rests or drafts):
             self._rest(self._clock() - began, len(sequences))
