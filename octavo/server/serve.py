@@ -7,13 +7,14 @@ import contextlib
 import gc
 import logging
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from types import FrameType
 
 import uvicorn
 
-from octavo.errors import ModelFileError
+from octavo.errors import ConfigError, ModelFileError
 from octavo.server import admission, logs
 from octavo.server.app import make_app
 from octavo.server.connection import Connection
@@ -101,6 +102,7 @@ def serve(settings: ServerSettings) -> int:
     Raises ConfigError for settings that cannot be, ModelFileError or CapacityError for a model that cannot be loaded.
     """
     check(settings)
+    check_address(settings.host, settings.port)
     for model in settings.models:
         if model.eager:
             memory_needed(model)  # so that what is wrong with the file is said at once
@@ -128,6 +130,19 @@ def serve(settings: ServerSettings) -> int:
     if (problem := failed_model(state)) is not None:
         raise ModelFileError(problem)
     return 0 if server.started else 1
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises ConfigError if nobody can listen there: said before a model is loaded, and in one line."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen at {host} port {port}: {error.strerror}; choose another host or port"
+        ) from None
 
 
 def failed_model(state: ServerState) -> str | None:

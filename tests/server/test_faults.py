@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -134,6 +135,17 @@ def test_no_orphans(tiny_model: Path, logs: Path, number: int) -> None:
         os.kill(server.process.pid, number)
         server.process.wait(20)
         until(lambda: not engine.is_running(), 5)
+
+
+def test_an_address_that_is_taken_is_one_line(tiny_model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [*LAUNCH, "serve", str(tiny_model), "--port", port], cwd=ROOT, capture_output=True, timeout=60
+        )
+    told = done.stderr.decode()
+    assert done.returncode == 2 and f"cannot listen at 127.0.0.1 port {port}" in told, told
+    assert len(told.strip().splitlines()) == 1
 
 
 def test_a_model_that_cannot_be_served_is_one_line(tmp_path: Path, tiny_model: Path) -> None:
