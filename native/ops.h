@@ -384,13 +384,12 @@ struct Sample final : Op {
         if (own.peaks_round != c.round) continue;
         const Peak& p = own.peaks[size_t(r)];
         peak.nan |= p.nan;
-        if (p.value > peak.value || (p.value == peak.value && p.index < peak.index))
-          peak.value = p.value, peak.index = p.index;
+        take(peak, p.value, p.index);
       }
       const size_t at = size_t(c.row0 + r);
       const int32_t target = c.step->targets ? c.step->targets[at] : -1;
-      c.step->out.tokens[at] = target >= 0 ? target : peak.finite() ? peak.index : 0;
-      c.step->out.finite[at] = peak.finite();
+      c.step->out.tokens[at] = target >= 0 ? target : is_finite(peak) ? peak.index : 0;
+      c.step->out.finite[at] = is_finite(peak);
     }
   }
 };

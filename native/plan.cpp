@@ -1,5 +1,6 @@
 #include "plan.h"
 
+#include <chrono>
 #include <stdexcept>
 
 #include "kernels/kv_layout.h"

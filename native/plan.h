@@ -4,7 +4,6 @@
 // region. The trunk runs on all tokens; the head, from the gathering of the logit rows on, runs on at most kHeadRows
 // rows at a time so that logits never need more than that.
 #pragma once
-#include <chrono>
 #include <map>
 #include <memory>
 #include <string>

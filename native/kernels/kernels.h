@@ -158,8 +158,13 @@ struct Peak {
   float value = -__builtin_inff();
   int32_t index = 0x7fffffff;
   bool nan = false;
-  bool finite() const { return !nan && value > -__builtin_inff() && value < __builtin_inff(); }
 };
+static inline bool is_finite(const Peak& p) {
+  return !p.nan && p.value > -__builtin_inff() && p.value < __builtin_inff();
+}
+static inline void take(Peak& p, float value, int32_t index) {
+  if (value > p.value || (value == p.value && index < p.index)) p.value = value, p.index = index;
+}
 
 struct SampleArgs {
   const SamplingView* sampling;
