@@ -159,21 +159,25 @@ class AttentionWorkBuilder {
            !std::memcmp(split_blocks(a, split), split_blocks(b, split), size_t(blocks_in(split)) * sizeof(int32_t));
   }
 
-  // The pool gives out items in runs from both ends of the list, large ones first. So that every run has its share of
-  // the long items, they are sorted by length and dealt like cards: every `hands`-th one, then each next one of those.
+  // A block's heads lie side by side, and the processor reads on past the end of one: so the items over the same keys
+  // stay together, a hand of kv_heads cards. The pool gives out items in runs from both ends of the list, large ones
+  // first. So that every run has its share of the long hands, they are sorted by length and dealt: every `stride`-th
+  // one, then each next one of those.
   void deal() {
-    const int n = work_.num_items, hands = std::max(1, int(std::sqrt(double(n))));
+    const int n = work_.num_items, hands = n / shape_.kv_heads, stride = std::max(1, int(std::sqrt(double(hands))));
     std::copy_n(work_.items, n, work_.sorted);
     std::sort(work_.sorted, work_.sorted + n, [&](const AttentionItem& a, const AttentionItem& b) {
       const int64_t x = cost(a), y = cost(b);
-      return x != y                   ? x > y
-             : a.q0 != b.q0           ? a.q0 < b.q0
-             : a.kv_head != b.kv_head ? a.kv_head < b.kv_head
-                                      : a.split0 < b.split0;
+      return x != y                 ? x > y
+             : a.q0 != b.q0         ? a.q0 < b.q0
+             : a.split0 != b.split0 ? a.split0 < b.split0
+                                    : a.kv_head < b.kv_head;
     });
     AttentionItem* to = work_.items;
-    for (int hand = 0; hand < hands; ++hand) {
-      for (int i = hand; i < n; i += hands) *to++ = work_.sorted[i];
+    for (int first = 0; first < stride; ++first) {
+      for (int hand = first; hand < hands; hand += stride) {
+        to = std::copy_n(work_.sorted + hand * shape_.kv_heads, shape_.kv_heads, to);
+      }
     }
   }
 

@@ -16,6 +16,16 @@
 #error "define ISA_NS (avx512, avx2, neon, i8mm or portable) before including simd/vec.h"
 #endif
 
+namespace octavo {
+namespace ISA_NS {
+inline int32_t load_word(const void* p) {  // 4 bytes, aligned or not
+  int32_t word;
+  memcpy(&word, p, 4);
+  return word;
+}
+}  // namespace ISA_NS
+}  // namespace octavo
+
 #if defined(__AVX512F__) || (defined(OCTAVO_EMULATE_AVX512) && defined(ISA_AVX512))
 #include "simd/vec_avx512.h"
 #elif defined(__AVX2__)

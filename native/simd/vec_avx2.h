@@ -141,14 +141,40 @@ inline void interleave(F even, F odd, F& a, F& b) {
 }
 
 // ---------------------------------------------------------------- narrow types
-// acc + the dot product of each lane's four int8 in k and x, none of which is -128.
-constexpr int kDotZero = 0;
-inline I dot_operand(I k) { return k; }
-inline __m256i dot4(__m256i acc, __m256i k, __m256i x) {
-  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(k), _mm256_sign_epi8(x, k));
-  return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+// Each lane's four int8: numbers 0 and 2 of them, and 1 and 3, as 16-bit numbers.
+struct Pairs {
+  I even, odd;
+};
+inline Pairs widen_quads(I a) {
+  auto even = [](__m256i x) { return _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8); };
+  return {{even(a.lo), even(a.hi)}, {_mm256_srai_epi16(a.lo, 8), _mm256_srai_epi16(a.hi, 8)}};
 }
-inline I dot4(I acc, I k, I x) { return {dot4(acc.lo, k.lo, x.lo), dot4(acc.hi, k.hi, x.hi)}; }
+// a's lanes, 0 .. 32767, as 16-bit numbers; of each four first 0 and 2, then 1 and 3, as widen_quads gives what they
+// are multiplied with.
+inline void store_pairs(uint16_t* p, I a) {
+  const __m256i order =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+  _mm256_storeu_si256((__m256i*)p, _mm256_shuffle_epi8(pack_words(a), order));
+}
+// acc + the dot product of each lane's two 16-bit numbers in a and b.
+inline I dot_pairs(I acc, I a, I b) {
+  acc = add(acc, {_mm256_madd_epi16(a.lo, b.lo), _mm256_madd_epi16(a.hi, b.hi)});
+  asm("" : "+x"(acc.lo), "+x"(acc.hi));
+  return acc;
+}
+
+// acc + the dot product of each lane's four int8 in k with four codes, none of which is -128. By 16-bit products: int8
+// ones would need a sign moved for each.
+constexpr int kDotZero = 0;
+using DotCode = int16_t;
+using DotKeys = Pairs;
+inline DotKeys dot_operand(I k) { return widen_quads(k); }
+inline void store_dot_codes(DotCode* to, const int8_t* from) {
+  for (int i = 0; i < 4; ++i) to[i] = from[i % 2 * 2 + i / 2];
+}
+inline I dot4(I acc, DotKeys k, const DotCode* x) {
+  return dot_pairs(dot_pairs(acc, k.even, iset1(load_word(x))), k.odd, iset1(load_word(x + 2)));
+}
 
 inline F load_f16(const uint16_t* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)),

@@ -116,11 +116,33 @@ inline void interleave(F even, F odd, F& a, F& b) {
 }
 
 // ---------------------------------------------------------------- narrow types
-// acc + the dot product of each lane's four int8 in k (made unsigned by dot_operand) and x; kDotZero times x's sum is
-// too much.
+// Each lane's four int8: numbers 0 and 2 of them, and 1 and 3, as 16-bit numbers.
+struct Pairs {
+  I even, odd;
+};
+inline Pairs widen_quads(I a) {
+  return {{_mm512_srai_epi16(_mm512_slli_epi16(a.v, 8), 8)}, {_mm512_srai_epi16(a.v, 8)}};
+}
+// a's lanes, 0 .. 32767, as 16-bit numbers; of each four first 0 and 2, then 1 and 3, as widen_quads gives what they
+// are multiplied with.
+inline void store_pairs(uint16_t* p, I a) {
+  const __m256i order =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+  _mm256_storeu_si256((__m256i*)p, _mm256_shuffle_epi8(_mm512_cvtepi32_epi16(a.v), order));
+}
+// acc + the dot product of each lane's two 16-bit numbers in a and b.
+inline I dot_pairs(I acc, I a, I b) { return {_mm512_dpwssd_epi32(acc.v, a.v, b.v)}; }
+
+// acc + the dot product of each lane's four int8 in k (made unsigned by dot_operand) with four codes; kDotZero times
+// the codes' sum is too much.
 constexpr int kDotZero = 128;
-inline I dot_operand(I k) { return {_mm512_xor_si512(k.v, _mm512_set1_epi8(-128))}; }
-inline I dot4(I acc, I k, I x) { return {_mm512_dpbusd_epi32(acc.v, k.v, x.v)}; }
+using DotCode = int8_t;
+using DotKeys = I;
+inline DotKeys dot_operand(I k) { return {_mm512_xor_si512(k.v, _mm512_set1_epi8(-128))}; }
+inline void store_dot_codes(DotCode* to, const int8_t* from) { memcpy(to, from, 4); }
+inline I dot4(I acc, DotKeys k, const DotCode* x) {
+  return {_mm512_dpbusd_epi32(acc.v, k.v, _mm512_set1_epi32(load_word(x)))};
+}
 
 inline F load_f16(const uint16_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
 inline I iload_u16(const uint16_t* p) { return {_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p))}; }

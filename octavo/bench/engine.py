@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import statistics
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from octavo.backends.cpu.backend import CpuBackend
 from octavo.bench.limits import Limits, current
 from octavo.bench.usage import peak_rss
 from octavo.bench.work import fractions, work_of
-from octavo.bench.workload import Workload, measure
+from octavo.bench.workload import Timing, Workload, measure
 from octavo.driver import Driver
 from octavo.errors import ConfigError
 from octavo.kv.planner import blocks_for
@@ -70,16 +71,26 @@ def run(
     control: list[float] = []  # seconds of each step of the row
     total = 0.0
 
-    def watch(new: list[OutputDelta]) -> None:
-        nonlocal total
-        control.append(stats.control_seconds - total)
-        total = stats.control_seconds
-
-    def generate(ids: list[list[int]], tokens: int) -> None:
+    def generate(ids: list[list[int]], tokens: int) -> Timing:
         nonlocal total
         params = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
         total = stats.control_seconds
+        begin = first = time.perf_counter()
+        begun: set[str] = set()
+        later = 0
+
+        def watch(new: list[OutputDelta]) -> None:
+            nonlocal total, first, later
+            control.append(stats.control_seconds - total)
+            total = stats.control_seconds
+            if len(begun) == len(ids):
+                later += sum(len(delta.token_ids) for delta in new)
+            else:
+                begun.update(delta.request_id for delta in new if delta.token_ids)
+                first = time.perf_counter()
+
         driver.generate([(Request(str(i), prompt, params), None) for i, prompt in enumerate(ids)], watch)
+        return Timing(first - begin, time.perf_counter() - first, later)
 
     cpu = profiled_backend(parts) if profile else None
     preemptions, earlier = stats.preemptions, copy.deepcopy(stats)

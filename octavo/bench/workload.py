@@ -2,18 +2,27 @@
 
 Every engine gets the same prompts: `octavo bench` and `octavo compare` both take them from here.
 A row is one batch: prefill speed is prompt tokens over the time until each sequence has one token; decode speed is
-tokens over the time that generating more of them takes beyond that. Each is the best of `repeat` tries.
+the tokens after that over the time that they take. Each is the best of `repeat` tries.
 """
 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-Generate = Callable[[list[list[int]], int], Any]  # runs all prompts together until each has that many tokens
+
+@dataclass(frozen=True)
+class Timing:
+    """Of one run of all prompts together."""
+
+    first: float  # seconds until each sequence had a token
+    later: float  # seconds from then on
+    tokens: int  # generated in those
+
+
+Generate = Callable[[list[list[int]], int], Timing]  # until each has that many tokens
 
 LONG_PROMPT = 512  # tokens of the last row's only prompt
 LOW_ID, HIGH_ID = 1000, 20000  # ids to draw from: ordinary words in every vocabulary
@@ -48,33 +57,19 @@ def measure(workload: Workload, generate: Generate) -> Iterator[dict[str, Any]]:
 
 
 def measure_row(workload: Workload, generate: Generate, batch: int, length: int) -> dict[str, Any]:
-    first = best(workload, generate, batch, length, 1)
-    total = best(workload, generate, batch, length, workload.gen_tokens + 1)
+    runs = []
+    for attempt in range(workload.repeat):
+        ids = prompts(batch, length, seed_of(batch, length, attempt), workload.vocab_size)
+        runs.append(generate(ids, workload.gen_tokens + 1))
     return {
         "batch": batch,
         "prompt_tokens": length,
         "gen_tokens": workload.gen_tokens,
-        "prefill_tok_s": round(batch * length / first, 1),
-        "decode_tok_s": decode_speed(batch * workload.gen_tokens, first, total),
+        "prefill_tok_s": round(batch * length / min(run.first for run in runs), 1),
+        "decode_tok_s": round(max(run.tokens / run.later for run in runs), 1),
     }
-
-
-def decode_speed(tokens: int, first: float, total: float) -> float | None:
-    """Tokens a second; None if the tries differ by more than the tokens take, as on a busy machine."""
-    return round(tokens / (total - first), 1) if total > first else None
 
 
 def seed_of(*place: int) -> str:
     """Of the prompts of a row, a try and a run of it: no two begin alike, or a prefix cache would help."""
     return " ".join(map(str, place))
-
-
-def best(workload: Workload, generate: Generate, batch: int, length: int, tokens: int) -> float:
-    """Seconds of the best try. Each try has other prompts, so that nothing can be remembered from the one before."""
-    times = []
-    for attempt in range(workload.repeat):
-        ids = prompts(batch, length, seed_of(batch, length, attempt, tokens), workload.vocab_size)
-        begin = time.perf_counter()
-        generate(ids, tokens)
-        times.append(time.perf_counter() - begin)
-    return min(times)

@@ -39,7 +39,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         self._loop = asyncio.get_running_loop()
         await super().startup(None)
-        log.info("serving %s at %s", ", ".join(self._state.pool.names), self.address)
+        log.info("listening at %s for %s", self.address, ", ".join(self._state.pool.names))
         gc.collect()
         gc.freeze()
 

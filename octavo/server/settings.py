@@ -81,6 +81,8 @@ def check(settings: ServerSettings) -> ServerSettings:
     for name, value in numbers.items():
         if not value >= 0:  # nor NaN
             raise ConfigError(f"{name} must be at least 0; got {value}")
+    if settings.request_timeout is not None and not settings.request_timeout > 0:
+        raise ConfigError(f"request_timeout must be more than 0; got {settings.request_timeout}")
     for file in filter(None, (settings.ssl_keyfile, settings.ssl_certfile)):
         if not file.is_file():
             raise ConfigError(f"TLS: {file} is no file")

@@ -179,6 +179,7 @@ class Supervisor:
             case Ready():
                 self.state, self.info, self.problem = State.READY, event, None
                 self._settled.set()
+                log.info("model %s is ready", self._start.model)
             case Failed(reason=reason, mistake=mistake):
                 self.problem = reason
                 if mistake:

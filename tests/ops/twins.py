@@ -117,6 +117,11 @@ class KvLayout:
         return raw.view(np.float32 if self.kv_type == "f32" else np.int8).astype(np.float32)
 
 
+# Largest error of attention by what the cache holds. Over int8 values weights are 15-bit numbers: that costs a fortieth
+# of the values' own rounding.
+ATTENTION_NEAR = {"f32": 5e-6, "bf16": 5e-6, "int8": 3e-4}
+
+
 def attention(q: F32, k: F32, v: F32, start: int, scale: float, window: int = 0, softcap: float = 0.0) -> F64:
     """q [n, heads, head_dim] at positions start .. start + n over k, v [positions, kv_heads, head_dim]; shaped as q."""
     n, heads, _ = q.shape

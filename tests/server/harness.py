@@ -41,7 +41,7 @@ class Server:
         return int(self.url.rpartition(":")[2])
 
     def wait_listening(self) -> None:
-        pattern = re.compile(r"serving .* at (https?://[\w.]+:\d+)")
+        pattern = re.compile(r"listening at (https?://[\w.]+:\d+) for ")
         self.url = until(lambda: self._alive() and (m := pattern.search(self.log)) and m[1], START_SECONDS)
 
     def wait_ready(self, seconds: float = START_SECONDS) -> None:

@@ -1,4 +1,5 @@
-"""vLLM's CPU build, bfloat16, from a folder of safetensors."""
+"""vLLM's CPU build, from a folder of safetensors. settings: also dtype, bfloat16 or float32: which one is faster
+depends on the processor."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GB
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine in this process: a helper would be a second host
@@ -20,7 +21,7 @@ def load(settings: dict[str, Any]) -> tuple[str, Generate, int | None]:
     os.environ["OMP_NUM_THREADS"] = str(settings["threads"])
     llm = LLM(
         settings["model"],
-        dtype="bfloat16",
+        dtype=settings["dtype"],
         max_model_len=settings["max_len"],
         max_num_seqs=settings["max_seqs"],
         enable_prefix_caching=False,
