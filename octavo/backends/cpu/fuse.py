@@ -11,14 +11,27 @@ from collections import Counter
 from collections.abc import Callable
 
 from octavo import _native
-from octavo.backends.cpu.records import Add, Attend, Gated, Linear, Norm, Record, Recording, Turn, Value, reads, writes
+from octavo.backends.cpu.records import (
+    Add,
+    Attend,
+    Gated,
+    Linear,
+    LogitRows,
+    Norm,
+    Record,
+    Recording,
+    Turn,
+    Value,
+    reads,
+    writes,
+)
 
 Pass = Callable[["Recording"], list[Record]]
 
 
 def fuse(recording: Recording) -> Recording:
     """The recording with every pass applied in turn."""
-    for rewrite in (prepare_heads, gate_up, residuals, shared_inputs, norms_into_products):
+    for rewrite in (wanted_rows, prepare_heads, gate_up, residuals, shared_inputs, norms_into_products):
         recording = Recording(rewrite(recording), recording.widths)
     return recording
 
@@ -29,6 +42,35 @@ def _producers(records: list[Record]) -> dict[Value, Record]:
 
 def _uses(records: list[Record]) -> Counter[Value]:
     return Counter(value for record in records for value in reads(record))
+
+
+def wanted_rows(recording: Recording) -> list[Record]:
+    """After the last attention no token looks at another: only the rows whose logits are wanted go on from there."""
+    records = recording.records
+    start = max((i for i, record in enumerate(records) if isinstance(record, Attend)), default=len(records)) + 1
+    end = next((i for i, record in enumerate(records) if isinstance(record, LogitRows)), 0)
+    if start >= end:
+        return records
+    tail, gather = records[start:end], records[end]
+    assert isinstance(gather, LogitRows)
+    made = _producers(tail)
+    names: dict[Value, Value] = {}  # what comes from before, and its wanted rows
+    for value in (value for record in tail for value in reads(record)):
+        if value not in made and value not in names:
+            names[value] = len(recording.widths)
+            recording.widths.append(recording.widths[value])
+    for record in tail:
+        _rename(record, names)
+    for record in records[end + 1 :]:
+        _rename(record, {gather.out: gather.x})
+    return [*records[:start], *(LogitRows(*pair) for pair in names.items()), *tail, *records[end + 1 :]]
+
+
+def _rename(record: Record, names: dict[Value, Value]) -> None:
+    """Of the values that it reads; before any other pass."""
+    for field in ("x", "y", "gate", "up"):
+        if (value := getattr(record, field, None)) in names:
+            setattr(record, field, names[value])
 
 
 def prepare_heads(recording: Recording) -> list[Record]:

@@ -50,6 +50,7 @@ class Lowering:
         self.free: dict[tuple[bool, int], list[int]] = defaultdict(list)  # (in the head, width) -> buffers
         self.kinds: dict[int, tuple[bool, int]] = {}  # buffer -> its key in `free`
         self.in_head = False
+        self.scores = next(record.x for record in recording.records if isinstance(record, Logits))
         self.weights: dict[Weight, int] = {}
         self.constants: dict[Weight, int] = {}
         self.acts: dict[tuple[bool, int, int, int], int] = {}
@@ -129,7 +130,7 @@ class Lowering:
             group, _ = _native.act_spec(product.weight.type)
             groups[group].append(product)
         x, norm = self.buffers[r.x], r.norm
-        if norm and self.in_head:
+        if norm and any(product.out == self.scores for product in r.products):
             self.plan.hidden(x, self._constant(norm.weight), norm.eps)
         if norm and 0 in groups:  # dense products want the normalised floats themselves
             width = self.recording.widths[r.x]

@@ -1,0 +1,46 @@
+"""What the passes over a recording leave of a forward pass, and that its answers stay the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from octavo.backends.cpu.backend import CpuBackend
+from octavo.backends.cpu.fuse import fuse
+from octavo.backends.cpu.record import record
+from octavo.backends.cpu.records import Attend, LogitRows
+from octavo.config import CacheConfig
+from octavo.models.registry import build_model
+from octavo.weights.gguf import open_gguf
+from tests.batches import Row, make_batch
+from tests.tiny import FAMILIES, Tiny, write_tiny_gguf
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_after_the_last_attention_only_wanted_rows_go_on(tmp_path: Path, family: str) -> None:
+    model = build_model(open_gguf(write_tiny_gguf(tmp_path / "m.gguf", Tiny(family))))
+    kinds = [type(record) for record in fuse(record(model)).records]
+    last = max(i for i, kind in enumerate(kinds) if kind is Attend)
+    gathered = [i for i, kind in enumerate(kinds) if kind is LogitRows]
+    assert gathered == [last + 1, last + 2], "what attention gave, and what it is added to"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_row_is_the_same_bits_whatever_other_rows_are_wanted(tmp_path: Path, family: str) -> None:
+    """70 rows are three rounds of the head: what it reads of the trunk must still be there in the last one."""
+    model = build_model(open_gguf(write_tiny_gguf(tmp_path / "m.gguf", Tiny(family, vocab=317, tied=False))))
+    cache = CacheConfig(num_blocks=32, block_size=16, dtype="f32")
+    backend = CpuBackend(model, cache, threads=2, max_tokens=128, max_seqs=4)
+    ids = np.random.default_rng(0).integers(0, 317, 77).tolist()
+
+    def logits(all_rows: bool) -> np.ndarray:
+        rows = [Row(ids[:70], all_rows=all_rows), Row(ids[70:], table=[10], all_rows=all_rows)]
+        found = backend.run(make_batch(rows, want_logits=True, want_hidden=True))
+        assert found.logits is not None and found.hidden is not None
+        return np.concatenate([found.logits, found.hidden], axis=-1)
+
+    every = logits(True)
+    assert every.shape[0] == 77
+    assert logits(False).tobytes() == every[[69, 76]].tobytes()
