@@ -103,7 +103,7 @@ void bind_limits(nb::module_& m) {
   nb::class_<ReadBuffer>(m, "ReadBuffer", "Memory that is read to see how fast that goes.")
       .def(nb::init<Pool&, size_t>(), "pool"_a, "bytes"_a)
       .def_prop_ro("bytes", &ReadBuffer::bytes)
-      .def(
-          "bytes_per_second", &ReadBuffer::bytes_per_second, "isa"_a, "pool"_a, "streams"_a, "repeat"_a,
-          "Read by all the pool's threads together, each from 1, 2 or 4 places at a time; the best of `repeat` tries.");
+      .def("bytes_per_second", &ReadBuffer::bytes_per_second, "isa"_a, "pool"_a, "streams"_a, "repeat"_a,
+           "Read by all the pool's threads together, each from 1, 2, 4 or 8 places at a time; the best of `repeat` "
+           "tries.");
 }

@@ -22,7 +22,7 @@ from octavo.weights.aliases import home
 from octavo.weights.safetensors import read_json
 
 FILE = "limits.json"
-STREAMS = (1, 2, 4)
+STREAMS = (1, 2, 4, 8)
 SMALLEST_BUFFER = 1 << 28  # 256 MB: larger than any last cache of the machines this is for
 CACHES_LARGER = 4  # the buffer against the last cache
 

@@ -5,6 +5,7 @@ byte, and where workloads lie. Both axes are logarithmic.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
@@ -12,6 +13,8 @@ from octavo.bench.limits import Limits
 
 WIDTH, HEIGHT, LEFT, BOTTOM, RIGHT, TOP = 720, 400, 64, 44, 24, 20  # pixels
 INTENSITY = (0.5, 4096.0)  # operations a byte
+LETTER = 5.8  # width of one, about
+STEPS = (4, 16, -8, 28, -20, 40, -32)  # from a dot down to the baseline of its name
 ROOFS = {"int8": "#3367d6", "bf16": "#0b8043", "f32": "#9aa0a6"}
 
 
@@ -45,7 +48,7 @@ def roofline(limits: Limits, points: list[Point]) -> str:
     peaks = {loop.kind: loop.gops[limits.threads] for loop in limits.loops if loop.kind in ROOFS}
     gbs = limits.bandwidth / 1e9
     scale = Scale(gbs * INTENSITY[0] / 2, 2 * max(peaks.values()))
-    parts = [*_axes(scale), *_roofs(scale, peaks, gbs), *(_dot(scale, point) for point in points)]
+    parts = [*_axes(scale), *_roofs(scale, peaks, gbs), *_dots(scale, points)]
     title = f"{limits.cpu}, {limits.isa}, {limits.threads} threads: memory {gbs:.1f} GB/s"
     return svg([_text(LEFT, TOP - 6, title), *parts])
 
@@ -82,9 +85,23 @@ def _roofs(scale: Scale, peaks: dict[str, float], gbs: float) -> list[str]:
     return parts
 
 
-def _dot(scale: Scale, point: Point) -> str:
-    x, y = scale.x(point.intensity), scale.y(max(point.gops, scale.low))
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#c5221f"/>' + _text(x + 7, y + 12, point.name)
+def _dots(scale: Scale, points: list[Point]) -> Iterator[str]:
+    """Each with its name beside it, or else where no other name is, and a line there."""
+    taken: list[tuple[float, float, float]] = []  # of names: left, right, baseline
+    for point in points:
+        x, y = scale.x(point.intensity), scale.y(max(point.gops, scale.low))
+        width = LETTER * len(point.name)
+        left = min(x + 7, WIDTH - width)
+        free = (
+            y + step
+            for step in STEPS
+            if not any(left < r and left + width > le and abs(y + step - b) < LETTER * 2 for le, r, b in taken)
+        )
+        baseline = next(free, y + STEPS[0])
+        taken.append((left, left + width, baseline))
+        if baseline != y + STEPS[0]:
+            yield _line(x, y, left, baseline - LETTER / 2, "#c5221f")
+        yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#c5221f"/>' + _text(left, baseline, point.name)
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: int = 1) -> str:

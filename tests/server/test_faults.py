@@ -34,6 +34,7 @@ class Reader(threading.Thread):
         self.error: Any = None
         self.status = 0
         self.done = False
+        self.finished: str | None = None  # finish_reason
         self.started = threading.Event()
 
     def run(self) -> None:
@@ -54,6 +55,7 @@ class Reader(threading.Thread):
             self.error = event["error"]
         else:
             self.text += "".join(choice["text"] for choice in event["choices"])
+            self.finished = next((choice["finish_reason"] for choice in event["choices"]), self.finished)
         self.started.set()
 
 
@@ -75,7 +77,7 @@ def join(made: list[Reader]) -> None:
 def test_a_killed_engine(tiny_model: Path, logs: Path) -> None:
     """Each request in flight gets an explicit error; the next request works; ready again in load time + 2 s."""
     with serving(tiny_model, folder=logs) as server:
-        load, back = [], []
+        load, back, cut = [], [], 0
         for _ in range(KILLS):
             streams = readers(server, 3)
             server.engine().send_signal(signal.SIGKILL)
@@ -83,12 +85,15 @@ def test_a_killed_engine(tiny_model: Path, logs: Path) -> None:
             until(lambda: server.status("/health") == 503, 5, 0.005)
             join(streams)
             for stream in streams:
-                assert stream.done and stream.error and stream.error["code"] == "unavailable", stream.error
+                code = stream.error and stream.error["code"]
+                assert stream.done and (stream.finished, code) in ((None, "unavailable"), ("length", None))
+                cut += code is not None
             server.wait_ready(30)
             back.append(time.monotonic() - killed)
             assert server.post("/v1/completions", {"prompt": "x", "max_tokens": 2})[0] == 200
             load.append(float(server.engine().create_time()))
-        print(f"killed {KILLS} times: ready again after {max(back):.2f} s at most, {min(back):.2f} s at least")
+        assert cut > 2 * KILLS, "on a slow machine some answers have their end before the last one begins"
+        print(f"killed {KILLS} times, {cut} answers cut off: ready after {min(back):.2f} to {max(back):.2f} s")
         assert max(back) < min(back) + 10
         assert server.get("/health")[1]["engines"]["tiny"]["restarts"] == KILLS
         assert len(psutil.Process(server.process.pid).children(recursive=True)) == 1
