@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.server.harness import FULL, Server
 
 SECONDS = 1500 if FULL else 25
@@ -19,6 +21,7 @@ CHECKS = (
 )
 
 
+@pytest.mark.timeout(SECONDS + 180)
 def test_no_operation_fails_or_hangs(tiny: Server, tmp_path: Path) -> None:
     """Positive and negative data, all phases; every answer as described, none of 5xx."""
     options = ["--checks", ",".join(CHECKS), "--max-time", str(SECONDS), "--max-examples", "200" if FULL else "5"]
