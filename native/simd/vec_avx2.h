@@ -156,7 +156,8 @@ inline void store_pairs(uint16_t* p, I a) {
       _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
   _mm256_storeu_si256((__m256i*)p, _mm256_shuffle_epi8(pack_words(a), order));
 }
-// acc + the dot product of each lane's two 16-bit numbers in a and b.
+// acc + the dot product of each lane's two 16-bit numbers in a and b. The empty asm stops the compiler from making a
+// tree of a chain of these, which needs more registers than there are (as `keep` in dot_avx2.h).
 inline I dot_pairs(I acc, I a, I b) {
   acc = add(acc, {_mm256_madd_epi16(a.lo, b.lo), _mm256_madd_epi16(a.hi, b.hi)});
   asm("" : "+x"(acc.lo), "+x"(acc.hi));

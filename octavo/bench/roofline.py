@@ -92,11 +92,8 @@ def _dots(scale: Scale, points: list[Point]) -> Iterator[str]:
         x, y = scale.x(point.intensity), scale.y(max(point.gops, scale.low))
         width = LETTER * len(point.name)
         left = min(x + 7, WIDTH - width)
-        free = (
-            y + step
-            for step in STEPS
-            if not any(left < r and left + width > le and abs(y + step - b) < LETTER * 2 for le, r, b in taken)
-        )
+        beside = [at for start, end, at in taken if left < end and left + width > start]
+        free = (y + step for step in STEPS if all(abs(y + step - at) >= 2 * LETTER for at in beside))
         baseline = next(free, y + STEPS[0])
         taken.append((left, left + width, baseline))
         if baseline != y + STEPS[0]:

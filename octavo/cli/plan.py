@@ -24,7 +24,7 @@ def plan(
         int | None, typer.Option("--length", help="Tokens of a typical sequence; by default the longest.")
     ] = None,
     memory: Annotated[
-        str | None,
+        int | None,
         typer.Option("--memory", parser=size, metavar="SIZE", help="Judge by this much memory, not this machine's."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object; sizes are bytes.")] = False,
@@ -32,7 +32,7 @@ def plan(
     engine: dict[str, Any],
 ) -> None:
     """Say what a model takes of memory with these settings, and how many sequences fit. Loads no weights."""
-    made, config, cache = make(model, engine, length, memory)  # type: ignore[arg-type]  # `size` has made it an int
+    made, config, cache = make(model, engine, length, memory)
     facts = {
         "model": model,
         **dataclasses.asdict(made),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -16,8 +18,10 @@ GEOMETRY = [(6, 2, 64), (7, 1, 64), (4, 1, 256), (32, 1, 16)]  # heads, kv heads
 class Tree(Context):
     """`committed` tokens, the last of which is the root, and then the nodes of a random tree, a row each."""
 
-    def __init__(self, committed: int, nodes: int, *shape: int, seed: int = 0, **options: object):
-        super().__init__(committed + nodes, *shape, seed=seed, **options)  # type: ignore[arg-type]
+    def __init__(
+        self, committed: int, nodes: int, heads: int, kv_heads: int, head_dim: int, seed: int = 0, **options: Any
+    ):
+        super().__init__(committed + nodes, heads, kv_heads, head_dim, seed=seed, **options)
         rng = np.random.default_rng(seed)
         self.committed = committed
         self.parent = [int(rng.integers(max(-1, node - 4), node)) for node in range(nodes)]  # -1: the root
@@ -59,8 +63,10 @@ def alone(isa: str, tree: Tree, line: Context, node: int) -> F32:
     return line.attend(isa, (stop - 1, stop))[0]
 
 
-def assert_exact(isa: str, committed: int, nodes: int, *shape: int, ordinary: int = 1, **options: object) -> None:
-    tree, line = (Tree(committed, nodes, *shape, **options) for _ in range(2))  # type: ignore[arg-type]
+def assert_exact(
+    isa: str, committed: int, nodes: int, heads: int, kv_heads: int, head_dim: int, ordinary: int = 1, **options: Any
+) -> None:
+    tree, line = (Tree(committed, nodes, heads, kv_heads, head_dim, **options) for _ in range(2))
     rows = tree.nodes(isa, ordinary)
     for node, row in enumerate(rows):
         assert row.tobytes() == alone(isa, tree, line, node).tobytes(), (committed, nodes, node, tree.path(node))

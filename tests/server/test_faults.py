@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from tests.server.harness import FULL, LAUNCH, ROOT, Server, serving, until
+from tests.tiny import Tiny, write_tiny_gguf
 
 KILLS = 100 if FULL else 6
 ENDLESS = {"prompt": "once upon a time", "max_tokens": 400, "ignore_eos": True, "temperature": 0, "stream": True}
@@ -34,7 +35,6 @@ class Reader(threading.Thread):
         self.error: Any = None
         self.status = 0
         self.done = False
-        self.finished: str | None = None  # finish_reason
         self.started = threading.Event()
 
     def run(self) -> None:
@@ -55,7 +55,6 @@ class Reader(threading.Thread):
             self.error = event["error"]
         else:
             self.text += "".join(choice["text"] for choice in event["choices"])
-            self.finished = next((choice["finish_reason"] for choice in event["choices"]), self.finished)
         self.started.set()
 
 
@@ -74,26 +73,25 @@ def join(made: list[Reader]) -> None:
         assert not reader.is_alive(), "a stream hangs"
 
 
-def test_a_killed_engine(tiny_model: Path, logs: Path) -> None:
+def test_a_killed_engine(tmp_path: Path, logs: Path) -> None:
     """Each request in flight gets an explicit error; the next request works; ready again in load time + 2 s."""
-    with serving(tiny_model, folder=logs) as server:
-        load, back, cut = [], [], 0
+    # Answers so long that the first one still runs when the last one has begun.
+    model = write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(context=32_768))
+    with serving(model, folder=logs) as server:
+        load, back = [], []
         for _ in range(KILLS):
-            streams = readers(server, 3)
+            streams = readers(server, 3, max_tokens=30_000)
             server.engine().send_signal(signal.SIGKILL)
             killed = time.monotonic()
             until(lambda: server.status("/health") == 503, 5, 0.005)
             join(streams)
             for stream in streams:
-                code = stream.error and stream.error["code"]
-                assert stream.done and (stream.finished, code) in ((None, "unavailable"), ("length", None))
-                cut += code is not None
+                assert stream.done and stream.error and stream.error["code"] == "unavailable", stream.error
             server.wait_ready(30)
             back.append(time.monotonic() - killed)
             assert server.post("/v1/completions", {"prompt": "x", "max_tokens": 2})[0] == 200
             load.append(float(server.engine().create_time()))
-        assert cut > 2 * KILLS, "on a slow machine some answers have their end before the last one begins"
-        print(f"killed {KILLS} times, {cut} answers cut off: ready after {min(back):.2f} to {max(back):.2f} s")
+        print(f"killed {KILLS} times: ready again after {max(back):.2f} s at most, {min(back):.2f} s at least")
         assert max(back) < min(back) + 10
         assert server.get("/health")[1]["engines"]["tiny"]["restarts"] == KILLS
         assert len(psutil.Process(server.process.pid).children(recursive=True)) == 1

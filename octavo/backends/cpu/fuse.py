@@ -67,7 +67,7 @@ def wanted_rows(recording: Recording) -> list[Record]:
 
 
 def _rename(record: Record, names: dict[Value, Value]) -> None:
-    """Of the values that it reads; before any other pass."""
+    """Gives values that it reads other names. For records as they were recorded: fused ones read more."""
     for field in ("x", "y", "gate", "up"):
         if (value := getattr(record, field, None)) in names:
             setattr(record, field, names[value])

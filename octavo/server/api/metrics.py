@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from fastapi import APIRouter, Request
@@ -82,7 +83,7 @@ class Figures(Collector):
         )
         yield self._labelled("swap_bytes", "Bytes of KV cache swapped.", "direction", _swapped)
         for name, (_, help) in HISTOGRAMS.items():
-            yield self._histogram(name, help, lambda r, name=name: r.watch.histograms[name])  # type: ignore[misc]
+            yield self._histogram(name, help, partial(_histogram_of, name))
         yield self._histogram("spec_draft_length", "Tokens of a draft.", lambda r: r.watch.draft_lengths())
 
     def _family(self, kind: type[GaugeMetricFamily] | type[CounterMetricFamily], row: Row) -> Metric:
@@ -106,6 +107,10 @@ class Figures(Collector):
             histogram = of(runtime)
             family.add_metric([runtime.name], list(_cumulative(histogram)), histogram.total)
         return family
+
+
+def _histogram_of(name: str, runtime: Runtime) -> Histogram:
+    return runtime.watch.histograms[name]
 
 
 def _swapped(runtime: Runtime) -> list[tuple[str, int]]:
