@@ -25,8 +25,8 @@ MAX_CHOICES = 1024
 MAX_COMPILE_SECONDS = 5.0  # refused if it took longer; llguidance's own limits end it soon after
 MAX_MASK_SECONDS = 0.5  # one mask: while it is made, every running sequence waits
 CACHE_SIZE = 64
-# Without a bound a small model can write white space until its length limit.
-JSON_OPTIONS: Any = {"whitespace_flexible": True, "whitespace_pattern": r"[\x20\x0A\x0D\x09]{0,32}"}
+# A blank line and an indentation. Without a bound a small model can write white space until its length limit.
+JSON_OPTIONS: Any = {"whitespace_flexible": True, "whitespace_pattern": r"(\x0D?\x0A){0,2}[\x20\x09]{0,20}"}
 
 
 class TokenBytes(Protocol):

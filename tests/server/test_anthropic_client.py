@@ -16,7 +16,7 @@ TOOL: Any = {
     "description": "The weather in a city.",
     "input_schema": {
         "type": "object",
-        "properties": {"city": {"type": "string"}},
+        "properties": {"city": {"type": "string", "maxLength": 30}},
         "required": ["city"],
         "additionalProperties": False,
     },

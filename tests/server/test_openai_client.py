@@ -7,11 +7,13 @@ from typing import Any, Literal
 
 import openai
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from tests.server.harness import Server
 
 QUESTION: Any = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
+# Bounded, so that whatever is sampled ends within the limit on tokens: a small model can talk on inside a string.
+NAME: Any = {"type": "string", "maxLength": 30}
 WEATHER: Any = {
     "type": "function",
     "function": {
@@ -19,7 +21,7 @@ WEATHER: Any = {
         "description": "The weather in a city.",
         "parameters": {
             "type": "object",
-            "properties": {"city": {"type": "string"}, "unit": {"type": "string", "enum": ["C", "F"]}},
+            "properties": {"city": NAME, "unit": {"type": "string", "enum": ["C", "F"]}},
             "required": ["city", "unit"],
             "additionalProperties": False,
         },
@@ -138,8 +140,8 @@ def test_echo_with_logprobs_scores_the_prompt(client: openai.OpenAI) -> None:
 class Person(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    name: str
-    age: int
+    name: str = Field(max_length=30)
+    age: int = Field(ge=0, le=150)
     mood: Literal["glad", "sad"]
 
 
@@ -271,13 +273,18 @@ def test_responses(client: openai.OpenAI) -> None:
 
 def test_responses_with_a_tool_and_with_a_format(client: openai.OpenAI) -> None:
     tool: Any = {"type": "function", **WEATHER["function"]}
-    options: Any = {"model": "smollm2", "input": "Weather in Rome?", "tools": [tool], "tool_choice": "required"}
-    made = client.responses.create(**options, parallel_tool_calls=False, max_output_tokens=120)
+    options: Any = {"model": "smollm2", "temperature": 0}
+    made = client.responses.create(
+        **options,
+        input="Weather in Rome?",
+        tools=[tool],
+        tool_choice="required",
+        parallel_tool_calls=False,
+        max_output_tokens=120,
+    )
     (call,) = made.output
     assert call.type == "function_call" and "city" in json.loads(call.arguments)
-    parsed = client.responses.parse(
-        model="smollm2", input="Describe Anna.", text_format=Person, temperature=0.4, max_output_tokens=200
-    )
+    parsed = client.responses.parse(**options, input="Describe Anna.", text_format=Person, max_output_tokens=200)
     assert isinstance(parsed.output_parsed, Person)
 
 

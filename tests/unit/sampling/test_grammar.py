@@ -73,6 +73,16 @@ def test_random_walks_follow_the_schema(compiler: Compiler) -> None:
         assert isinstance(json.loads(write(sequence(compiler, StructuredOutputs(json=SCHEMA)), seed))["a"], int)
 
 
+def test_white_space_in_json_comes_to_an_end(compiler: Compiler) -> None:
+    def after(text: bytes) -> set[int]:
+        seq = sequence(compiler, StructuredOutputs(json=SCHEMA))
+        seq.token_ids += list(text)
+        return allowed(seq, len(seq.token_ids))
+
+    assert ord("\n") in after(b'{"a":\n') and ord(" ") in after(b'{"a":\r\n\n  ')
+    assert not after(b'{"a":\n\n' + b" " * 20) & set(b" \t\r\n")
+
+
 def test_choices_are_those_and_no_others(compiler: Compiler) -> None:
     choice = ("yes", 'a "b" \\ c', "é☃\n", "yesterday")
     found = {write(sequence(compiler, StructuredOutputs(choice=choice)), seed) for seed in range(60)}
