@@ -103,7 +103,8 @@ std::tuple<Floats, double> matmul(const std::string& isa, const std::string& typ
     for (int p = 0; p < w.panels; ++p)
       for (int i = 0; i < tiles; ++i) {
         const ActTile tile = act.tile(T, limit, i);
-        k->tiles[w.format][tile.n - 1](w.panel(p), i == 0 ? w.panel(p + 1) : nullptr, tile, K, y);
+        k->tiles[w.format][tile.n - 1](w.panel(p), i == 0 ? Upcoming{w.panel(p + 1), ptrdiff_t(w.stride)} : Upcoming{},
+                                       tile, K, y);
         store(p, tile.t0, tile.n);
       }
   });

@@ -134,11 +134,14 @@ struct Linear final : Op {
     const ActBuffer* act = quantize ? &activations(c, thread) : nullptr;
     Peak* peaks = logits && c.argmax ? peaks_of(c, thread) : nullptr;
     const int tiles = ActBuffer::tiles(c.rows, c.kernels.max_tile);
+    // Few rows wait for memory, so each thread reads on where its last claim ended.
+    const int order = Pool::from_back(thread) && c.rows <= kFewRows ? -1 : 1;
     size_t s = 0;
-    for (int u = begin; u < end; ++u) {
+    for (int u = order > 0 ? begin : end - 1; begin <= u && u < end; u += order) {
       while (u >= first[s + 1]) ++s;
+      while (u < first[s]) --s;
       const int p = u - first[s];
-      for (int i = 0; i < tiles; ++i) panel_by_tile(c, act, segments[s], p, i, peaks);
+      for (int i = 0; i < tiles; ++i) panel_by_tile(c, act, segments[s], p, order, i, peaks);
     }
   }
 
@@ -162,21 +165,22 @@ struct Linear final : Op {
     }
     return own.peaks.data();
   }
-  void multiply(Context& c, const ActBuffer* act, int weight, int p, const ActTile& tile, float* y) const {
+  void multiply(Context& c, const ActBuffer* act, int weight, int p, int order, const ActTile& tile, float* y) const {
     const PackedWeight& w = c.weights[size_t(weight)];
     if (act) {
-      c.kernels.tiles[w.format][tile.n - 1](w.panel(p), tile.t0 == 0 ? w.panel(p + 1) : nullptr, tile, w.K, y);
+      const Upcoming next{tile.t0 == 0 ? w.panel(p + order) : nullptr, order * ptrdiff_t(w.panel_stride)};
+      c.kernels.tiles[w.format][tile.n - 1](w.panel(p), next, tile, w.K, y);
     } else {
       const Buffer& from = c.buffer(x);
       c.kernels.dense[w.format - kNumQuantised](w.panel(p), from.row(tile.t0), size_t(from.width), tile.n, w.K, y);
     }
   }
-  void panel_by_tile(Context& c, const ActBuffer* act, const Segment& s, int p, int i, Peak* peaks) const {
+  void panel_by_tile(Context& c, const ActBuffer* act, const Segment& s, int p, int order, int i, Peak* peaks) const {
     const ActTile tile = act ? act->tile(c.rows, c.kernels.max_tile, i) : dense_tile(c, i);
     alignas(64) float y[kMaxTile * kPanel], up[kMaxTile * kPanel];
-    multiply(c, act, s.weight, p, tile, y);
+    multiply(c, act, s.weight, p, order, tile, y);
     if (s.up >= 0) {
-      multiply(c, act, s.up, p, tile, up);
+      multiply(c, act, s.up, p, order, tile, up);
       c.kernels.gated(y, up, s.activation, tile.n * kPanel, y);
     }
     const PackedWeight& w = c.weights[size_t(s.weight)];

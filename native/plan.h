@@ -20,7 +20,7 @@ struct PackedWeight {
   const uint8_t* data = nullptr;
   size_t panel_stride = 0;
   int panels() const { return (N + kPanel - 1) / kPanel; }
-  const uint8_t* panel(int p) const { return data + size_t(p) * panel_stride; }
+  const uint8_t* panel(int p) const { return data + ptrdiff_t(p) * ptrdiff_t(panel_stride); }
 };
 
 // The KV pool: blocks one after the other, each with the keys and values of all layers. So memory is first touched as

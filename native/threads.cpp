@@ -50,10 +50,9 @@ bool Pool::take(Slot& slot, uint64_t generation, int thread, int& begin, int& en
     const int front = int(word >> 20 & kField), back = int(word & kField);
     if (front >= back || word >> 40 != (generation & kGenerations)) return false;
     const int size = std::max(1, (back - front) * 3 / (4 * threads_));
-    const bool from_back = thread & 1;
-    const uint64_t next = from_back ? word - uint64_t(size) : word + (uint64_t(size) << 20);
+    const uint64_t next = from_back(thread) ? word - uint64_t(size) : word + (uint64_t(size) << 20);
     if (slot.claim.compare_exchange_weak(word, next, std::memory_order_acq_rel, std::memory_order_acquire)) {
-      begin = from_back ? back - size : front;
+      begin = from_back(thread) ? back - size : front;
       end = begin + size;
       return true;
     }
@@ -64,11 +63,12 @@ void Pool::execute(uint64_t generation, int thread) {
   const int ops = num_ops_.load(std::memory_order_relaxed);
   for (int op = 0; op < ops; ++op) {
     Slot& slot = slots_[op];
-    int begin, end;
+    int begin, end, ran = 0;
     while (take(slot, generation, thread, begin, end)) {
       job_.load(std::memory_order_relaxed)->run(op, begin, end, thread);
-      slot.done.fetch_add(end - begin, std::memory_order_release);
+      ran += end - begin;
     }
+    if (ran) slot.done.fetch_add(ran, std::memory_order_release);  // once: the word travels between the cores
     for (int spins = 0; slot.done.load(std::memory_order_acquire) < slot.units.load(std::memory_order_relaxed);
          ++spins) {
       if (generation_.load(std::memory_order_relaxed) != generation) return;  // we came too late: the step is over

@@ -24,9 +24,11 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   int threads() const { return threads_; }
+  static bool from_back(int thread) { return thread & 1; }
 
   // Something to run: operation `op` has units(op) units; run(op, begin, end, thread) does some of them. An operation
-  // may read what earlier ones wrote. Not reentrant; must not throw.
+  // may read what earlier ones wrote. Not reentrant; must not throw. Who claims from the back and runs its units from
+  // end - 1 down to begin reads on where its last claim ended.
   class Job {
    public:
     virtual ~Job() = default;

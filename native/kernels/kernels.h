@@ -189,9 +189,16 @@ struct ActArgs {
   unsigned sides;        // bit s: side s is wanted
 };
 
-// next: the panel that the thread will read after this one, to be fetched on the way (by a panel's first tile; null for
-// the others).
-using TileFn = void (*)(const uint8_t* panel, const uint8_t* next, const ActTile& x, int K, float* y /* [n][16] */);
+// A product of so many rows waits for memory, one of more for arithmetic.
+constexpr int kFewRows = 2;
+
+// The panels that the thread will read after this one, to be fetched on the way: the next at `panel` (null: fetch
+// nothing), the others each `stride` bytes from the one before.
+struct Upcoming {
+  const uint8_t* panel = nullptr;
+  ptrdiff_t stride = 0;
+};
+using TileFn = void (*)(const uint8_t* panel, Upcoming, const ActTile& x, int K, float* y /* [n][16] */);
 using DenseTileFn = void (*)(const uint8_t* panel, const float* x, size_t ldx, int n, int K, float* y /* [n][16] */);
 
 // ---------------------------------------------------------------- the machine's limits

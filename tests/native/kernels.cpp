@@ -130,7 +130,7 @@ void product(const KernelTable& k, int format) {
         k.quantize(x.data(), K, norm.data(), 1e-5f, act.args, tile, scratch.data());
         for (int p = 0; p < panels; ++p) {
           const uint8_t* panel = packed.data() + size_t(p) * stride;
-          k.tiles[format][tile.n - 1](panel, nullptr, tile, K, y.data() + (p * T + tile.t0) * kPanel);
+          k.tiles[format][tile.n - 1](panel, {}, tile, K, y.data() + (p * T + tile.t0) * kPanel);
         }
       }
     }
