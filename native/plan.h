@@ -20,6 +20,7 @@ struct PackedWeight {
   const uint8_t* data = nullptr;
   size_t panel_stride = 0;
   int panels() const { return (N + kPanel - 1) / kPanel; }
+  // p may be one off either end: then it is only fetched ahead.
   const uint8_t* panel(int p) const { return data + ptrdiff_t(p) * ptrdiff_t(panel_stride); }
 };
 
