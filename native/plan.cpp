@@ -5,6 +5,7 @@
 
 #include "kernels/kv_layout.h"
 #include "ops.h"
+#include "product.h"
 
 namespace octavo {
 // ---------------------------------------------------------------- KV cache
