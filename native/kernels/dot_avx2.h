@@ -25,18 +25,30 @@ inline VF v_halves(const uint8_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128((c
 inline VF v_bf16(const uint8_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16));
 }
-inline VF v_u8(const uint8_t* p) {
-  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)));
-}
-inline VF v_s8(const uint8_t* p) {
-  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
-}
 inline VF v_float(VI a) { return _mm256_cvtepi32_ps(a); }
 inline VI v_izero() { return _mm256_setzero_si256(); }
-// acc + the sum over a pair of u8 at p[2 row] with the two s16 of `pair`
-inline VI v_pairs(VI acc, const uint8_t* p, int32_t pair) {
-  return _mm256_add_epi32(
-      acc, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p)), _mm256_set1_epi32(pair)));
+// The rows' scales of a group, as group_sum multiplies with them: twice as s16.
+inline VI v_scale_u8(const uint8_t* p) {
+  const VI s = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
+  return _mm256_or_si256(s, _mm256_slli_epi32(s, 16));
+}
+inline VI v_scale_s8(const uint8_t* p) {
+  const VI s = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p));
+  return _mm256_blend_epi16(s, _mm256_slli_epi32(s, 16), 0xaa);
+}
+// Two s16 a row: u8 at p[2 row] and p[2 row + 1]; or -ZERO times the s8 at a[row] and b[row].
+using VP = __m256i;
+inline VP v_pair(const uint8_t* p) { return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p)); }
+template <int ZERO>
+inline VP v_negative_pair(const uint8_t* a, const uint8_t* b) {
+  const VP pair =
+      _mm256_blend_epi16(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)a)),
+                         _mm256_slli_epi32(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)b)), 16), 0xaa);
+  return _mm256_mullo_epi16(pair, _mm256_set1_epi16(-ZERO));
+}
+// acc + the sum over a row's two s16 with those of `pair`
+inline VI v_pairs(VI acc, VP p, int32_t pair) {
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(p, _mm256_set1_epi32(pair)));
 }
 inline VI broadcast4(const int8_t* x) {
   int32_t v;
@@ -48,24 +60,22 @@ inline VI broadcast4(const int8_t* x) {
 // there are (a quarter of the speed, measured with g++ 12).
 inline __attribute__((always_inline)) void keep(VI& v) { asm("" : "+x"(v)); }
 
-// dot[t] = sum over the group's k of (code - zero) * x for 8 rows; `start` holds -zero * sum(x) for each token.
-template <int BITS, int GROUP, int ZERO, int TT>
-inline __attribute__((always_inline)) void group_dot(const uint8_t* codes, const int8_t* x, const int32_t* start,
-                                                     VI (&dot)[TT]) {
-  const VI ones = _mm256_set1_epi16(1), low = _mm256_set1_epi8(15);
+constexpr bool kSignedBytes = true;  // 8-bit codes are multiplied less their zero point, others with it
+
+// sum[t] += the sum over the group's k of code * x for 8 rows, each times its scale.
+template <int BITS, int GROUP, int TT>
+inline __attribute__((always_inline)) void group_sum(const uint8_t* codes, const int8_t* x, VI scale, VI (&sum)[TT]) {
+  const VI low = _mm256_set1_epi8(15);
   auto line = [codes](int i)
                   __attribute__((always_inline)) { return _mm256_loadu_si256((const __m256i*)(codes + 64 * i)); };
   if constexpr (BITS == 8) {
-    static_assert(ZERO == 128);
-#pragma GCC unroll 12
-    for (int t = 0; t < TT; ++t) dot[t] = v_izero();
 #pragma GCC unroll 16
     for (int v = 0; v < GROUP / 4; ++v) {
       const VI w = _mm256_xor_si256(line(v), _mm256_set1_epi8(-128)), magnitude = _mm256_abs_epi8(w);
 #pragma GCC unroll 12
       for (int t = 0; t < TT; ++t) {
         const VI signed_x = _mm256_sign_epi8(broadcast4(x + (v * TT + t) * 4), w);
-        dot[t] = _mm256_add_epi32(dot[t], _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, signed_x), ones));
+        sum[t] = _mm256_add_epi32(sum[t], _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, signed_x), scale));
       }
     }
     return;
@@ -73,8 +83,6 @@ inline __attribute__((always_inline)) void group_dot(const uint8_t* codes, const
   constexpr int kSum = BITS == 4 ? 8 : BITS == 5 ? 4 : 2;  // vectors summed in s16
   VI plane = v_izero(), sums[TT];
   if constexpr (BITS > 4) plane = line(GROUP / 8);
-#pragma GCC unroll 12
-  for (int t = 0; t < TT; ++t) dot[t] = ZERO ? _mm256_set1_epi32(start[t]) : v_izero();
 #pragma GCC unroll 16
   for (int v = 0; v < GROUP / 4; v += 2) {
     const VI both = line(v / 2);
@@ -91,20 +99,38 @@ inline __attribute__((always_inline)) void group_dot(const uint8_t* codes, const
       a = _mm256_or_si256(a, _mm256_and_si256(v == 0 ? _mm256_slli_epi16(plane, 4) : plane, bit));
       b = _mm256_or_si256(b, _mm256_and_si256(v == 0 ? _mm256_slli_epi16(plane, 2) : _mm256_srli_epi16(plane, 2), bit));
     }
+    auto first = [&](int t) { return _mm256_maddubs_epi16(a, broadcast4(x + (v * TT + t) * 4)); };
+    auto second = [&](int t) { return _mm256_maddubs_epi16(b, broadcast4(x + ((v + 1) * TT + t) * 4)); };
+    if constexpr (kSum == 2) {  // nothing to keep until the next two vectors: one token after the other
+#pragma GCC unroll 12
+      for (int t = 0; t < TT; ++t) {
+        sum[t] = _mm256_add_epi32(sum[t], _mm256_madd_epi16(_mm256_add_epi16(first(t), second(t)), scale));
+        keep(sum[t]);
+      }
+      continue;
+    }
 #pragma GCC unroll 12
     for (int t = 0; t < TT; ++t) {
-      const VI p = _mm256_maddubs_epi16(a, broadcast4(x + (v * TT + t) * 4));
-      sums[t] = v % kSum ? _mm256_add_epi16(sums[t], p) : p;
+      sums[t] = v % kSum ? _mm256_add_epi16(sums[t], first(t)) : first(t);
       keep(sums[t]);
     }
 #pragma GCC unroll 12
     for (int t = 0; t < TT; ++t) {
-      sums[t] = _mm256_add_epi16(sums[t], _mm256_maddubs_epi16(b, broadcast4(x + ((v + 1) * TT + t) * 4)));
+      sums[t] = _mm256_add_epi16(sums[t], second(t));
       keep(sums[t]);
       if ((v + 2) % kSum == 0 || v + 2 == GROUP / 4)
-        dot[t] = _mm256_add_epi32(dot[t], _mm256_madd_epi16(sums[t], ones));
+        sum[t] = _mm256_add_epi32(sum[t], _mm256_madd_epi16(sums[t], scale));
     }
   }
+}
+
+// dot[t] = sum over the group's k of (code - zero) * x; `start` holds -zero * sum(x) for each token.
+template <int BITS, int GROUP, int ZERO, int TT>
+inline __attribute__((always_inline)) void group_dot(const uint8_t* codes, const int8_t* x, const int32_t* start,
+                                                     VI (&dot)[TT]) {
+#pragma GCC unroll 12
+  for (int t = 0; t < TT; ++t) dot[t] = ZERO && BITS != 8 ? _mm256_set1_epi32(start[t]) : v_izero();
+  group_sum<BITS, GROUP, TT>(codes, x, _mm256_set1_epi16(1), dot);
 }
 
 }  // namespace ISA_NS

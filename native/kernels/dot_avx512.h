@@ -7,6 +7,8 @@ namespace ISA_NS {
 constexpr int kRows = 16;
 #if defined(OCTAVO_EMULATE_AVX512)
 constexpr int kMaxTileHere = 3;  // emulated kernels are for tests: a quarter of the time to compile
+#elif defined(ISA_AMX)
+constexpr int kMaxTileHere = 11;  // more are matmul_amx.inc's
 #else
 constexpr int kMaxTileHere = 12;
 #endif
@@ -25,18 +27,18 @@ inline VF v_halves(const uint8_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256
 inline VF v_bf16(const uint8_t* p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
 }
-inline VF v_u8(const uint8_t* p) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)));
-}
-inline VF v_s8(const uint8_t* p) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
-}
 inline VF v_float(VI a) { return _mm512_cvtepi32_ps(a); }
 inline VI v_izero() { return _mm512_setzero_si512(); }
-inline VI v_pairs(VI acc, const uint8_t* p, int32_t pair) {
-  return _mm512_add_epi32(
-      acc, _mm512_madd_epi16(_mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)p)), _mm512_set1_epi32(pair)));
+inline VI v_scale_u8(const uint8_t* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)); }
+inline VI v_scale_s8(const uint8_t* p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)); }
+using VP = __m512i;  // two s16 a row
+inline VP v_pair(const uint8_t* p) { return _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)p)); }
+template <int ZERO>
+inline VP v_negative_pair(const uint8_t* a, const uint8_t* b) {
+  const VP first = _mm512_and_si512(v_scale_s8(a), _mm512_set1_epi32(0xffff)), second = v_scale_s8(b);
+  return _mm512_mullo_epi16(_mm512_or_si512(first, _mm512_slli_epi32(second, 16)), _mm512_set1_epi16(-ZERO));
 }
+inline VI v_pairs(VI acc, VP p, int32_t pair) { return _mm512_dpwssd_epi32(acc, p, _mm512_set1_epi32(pair)); }
 
 inline __attribute__((always_inline)) void dot4(VI& acc, VI w, const int8_t* x) {
 #if defined(OCTAVO_EMULATE_AVX512)
@@ -50,45 +52,54 @@ inline __attribute__((always_inline)) void dot4(VI& acc, VI w, const int8_t* x) 
 #endif
 }
 
+// Vectors v and v + 1 of a group, v even, as unsigned codes.
+template <int BITS, int GROUP>
+inline __attribute__((always_inline)) void two_vectors(const uint8_t* codes, int v, VI& a, VI& b) {
+  auto line = [codes](int i) __attribute__((always_inline)) { return _mm512_loadu_si512(codes + 64 * i); };
+  if constexpr (BITS == 8) {
+    a = line(v), b = line(v + 1);
+    return;
+  }
+  const VI low = _mm512_set1_epi8(15), both = line(v / 2);
+  a = _mm512_and_si512(both, low), b = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+  if constexpr (BITS == 5) {  // bit v of the plane is bit 4 of vector v
+    const VI plane = line(GROUP / 8), bit = _mm512_set1_epi8(16);
+    a = _mm512_or_si512(
+        a, _mm512_and_si512(v < 4 ? _mm512_slli_epi16(plane, 4 - v) : _mm512_srli_epi16(plane, v - 4), bit));
+    b = _mm512_or_si512(
+        b, _mm512_and_si512(v < 3 ? _mm512_slli_epi16(plane, 3 - v) : _mm512_srli_epi16(plane, v - 3), bit));
+  }
+  if constexpr (BITS == 6) {  // bits 2v, 2v + 1 are bits 4, 5
+    const VI plane = line(GROUP / 8), bit = _mm512_set1_epi8(48);
+    a = _mm512_or_si512(a, _mm512_and_si512(v == 0 ? _mm512_slli_epi16(plane, 4) : plane, bit));
+    b = _mm512_or_si512(b, _mm512_and_si512(v == 0 ? _mm512_slli_epi16(plane, 2) : _mm512_srli_epi16(plane, 2), bit));
+  }
+}
+
+constexpr bool kSignedBytes = false;
+
 template <int BITS, int GROUP, int ZERO, int TT>
 inline __attribute__((always_inline)) void group_dot(const uint8_t* codes, const int8_t* x, const int32_t* start,
                                                      VI (&dot)[TT]) {
-  auto line = [codes](int i) __attribute__((always_inline)) { return _mm512_loadu_si512(codes + 64 * i); };
 #pragma GCC unroll 12
   for (int t = 0; t < TT; ++t) dot[t] = ZERO ? _mm512_set1_epi32(start[t]) : v_izero();
-  if constexpr (BITS == 8) {
-#pragma GCC unroll 16
-    for (int v = 0; v < GROUP / 4; ++v) {
-      const VI w = line(v);
-#pragma GCC unroll 12
-      for (int t = 0; t < TT; ++t) dot4(dot[t], w, x + (v * TT + t) * 4);
-    }
-    return;
-  }
-  const VI low = _mm512_set1_epi8(15);
-  VI plane = v_izero();
-  if constexpr (BITS > 4) plane = line(GROUP / 8);
 #pragma GCC unroll 16
   for (int v = 0; v < GROUP / 4; v += 2) {
-    const VI both = line(v / 2);
-    VI a = _mm512_and_si512(both, low), b = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
-    if constexpr (BITS == 5) {
-      const VI bit = _mm512_set1_epi8(16);
-      a = _mm512_or_si512(
-          a, _mm512_and_si512(v < 4 ? _mm512_slli_epi16(plane, 4 - v) : _mm512_srli_epi16(plane, v - 4), bit));
-      b = _mm512_or_si512(
-          b, _mm512_and_si512(v < 3 ? _mm512_slli_epi16(plane, 3 - v) : _mm512_srli_epi16(plane, v - 3), bit));
-    }
-    if constexpr (BITS == 6) {
-      const VI bit = _mm512_set1_epi8(48);
-      a = _mm512_or_si512(a, _mm512_and_si512(v == 0 ? _mm512_slli_epi16(plane, 4) : plane, bit));
-      b = _mm512_or_si512(b, _mm512_and_si512(v == 0 ? _mm512_slli_epi16(plane, 2) : _mm512_srli_epi16(plane, 2), bit));
-    }
+    VI a, b;
+    two_vectors<BITS, GROUP>(codes, v, a, b);
 #pragma GCC unroll 12
     for (int t = 0; t < TT; ++t) dot4(dot[t], a, x + (v * TT + t) * 4);
 #pragma GCC unroll 12
     for (int t = 0; t < TT; ++t) dot4(dot[t], b, x + ((v + 1) * TT + t) * 4);
   }
+}
+
+template <int BITS, int GROUP, int TT>
+inline __attribute__((always_inline)) void group_sum(const uint8_t* codes, const int8_t* x, VI scale, VI (&sum)[TT]) {
+  VI dot[TT];
+  group_dot<BITS, GROUP, 0, TT>(codes, x, nullptr, dot);
+#pragma GCC unroll 12
+  for (int t = 0; t < TT; ++t) sum[t] = _mm512_add_epi32(sum[t], _mm512_mullo_epi32(dot[t], scale));
 }
 
 }  // namespace ISA_NS

@@ -49,33 +49,52 @@ inline void v_store(float* p, VF a) {
 inline uint16x4_t four_words(const uint8_t* p) { return vld1_u16(reinterpret_cast<const uint16_t*>(p)); }
 inline VF v_halves(const uint8_t* p) { OCTAVO_QUADS(VF, vcvt_f32_f16(vreinterpret_f16_u16(four_words(p + 8 * i)))); }
 inline VF v_bf16(const uint8_t* p) { OCTAVO_QUADS(VF, vreinterpretq_f32_u32(vshll_n_u16(four_words(p + 8 * i), 16))); }
-inline VF v_u8(const uint8_t* p) {
-  VF r;
-  for (int i = 0; i < kQuads; i += 2) {
-    const uint16x8_t w = vmovl_u8(vld1_u8(p + 4 * i));
-    r.v[i] = vcvtq_f32_u32(vmovl_u16(vget_low_u16(w))), r.v[i + 1] = vcvtq_f32_u32(vmovl_high_u16(w));
-  }
-  return r;
-}
-inline VF v_s8(const uint8_t* p) {
-  VF r;
-  for (int i = 0; i < kQuads; i += 2) {
-    const int16x8_t w = vmovl_s8(vld1_s8(reinterpret_cast<const int8_t*>(p + 4 * i)));
-    r.v[i] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(w))), r.v[i + 1] = vcvtq_f32_s32(vmovl_high_s16(w));
-  }
-  return r;
-}
 inline VF v_float(VI a) { OCTAVO_QUADS(VF, vcvtq_f32_s32(a.v[i])); }
 inline VI v_iset1(int32_t x) { OCTAVO_QUADS(VI, vdupq_n_s32(x)); }
 inline VI v_izero() { return v_iset1(0); }
-// acc + the sum over a pair of u8 at p[2 row] with the two s16 of `pair`
-inline VI v_pairs(VI acc, const uint8_t* p, int32_t pair) {
-  const auto first = int16_t(pair & 0xffff), second = int16_t(pair >> 16);
+inline VI v_scale_u8(const uint8_t* p) {
+  VI r;
   for (int i = 0; i < kQuads; i += 2) {
-    const uint8x8x2_t b = vld2_u8(p + 8 * i);
-    const int16x8_t x = vreinterpretq_s16_u16(vmovl_u8(b.val[0])), y = vreinterpretq_s16_u16(vmovl_u8(b.val[1]));
-    acc.v[i] = vmlal_n_s16(vmlal_n_s16(acc.v[i], vget_low_s16(x), first), vget_low_s16(y), second);
-    acc.v[i + 1] = vmlal_high_n_s16(vmlal_high_n_s16(acc.v[i + 1], x, first), y, second);
+    const int16x8_t w = vreinterpretq_s16_u16(vmovl_u8(vld1_u8(p + 4 * i)));
+    r.v[i] = vmovl_s16(vget_low_s16(w)), r.v[i + 1] = vmovl_high_s16(w);
+  }
+  return r;
+}
+inline VI v_scale_s8(const uint8_t* p) {
+  VI r;
+  for (int i = 0; i < kQuads; i += 2) {
+    const int16x8_t w = vmovl_s8(vld1_s8(reinterpret_cast<const int8_t*>(p + 4 * i)));
+    r.v[i] = vmovl_s16(vget_low_s16(w)), r.v[i + 1] = vmovl_high_s16(w);
+  }
+  return r;
+}
+struct VP {  // of each row
+  int16x8_t first[kQuads / 2], second[kQuads / 2];
+};
+inline VP v_pair(const uint8_t* p) {
+  VP r;
+  for (int i = 0; i < kQuads / 2; ++i) {
+    const uint8x8x2_t b = vld2_u8(p + 16 * i);
+    r.first[i] = vreinterpretq_s16_u16(vmovl_u8(b.val[0])), r.second[i] = vreinterpretq_s16_u16(vmovl_u8(b.val[1]));
+  }
+  return r;
+}
+template <int ZERO>
+inline VP v_negative_pair(const uint8_t* a, const uint8_t* b) {
+  VP r;
+  for (int i = 0; i < kQuads / 2; ++i) {
+    r.first[i] = vmulq_n_s16(vmovl_s8(vld1_s8(reinterpret_cast<const int8_t*>(a + 8 * i))), -ZERO);
+    r.second[i] = vmulq_n_s16(vmovl_s8(vld1_s8(reinterpret_cast<const int8_t*>(b + 8 * i))), -ZERO);
+  }
+  return r;
+}
+// acc + the sum over a row's two s16 with those of `pair`
+inline VI v_pairs(VI acc, VP p, int32_t pair) {
+  const auto first = int16_t(pair & 0xffff), second = int16_t(pair >> 16);
+  for (int i = 0; i < kQuads / 2; ++i) {
+    const int16x8_t x = p.first[i], y = p.second[i];
+    acc.v[2 * i] = vmlal_n_s16(vmlal_n_s16(acc.v[2 * i], vget_low_s16(x), first), vget_low_s16(y), second);
+    acc.v[2 * i + 1] = vmlal_high_n_s16(vmlal_high_n_s16(acc.v[2 * i + 1], x, first), y, second);
   }
   return acc;
 }
@@ -197,6 +216,16 @@ inline __attribute__((always_inline)) void group_dot(const uint8_t* codes, const
     dot_by_lane<TT, 2 * kPairs>(dot, b, next);
   }
   finish_pairs<kStart>(sums, start, dot);
+}
+constexpr bool kSignedBytes = true;  // 8-bit codes are multiplied less their zero point, others with it
+
+// sum[t] += the sum over the group's k of code * x, each row's times its scale.
+template <int BITS, int GROUP, int TT>
+inline __attribute__((always_inline)) void group_sum(const uint8_t* codes, const int8_t* x, VI scale, VI (&sum)[TT]) {
+  VI dot[TT];
+  group_dot<BITS, GROUP, BITS == 8 ? 128 : 0, TT>(codes, x, nullptr, dot);
+  for (int t = 0; t < TT; ++t)
+    for (int i = 0; i < kQuads; ++i) sum[t].v[i] = vmlaq_s32(sum[t].v[i], dot[t].v[i], scale.v[i]);
 }
 #undef OCTAVO_QUADS
 

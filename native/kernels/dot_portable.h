@@ -54,27 +54,42 @@ inline VF v_bf16(const uint8_t* p) {
   store(r.v, load_bf16((const uint16_t*)p));
   return r;
 }
-inline VF v_u8(const uint8_t* p) {
-  VF r;
-  OCTAVO_LANES r.v[i] = float(p[i]);
-  return r;
-}
-inline VF v_s8(const uint8_t* p) {
-  VF r;
-  OCTAVO_LANES r.v[i] = float(int8_t(p[i]));
-  return r;
-}
 inline VF v_float(VI a) {
   VF r;
   OCTAVO_LANES r.v[i] = float(a.v[i]);
   return r;
 }
 inline VI v_izero() { return VI{}; }
-inline VI v_pairs(VI acc, const uint8_t* p, int32_t pair) {
+inline VI v_scale_u8(const uint8_t* p) {
+  VI r;
+  OCTAVO_LANES r.v[i] = p[i];
+  return r;
+}
+inline VI v_scale_s8(const uint8_t* p) {
+  VI r;
+  OCTAVO_LANES r.v[i] = int8_t(p[i]);
+  return r;
+}
+struct VP {
+  int16_t first[16], second[16];
+};
+inline VP v_pair(const uint8_t* p) {
+  VP r;
+  OCTAVO_LANES r.first[i] = p[2 * i], r.second[i] = p[2 * i + 1];
+  return r;
+}
+template <int ZERO>
+inline VP v_negative_pair(const uint8_t* a, const uint8_t* b) {
+  VP r;
+  OCTAVO_LANES r.first[i] = int16_t(-ZERO * int8_t(a[i])), r.second[i] = int16_t(-ZERO * int8_t(b[i]));
+  return r;
+}
+inline VI v_pairs(VI acc, VP p, int32_t pair) {
   const int first = int16_t(pair & 0xffff), second = pair >> 16;
-  OCTAVO_LANES acc.v[i] += p[2 * i] * first + p[2 * i + 1] * second;
+  OCTAVO_LANES acc.v[i] += p.first[i] * first + p.second[i] * second;
   return acc;
 }
+constexpr bool kSignedBytes = false;
 
 template <int BITS, int GROUP, int ZERO, int TT>
 inline void group_dot(const uint8_t* codes, const int8_t* x, const int32_t* start, VI (&dot)[TT]) {
@@ -96,6 +111,12 @@ inline void group_dot(const uint8_t* codes, const int8_t* x, const int32_t* star
       OCTAVO_LANES dot[t].v[i] += w[4 * i] * q[0] + w[4 * i + 1] * q[1] + w[4 * i + 2] * q[2] + w[4 * i + 3] * q[3];
     }
   }
+}
+template <int BITS, int GROUP, int TT>
+inline void group_sum(const uint8_t* codes, const int8_t* x, VI scale, VI (&sum)[TT]) {
+  VI dot[TT];
+  group_dot<BITS, GROUP, 0, TT>(codes, x, nullptr, dot);
+  for (int t = 0; t < TT; ++t) OCTAVO_LANES sum[t].v[i] += scale.v[i] * dot[t].v[i];
 }
 #undef OCTAVO_LANES
 

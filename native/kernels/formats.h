@@ -6,7 +6,7 @@
 namespace octavo {
 
 constexpr int kPanel = 16;    // rows of a panel
-constexpr int kMaxTile = 12;  // tokens of an activation tile at most
+constexpr int kMaxTile = 64;  // tokens of an activation tile at most
 
 enum class Scales : int { F16, F16_MIN, F16_ZERO, F32, K_SCALE, K_MIN };
 
@@ -79,22 +79,22 @@ constexpr size_t superblock_bytes(const PackedFormat& f) {
   return scale_bytes(f) + size_t(f.superblock / step_of(f)) * step_bytes(f);
 }
 
-// A constant offset of the weights multiplies the sum of the activations' codes. Each format needs that sum in one
-// form, 4 bytes a value: times the activations' scale as a float, as two s16 side by side (for the pairwise
-// multiply-add), or as the start -zero * sum of the integer accumulator.
-enum Side { kScaled32, kPair32, kPair16, kZero8, kZero16, kZero128, kZero4By16, kZero32By16, kNumSides };
+// An offset of the weights multiplies the sum of the activations' codes. Each format needs that sum in one form, 4
+// bytes a value: times the activations' scale as a float, as two s16 side by side (for the pairwise multiply-add with
+// the groups' own offsets or scales), or as the start -zero * sum of the integer accumulator.
+enum Side { kScaled32, kPair32, kPair16, kZero8, kZero16, kZero128, kNumSides };
 
 struct SideForm {
   int zero;     // 0: the plain sum
   int k;        // k of one sum
   int k_value;  // k of one 4-byte value
 };
-constexpr SideForm kSides[kNumSides] = {{0, 32, 32},  {0, 32, 64},   {0, 16, 32}, {8, 32, 32},
-                                        {16, 32, 32}, {128, 32, 32}, {4, 16, 16}, {32, 16, 16}};
+constexpr SideForm kSides[kNumSides] = {{0, 32, 32}, {0, 32, 64},  {0, 16, 32},
+                                        {8, 32, 32}, {16, 32, 32}, {128, 32, 32}};
 
 constexpr Side side_of(const PackedFormat& f) {
   if (f.scales == Scales::F16_MIN || f.scales == Scales::F16_ZERO) return kScaled32;
-  if (f.scales == Scales::K_MIN) return f.group == 32 ? kPair32 : kPair16;
+  if (f.scales == Scales::K_MIN || f.scales == Scales::K_SCALE) return f.group == 32 ? kPair32 : kPair16;
   for (int s = kZero8; s < kNumSides; ++s)
     if (kSides[s].zero == f.zero && kSides[s].k == step_of(f)) return Side(s);
   return kNumSides;
