@@ -100,6 +100,7 @@ std::tuple<Floats, double> matmul(const std::string& isa, const std::string& typ
   for (int i = 0; i < tiles; ++i)
     k->quantize(x.data(), size_t(K), nullptr, 0.0f, act.args, act.tile(T, limit, i), scratch.data());
   timed([&] {
+    if (k->begin_wide) k->begin_wide(act.args.group);
     for (int p = 0; p < w.panels; ++p)
       for (int i = 0; i < tiles; ++i) {
         const ActTile tile = act.tile(T, limit, i);
@@ -129,7 +130,7 @@ Floats quantized(const std::string& isa, const std::string& type, In<float, 2> x
       for (int j = 0; j < K; ++j)
         out.data()[size_t(tile.t0 + t) * size_t(K) + size_t(j)] =
             tile.scale[j / act.args.group * tile.n + t] *
-            float(tile.codes[(size_t(j / 4) * size_t(tile.n) + size_t(t)) * 4 + size_t(j % 4)]);
+            float(tile.codes[code_place(code_run(*k, tile.n), tile.n, t, j)]);
   }
   return out;
 }

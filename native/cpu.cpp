@@ -7,6 +7,9 @@
 #include <sys/auxv.h>
 #elif defined(__aarch64__) && defined(__APPLE__)
 #include <sys/sysctl.h>
+#elif defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace octavo {
@@ -19,6 +22,7 @@ OCTAVO_ISA(portable)
 #if defined(__x86_64__)
 OCTAVO_ISA(avx2)
 OCTAVO_ISA(avx512)
+OCTAVO_ISA(amx)
 #elif defined(__aarch64__)
 OCTAVO_ISA(neon)
 OCTAVO_ISA(i8mm)
@@ -36,6 +40,20 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512vnni");
+#endif
+}
+// Linux gives a process the tile registers when it asks (Documentation/arch/x86/xstate.rst).
+bool has_amx() {
+#if defined(OCTAVO_EMULATE_AVX512)
+  return has_avx2();
+#elif defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  static const bool granted = has_avx512() && __builtin_cpu_supports("amx-tile") &&
+                              __builtin_cpu_supports("amx-int8") &&
+                              syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+#else
+  return false;
 #endif
 }
 #elif defined(__aarch64__) && defined(__linux__)
@@ -62,6 +80,7 @@ const KernelTable* kernels(const char* isa) {
 #if defined(__x86_64__)
   if (is("avx2") && has_avx2()) return &avx2::table();
   if (is("avx512") && has_avx512()) return &avx512::table();
+  if (is("amx") && has_amx()) return &amx::table();
 #elif defined(__aarch64__)
   if (is("neon") && has_dotprod()) return &neon::table();
   if (is("i8mm") && has_i8mm()) return &i8mm::table();

@@ -60,18 +60,30 @@ struct Linear final : Op {
     const ActBuffer* act = quantize ? &activations(c, thread) : nullptr;
     Peak* peaks = logits && c.argmax ? peaks_of(c, thread) : nullptr;
     const int tiles = ActBuffer::tiles(c.rows, c.kernels.max_tile);
+    const bool wide = act && c.rows >= c.kernels.wide_tile;
+    if (wide) c.kernels.begin_wide(act->args.group);
+    // Activations of many rows come from a far cache: a tile of them serves several panels in turn.
+    const PackedWeight& w0 = c.weights[size_t(segments[0].weight)];
+    const bool far = act && size_t(c.rows) * size_t(w0.K) > kNearBytes;
+    const int block = far ? std::clamp(int(kNearBytes / w0.panel_stride), 1, kPanelsOfATile) : 1;
     // Few rows wait for memory, so each thread reads on where its last claim ended.
     const int order = Pool::from_back(thread) && c.rows <= kFewRows ? -1 : 1;
     size_t s = 0;
-    for (int u = order > 0 ? begin : end - 1; begin <= u && u < end; u += order) {
-      while (u >= first[s + 1]) ++s;
-      while (u < first[s]) --s;
-      const int p = u - first[s];
-      for (int i = 0; i < tiles; ++i) panel_by_tile(c, act, segments[s], p, order, i, peaks);
+    for (int from = begin; from < end; from += block) {
+      for (int i = 0; i < tiles; ++i) {
+        for (int at = from; at < std::min(from + block, end); ++at) {
+          const int u = order > 0 ? at : begin + end - 1 - at;
+          while (u >= first[s + 1]) ++s;
+          while (u < first[s]) --s;
+          panel_by_tile(c, act, segments[s], u - first[s], order, i, peaks);
+        }
+      }
     }
   }
 
  private:
+  static constexpr int kPanelsOfATile = 8;
+  static constexpr size_t kNearBytes = size_t(192) << 10;
   const ActBuffer& activations(Context& c, int thread) const {
     if (quantize->units(c) > 0) return c.acts[size_t(quantize->act)];
     Context::Own& own = c.own[size_t(thread)];

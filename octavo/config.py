@@ -62,7 +62,7 @@ CHOICES = {
     "policy": ("fcfs", "priority", "deadline"),
     "preemption_mode": ("recompute",),
     "backend": ("cpu", "reference", "null"),
-    "isa": ("auto", "avx512", "avx2", "i8mm", "neon", "portable"),
+    "isa": ("auto", "amx", "avx512", "avx2", "i8mm", "neon", "portable"),
 }
 MAX_SLOTS = 2**31 - 1  # slots are int32
 # Integers from 1, and the most they may be: beyond, a machine drowns in threads or tables before it computes.

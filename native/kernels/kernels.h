@@ -174,9 +174,8 @@ struct SampleArgs {
 };
 
 // ---------------------------------------------------------------- quantised activations
-// T tokens are cut into tiles of at most kMaxTile tokens; a tile's codes are [K / 4][n][4] int8, so that one pointer
-// with constant displacements reaches every token's 4-byte broadcast. Value = scale[k / group][token] * code. K is
-// padded with zeros to a whole group.
+// T tokens are cut into tiles of at most kMaxTile tokens; a tile's codes are [K / run][n][run] int8, see code_run.
+// Value = scale[k / group][token] * code. K is padded with zeros to a whole group.
 struct ActTile {
   int t0 = 0, n = 0;
   int8_t* codes = nullptr;
@@ -212,7 +211,9 @@ constexpr int kMaxLimits = 4;
 
 struct KernelTable {
   const char* name;
-  int max_tile;  // tokens a tile holds at most on this instruction set
+  int max_tile;                   // tokens a tile holds at most on this instruction set
+  int wide_tile;                  // tokens from which on a tile is wide, see code_run
+  void (*begin_wide)(int group);  // a thread calls this before it multiplies wide tiles with scales of `group` k
   // matmul.inc
   TileFn tiles[kNumQuantised][kMaxTile];  // [format][tokens - 1]
   DenseTileFn dense[3];                   // f32, f16, bf16
@@ -239,7 +240,14 @@ struct KernelTable {
 };
 
 // Best first; all that this program knows, whatever the build and the processor.
-constexpr const char* kIsaNames[] = {"avx512", "avx2", "i8mm", "neon", "portable"};
+constexpr const char* kIsaNames[] = {"amx", "avx512", "avx2", "i8mm", "neon", "portable"};
+
+// Codes of a token that lie side by side in a tile of n: 4, so that one pointer with constant displacements reaches
+// every token's 4-byte broadcast, or in wide tiles 64, the k of a tile register.
+static inline int code_run(const KernelTable& kernels, int n) { return n >= kernels.wide_tile ? 64 : 4; }
+static constexpr size_t code_place(int run, int n, int token, int k) {
+  return (size_t(k / run) * size_t(n) + size_t(token)) * size_t(run) + size_t(k % run);
+}
 
 // Null when this build or this processor lacks it.
 const KernelTable* kernels(const char* isa);

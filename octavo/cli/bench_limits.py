@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def limits(
-    isa: Annotated[str, typer.Option("--isa", help="Instruction set: auto, avx512, avx2 or portable.")] = "auto",
+    isa: Annotated[str, typer.Option("--isa", help="Instruction set: auto, amx, avx512, avx2 or portable.")] = "auto",
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads; by default one for each physical core.")
     ] = None,

@@ -91,7 +91,7 @@ def _defaults(of: Any, **others: Any) -> dict[str, Any]:
 ENGINE = Table(
     (
         Row("threads", int | None, "Threads of the engine; by default one for each physical core."),
-        Row("isa", str, "Instruction set: auto, avx512, avx2, i8mm, neon or portable."),
+        Row("isa", str, "Instruction set: auto, amx, avx512, avx2, i8mm, neon or portable."),
         Row("max_model_len", int | None, "Longest sequence in tokens, prompt included; by default what fits."),
         Row("max_num_seqs", int, "Sequences that run at once."),
         Row("max_num_batched_tokens", int, "Tokens of one step; longer prompts are computed in chunks."),

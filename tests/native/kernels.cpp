@@ -106,10 +106,10 @@ void product(const KernelTable& k, int format) {
   hash.add(packed.data(), packed.bytes());
   hash.print(k, "pack", kFormats[format].name);
 
-  constexpr int T = 12;
+  constexpr int T = 20;
   const std::vector<float> x = random.floats(T * K), norm = random.floats(K);
   std::vector<float> y(size_t(T) * size_t(panels * kPanel));
-  for (int limit = 1; limit <= k.max_tile; ++limit) {  // the tile's size must not show
+  for (int limit = 1; limit <= std::min(k.max_tile, T); ++limit) {  // the tile's size must not show
     Hash result;
     if (is_dense(format)) {
       for (int p = 0; p < panels; ++p) {
@@ -128,6 +128,7 @@ void product(const KernelTable& k, int format) {
       for (int i = 0; i < ActBuffer::tiles(T, limit); ++i) {
         const ActTile tile = act.tile(T, limit, i);
         k.quantize(x.data(), K, norm.data(), 1e-5f, act.args, tile, scratch.data());
+        if (k.begin_wide) k.begin_wide(act.args.group);
         for (int p = 0; p < panels; ++p) {
           const uint8_t* panel = packed.data() + size_t(p) * stride;
           k.tiles[format][tile.n - 1](panel, {}, tile, K, y.data() + (p * T + tile.t0) * kPanel);

@@ -118,10 +118,10 @@ def test_quantised_activations_are_within_half_a_step(isa: str, type: str) -> No
 @pytest.mark.parametrize("type", QUANTISED + DENSE)
 def test_same_bits_for_every_tile_and_instruction_set(type: str) -> None:
     columns = 512
-    weight, x = random_weight(type, 48, columns), activations(23, columns)
+    weight, x = random_weight(type, 48, columns), activations(70, columns)
     want, _ = _native.matmul(_native.isas()[0], type, weight.data, 48, x)
     for isa in _native.isas():
-        for tile in (1, 2, 3, 4, 7, 12):
+        for tile in (1, 2, 3, 4, 7, 12, 13, 16, 17, 23, 64):
             got, _ = _native.matmul(isa, type, weight.data, 48, x, tile)
             np.testing.assert_array_equal(got, want, err_msg=f"{isa}, tiles of {tile}")
 
