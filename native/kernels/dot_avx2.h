@@ -76,6 +76,7 @@ inline __attribute__((always_inline)) void group_sum(const uint8_t* codes, const
       for (int t = 0; t < TT; ++t) {
         const VI signed_x = _mm256_sign_epi8(broadcast4(x + (v * TT + t) * 4), w);
         sum[t] = _mm256_add_epi32(sum[t], _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, signed_x), scale));
+        keep(sum[t]);
       }
     }
     return;
