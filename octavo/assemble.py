@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,17 +88,18 @@ def assemble(
     """
     check(config)
     settings = parse(config.speculative_config)
-    checkpoint = open_checkpoint(resolve(str(source)))
-    model = build_model(checkpoint)
-    config, cache = planner.resolve(config, model.attention, model.max_context, checkpoint.size)
-    with ThreadPoolExecutor(1) as side:  # the tokenizer is built while native code packs the weights
-        reading = side.submit(load_tokenizer, checkpoint, tokenizer)
-        backend = make_backend(model, config, cache, progress)
-        try:
-            words = reading.result()
-        except BaseException:
-            backend.close()
-            raise
+    with _no_collections():
+        checkpoint = open_checkpoint(resolve(str(source)))
+        model = build_model(checkpoint)
+        config, cache = planner.resolve(config, model.attention, model.max_context, checkpoint.size)
+        with ThreadPoolExecutor(1) as side:  # the tokenizer is built while native code packs the weights
+            reading = side.submit(load_tokenizer, checkpoint, tokenizer)
+            backend = make_backend(model, config, cache, progress)
+            try:
+                words = reading.result()
+            except BaseException:
+                backend.close()
+                raise
     engine = Engine(backend, config, cache, model.vocab_size)
     if settings is not None:
         from octavo.speculation import Speculation
@@ -104,6 +107,19 @@ def assemble(
         parts = (engine, model, backend, words, config, cache, str(source))
         engine.speculate(Speculation(settings, *parts, make_backend, load_tokenizer).proposer())
     return Assembly(engine, words, model, backend, config, cache)
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """A tokenizer is hundreds of thousands of objects, all of which stay: looking for garbage among them as they come
+    takes a third of its loading time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def load_tokenizer(checkpoint: Checkpoint, source: str | Path | None = None) -> Tokenizer:
