@@ -52,11 +52,11 @@ struct ActLayout {
     };
     const size_t padded = size_t(args.padded), groups = padded / size_t(args.group);
     a.codes = reinterpret_cast<int8_t*>(take(padded));
-    bytes += 16 * 64;  // matmul_amx.inc reads 16 tokens even where a tile has fewer, and their scales and sums
+    bytes += 16 * 64;  // matmul_amx.inc reads codes of 16 tokens even where the last tile has fewer
     a.scale = reinterpret_cast<float*>(take(4 * groups));
     for (int s = 0; s < kNumSides; ++s)
       if (args.sides >> s & 1) a.side[s] = reinterpret_cast<int32_t*>(take(4 * padded / size_t(kSides[s].k_value)));
-    bytes += 64;
+    bytes += 16 * 4;  // and scales and sums of as many
     return a;
   }
 };

@@ -211,9 +211,10 @@ constexpr int kMaxLimits = 4;
 
 struct KernelTable {
   const char* name;
-  int max_tile;                   // tokens a tile holds at most on this instruction set
-  int wide_tile;                  // tokens from which on a tile is wide, see code_run
-  void (*begin_wide)(int group);  // a thread calls this before it multiplies wide tiles with scales of `group` k
+  int max_tile;   // tokens a tile holds at most on this instruction set
+  int wide_tile;  // tokens from which on a tile is wide, see code_run
+  // A thread calls this before it multiplies wide tiles with scales of `group` k; null where there are no wide tiles.
+  void (*begin_wide)(int group);
   // matmul.inc
   TileFn tiles[kNumQuantised][kMaxTile];  // [format][tokens - 1]
   DenseTileFn dense[3];                   // f32, f16, bf16

@@ -13,7 +13,7 @@
 #include <cstring>
 
 #ifndef ISA_NS
-#error "define ISA_NS (avx512, avx2, neon, i8mm or portable) before including simd/vec.h"
+#error "define ISA_NS (amx, avx512, avx2, neon, i8mm or portable) before including simd/vec.h"
 #endif
 
 namespace octavo {
