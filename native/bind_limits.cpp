@@ -1,4 +1,4 @@
-// Measures the machine: see kernels/limits.inc for what is run, octavo/bench/limits.py for what is made of it.
+// Measures the machine: see kernels/limits.inc for what is run, src/octavo/bench/limits.py for what is made of it.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>

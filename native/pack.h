@@ -35,7 +35,7 @@
 
 namespace octavo {
 
-// Of the bytes drawn above. Files that hold panels (octavo/weights/artifact.py) carry it and are refused when it
+// Of the bytes drawn above. Files that hold panels (src/octavo/weights/artifact.py) carry it and are refused when it
 // differs: raise it with any change of the layout.
 constexpr int kLayoutVersion = 1;
 

@@ -1,6 +1,6 @@
 // A step plan: the forward pass as a flat list of operations over buffers, recorded once and replayed for every batch.
 //
-// Python (octavo/backends/cpu/lower.py) builds it with the methods below; run() executes a step with one parallel
+// Python (src/octavo/backends/cpu/lower.py) builds it with the methods below; run() executes a step with one parallel
 // region. The trunk runs on all tokens; the head, from the gathering of the logit rows on, runs on at most kHeadRows
 // rows at a time so that logits never need more than that.
 #pragma once

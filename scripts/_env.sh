@@ -73,11 +73,11 @@ install_package() {
     local native whole
     make_venv
     native=$(fingerprint pyproject.toml CMakeLists.txt native)
-    whole=$(fingerprint pyproject.toml CMakeLists.txt native octavo)
+    whole=$(fingerprint pyproject.toml CMakeLists.txt native src)
     if installed "development $native" || installed "package $whole"; then return; fi
     say "building and installing octavo (about two minutes the first time)"
     rm -f "$venv/.octavo"
-    "$venv/bin/python" -m pip install --quiet .
+    "$venv/bin/python" -m pip install --quiet ".[server]"
     echo "package $whole" >"$venv/.octavo"
 }
 

@@ -12,7 +12,7 @@
 
 namespace octavo {
 
-// One step's inputs; see Batch in octavo/types.py.
+// One step's inputs; see Batch in src/octavo/types.py.
 struct StepView {
   int tokens = 0, seqs = 0, rows = 0, table_width = 0;
   const int32_t* token_ids = nullptr;     // [tokens]
@@ -130,7 +130,7 @@ struct QkvArgs {
 };
 
 // ---------------------------------------------------------------- sampling
-// Mirrors SamplingArrays in octavo/types.py; the readable twin is octavo/sampling/rules.py.
+// Mirrors SamplingArrays in src/octavo/types.py; the readable twin is src/octavo/sampling/rules.py.
 struct SamplingView {
   const float *temperature, *top_p, *min_p, *typical_p, *repetition, *presence, *frequency;
   const int32_t* top_k;

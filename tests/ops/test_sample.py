@@ -1,4 +1,4 @@
-"""The native sampler chooses and reports what octavo/sampling/rules.py does."""
+"""The native sampler chooses and reports what src/octavo/sampling/rules.py does."""
 
 from __future__ import annotations
 

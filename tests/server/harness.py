@@ -137,9 +137,10 @@ def serving(
     """`octavo serve MODEL OPTIONS` at a free port. folder: for its log."""
     log = folder / f"server-{time.monotonic_ns()}.log"
     command = [*launch, "serve", str(model), "--port", "0", "--threads", "2", *options]
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # for the modules of tests
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=ROOT, stdout=output, stderr=output, env={**os.environ, "PYTHONPATH": str(ROOT), **env}
+            command, cwd=ROOT, stdout=output, stderr=output, env={**os.environ, "PYTHONPATH": path, **env}
         )
     server = Server(process, log)
     try:
