@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,7 +40,7 @@ CONTROL_PLANE = ("types", "errors", "config", "kv", "sampling", "spec", "schedul
 TENSOR_LIBRARIES = {"torch", "tensorflow", "jax"}
 
 
-@lru_cache
+@cache
 def modules() -> dict[str, Path]:
     """Dotted names below octavo ("kv.blocks") of all source files."""
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
@@ -52,7 +52,7 @@ def part(module: str) -> str:
     return ".".join(parts[:2]) if parts[0] == "backends" else parts[0]
 
 
-@lru_cache
+@cache
 def imports(path: Path) -> set[str]:
     """Absolute names of all that a file imports, wherever the statement stands; those for types only count too."""
     found: set[str] = set()
