@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from octavo.backends.base import Backend, Model
+from octavo.backends.base import Backend
 from octavo.config import CacheConfig, EngineConfig, check
 from octavo.engine import Engine
 from octavo.errors import ConfigError
+from octavo.ir import Model
 from octavo.kv import planner
 from octavo.models.registry import build_model, open_checkpoint
 from octavo.spec.settings import parse

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from octavo.backends.base import Backend, Model
+from octavo.backends.base import Backend
 from octavo.config import CacheConfig, EngineConfig
 from octavo.engine import Engine
 from octavo.errors import ConfigError, OctavoError
+from octavo.ir import Model
 from octavo.kv import manager
 from octavo.models.registry import build_model, open_checkpoint
 from octavo.spec.controller import Controller

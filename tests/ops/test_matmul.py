@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from octavo import _native
-from octavo.backends.base import Weight
+from octavo.ir import Weight
 from octavo.weights.dequantize import dequantize
 from octavo.weights.formats import FORMATS
 

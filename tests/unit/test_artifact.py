@@ -17,10 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octavo import LLM, SamplingParams, _native
-from octavo.backends.base import Weight
-from octavo.backends.cpu.packing import pack, packed_bytes, panels, view
+from octavo.backends.cpu.footprint import footprint
+from octavo.backends.cpu.packing import LAYOUT, check_panels, pack, packed_bytes, panels, view
 from octavo.cli.main import main
+from octavo.config import CacheConfig
 from octavo.errors import ConfigError, ModelFileError, OctavoError
+from octavo.ir import ROWS, Model, Weight
 from octavo.models.registry import build_model
 from octavo.requests import Prompt
 from octavo.weights import open_checkpoint
@@ -39,8 +41,15 @@ WIDE = Tiny(hidden=256, heads=4, head_dim=64, ffn=256)  # of K-quants
 def build(source: Path, folder: Path, overwrite: bool = False) -> Path:
     checkpoint = open_checkpoint(source)
     model = build_model(checkpoint)
-    write_artifact(folder, checkpoint, model.weights, lambda: panels(model), overwrite)
+    write_artifact(folder, checkpoint, model.weights, lambda: panels(model), LAYOUT, overwrite)
     return folder
+
+
+def load(folder: Path) -> Model:
+    """The artifact's model, checked as the CPU backend does before it touches a weight."""
+    model = build_model(open_checkpoint(folder))
+    check_panels(model)
+    return model
 
 
 def answers(model: Path) -> list[tuple[list[int], list[float]]]:
@@ -162,10 +171,10 @@ def test_the_layout_is_what_its_version_says(own: bool) -> None:
         memory = _native.Weights(packed_bytes(weight))
         pack(weight, pool, memory, 0)
         digest.update(memory.data.tobytes())
-    assert (_native.LAYOUT_VERSION, digest.hexdigest()) == LAYOUT[own]
+    assert (_native.LAYOUT_VERSION, digest.hexdigest()) == DIGESTS[own]
 
 
-LAYOUT = {
+DIGESTS = {
     False: (1, "8ee4e3a2fcfc23b2e328c0a1d9d7a4cfc269108ce4a7dc9edab89fc7d300b9b5"),
     True: (1, "dcbec5b114a66fd6a38cc704f93b6e4ee1b57fd13b974e2e497be65caa06ef55"),
 }
@@ -188,6 +197,8 @@ BAD = {
     "not ours": (_set("format", "zip"), "format"),
     "a later version": (_set("version", 2), "version"),
     "another layout": (_set("layout", 999), "layout.*build it again"),
+    "rows instead of panels": (_set("layout", 0), "layout"),
+    "a layout that is no number": (_set("layout", "1"), "layout"),
     "bytes of another file": (_set("bytes", 64), "bytes"),
     "no bytes": (_set("bytes", None), "bytes"),
     "weights as a list": (_set("weights", []), "weights"),
@@ -195,12 +206,12 @@ BAD = {
     "no source": (_set("source", None), "source"),
     "unknown type": (_entry("type", "Q9_9"), "type"),
     "type of another kind": (_entry("type", ["Q8_0"]), "type"),
-    "a larger type": (_entry("type", "F32"), "offset"),
+    "a larger type": (_entry("type", "F32"), "attn_q.*type F32.*call for"),
     "three sides": (_entry("shape", [2, 2, 2]), "shape"),
     "no rows": (_entry("shape", [0, 64]), "shape"),
     "negative": (_entry("shape", [64, -64]), "shape"),
     "true": (_entry("shape", [True, 64]), "shape"),
-    "enormous": (_entry("shape", [2**31 - 1, 2**31 - 32]), "offset"),
+    "enormous": (_entry("shape", [2**31 - 1, 2**31 - 32]), "attn_q.*shape"),
     "too wide for an int": (_entry("shape", [2**40, 64]), "shape"),
     "half a block": (_entry("shape", [64, 48]), "shape"),
     "other rows": (_entry("shape", [48, 64]), "attn_q.*shape"),
@@ -224,7 +235,15 @@ def test_a_manifest_that_lies_is_refused(name: str, copied: Path) -> None:
     spoil(manifest)
     (copied / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ModelFileError, match=named):
-        build_model(open_checkpoint(copied))
+        load(copied)
+
+
+def test_a_plan_is_not_made_for_panels_of_another_layout(copied: Path) -> None:
+    manifest = json.loads((copied / "manifest.json").read_text())
+    (copied / "manifest.json").write_text(json.dumps(manifest | {"layout": LAYOUT + 1}))
+    model = build_model(open_checkpoint(copied))
+    with pytest.raises(ModelFileError, match="build it again"):
+        footprint(model, CacheConfig(num_blocks=4), max_tokens=16, max_seqs=1, max_context=64, threads=1)
 
 
 @pytest.mark.parametrize("name", ["weights.bin", "model.gguf", "strings.json", "manifest.json"])
@@ -260,11 +279,11 @@ def test_no_manifest_does_worse_than_be_refused(data: st.DataObject, artifact: P
     (spoiled / "manifest.json").unlink()
     (spoiled / "manifest.json").write_text(json.dumps(manifest))
     try:
-        model = build_model(open_checkpoint(spoiled))
+        model = load(spoiled)
     except ModelFileError:
         return
     for weight in model.weights.values():
-        if weight.layout == "panels":
+        if weight.layout != ROWS:
             view(weight).row(weight.shape[0] - 1)
 
 
@@ -290,7 +309,7 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_artifact(tmp_path / "made", checkpoint, model.weights, half)
+        write_artifact(tmp_path / "made", checkpoint, model.weights, half, LAYOUT)
     assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
 
 

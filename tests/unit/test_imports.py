@@ -18,32 +18,35 @@ VOCABULARY = {"types", "errors", "config"}
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "errors": set(),
+    "ir": set(),
+    "_native": set(),
     "config": {"errors"},
     "kv": VOCABULARY,
     "sampling": VOCABULARY,
     "spec": VOCABULARY | {"kv", "sampling", "backends.base"},
     "scheduler": VOCABULARY | {"kv", "sampling"},
     "engine": VOCABULARY | {"kv", "sampling", "spec", "scheduler", "backends.base"},
-    "weights": VOCABULARY | {"backends.base"},
+    "weights": VOCABULARY | {"ir"},
     "tokenizer": VOCABULARY | {"weights"},
     "chat": VOCABULARY | {"tokenizer"},
-    "models": VOCABULARY | {"weights", "backends.base"},
+    "models": VOCABULARY | {"ir", "weights"},
     "backends": set(),
-    "backends.base": VOCABULARY,
-    "backends.null": VOCABULARY | {"backends.base"},
-    "backends.reference": VOCABULARY
-    | {"backends.base", "backends.reference_kv", "models", "weights", "sampling", "kv"},
-    "backends.reference_kv": VOCABULARY | {"backends.base", "kv"},
-    "backends.cpu": VOCABULARY | {"backends.base", "models", "weights", "sampling", "kv"},
+    "backends.base": VOCABULARY | {"ir"},
+    "backends.null": VOCABULARY | {"ir", "backends.base"},
+    "backends.reference": VOCABULARY | {"ir", "backends.base", "backends.reference_kv", "weights", "sampling", "kv"},
+    "backends.reference_kv": VOCABULARY | {"ir"},
+    "backends.cpu": VOCABULARY | {"_native", "ir", "backends.base", "weights", "kv"},
 }
 CONTROL_PLANE = ("types", "errors", "config", "kv", "sampling", "spec", "scheduler", "engine")
 TENSOR_LIBRARIES = {"torch", "tensorflow", "jax"}
+NATIVE = {"backends.cpu", "bench"}  # the parts that may import the compiled module: its backend, and what measures it
 
 
 @cache
 def modules() -> dict[str, Path]:
-    """Dotted names below octavo ("kv.blocks") of all source files."""
-    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
+    """Dotted names below octavo ("kv.blocks") of all source files; of the compiled module, that of its stub."""
+    paths = sorted([*ROOT.rglob("*.py"), *ROOT.rglob("*.pyi")])
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
     return {name.removesuffix(".__init__"): path for name, path in names.items() if name != "__init__"}
 
 
@@ -93,6 +96,11 @@ def test_the_control_plane_knows_no_tensor_library_and_no_device(module: str) ->
     assert not {name for name in found if name.startswith("octavo.backends.") and part(name[7:]) != "backends.base"}
 
 
+def test_only_the_cpu_backend_needs_the_compiled_module() -> None:
+    """So that files are read, and other backends run, where it is not built (tests/unit/test_without_native.py)."""
+    assert {part(name) for name, path in modules().items() if "_native" in own(path)} == NATIVE
+
+
 def test_nothing_in_the_default_install_imports_torch() -> None:
     users = [name for name, path in modules().items() if "torch" in {found.split(".")[0] for found in imports(path)}]
     assert not [name for name in users if part(name) != "backends.cuda"]
@@ -100,6 +108,8 @@ def test_nothing_in_the_default_install_imports_torch() -> None:
 
 def test_the_rule_has_teeth(tmp_path: Path) -> None:
     source = tmp_path / "bad.py"
-    source.write_text("def f():\n    from octavo.backends.null import NullBackend\n    import torch.nn\n")
-    assert imports(source) == {"octavo.backends.null.NullBackend", "torch.nn"}
-    assert own(source) == {"backends.null"}
+    source.write_text(
+        "from octavo import _native\ndef f():\n    from octavo.backends.null import NullBackend\n    import torch.nn\n"
+    )
+    assert imports(source) == {"octavo._native", "octavo.backends.null.NullBackend", "torch.nn"}
+    assert own(source) == {"_native", "backends.null"}

@@ -13,9 +13,10 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.backends.base import Model, branch
+from octavo.backends.base import branch
 from octavo.config import CacheConfig
 from octavo.errors import ConfigError
+from octavo.ir import Model
 from octavo.types import F32, I32, I64, U64, Batch, StepResult
 
 Bools = NDArray[np.bool_]

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.backends.base import Attention, Model, Rope, Weight, branch
+from octavo.backends.base import branch
 from octavo.backends.reference_kv import PagedCache
 from octavo.config import CacheConfig
 from octavo.errors import ConfigError
+from octavo.ir import ROWS, Attention, Model, Rope, Weight
 from octavo.sampling import rules
 from octavo.types import F32, Batch, StepResult
 from octavo.weights.dequantize import dequantize, dequantize_rows
@@ -30,7 +31,7 @@ class ReferenceBackend:
     trees = True
 
     def __init__(self, model: Model, cache: CacheConfig, weight_memory: int = WEIGHT_MEMORY):
-        if any(weight.layout != "rows" for weight in model.weights.values()):
+        if any(weight.layout != ROWS for weight in model.weights.values()):
             raise ConfigError("an artifact is packed for backend cpu: backend reference needs the file it was made of")
         self.model = model
         self.cache = PagedCache(cache, model.attention)

@@ -6,8 +6,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.backends.base import Attention
 from octavo.config import CacheConfig
+from octavo.ir import Attention
 from octavo.types import F32, I32
 
 DTYPES = {"f32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16), "int8": np.dtype(np.int8)}

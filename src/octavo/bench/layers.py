@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from octavo.assemble import Assembly
-from octavo.backends.base import Backend, Model
+from octavo.backends.base import Backend
 from octavo.bench.spec import cost_curve
+from octavo.ir import Model
 from octavo.sampling.arrays import greedy
 from octavo.spec.layer_search import Judge, Layers
 from octavo.types import I32, Batch

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from octavo.backends.base import Attention, Model
 from octavo.backends.cpu.packing import packed_bytes
 from octavo.backends.cpu.record import record
 from octavo.backends.cpu.records import Linear, LogitRows
 from octavo.bench.limits import Limits
+from octavo.ir import Attention, Model
 from octavo.kv.planner import token_bytes
 
 DENSE = ("F32", "F16", "BF16")  # multiplied as floats

@@ -35,7 +35,7 @@ def build(
 
 def make(model: str, output: Path, force: bool) -> int:
     """Bytes of the artifact. Raises what loading the model would, and ConfigError if it cannot be written there."""
-    from octavo.backends.cpu.packing import panels
+    from octavo.backends.cpu.packing import LAYOUT, panels
     from octavo.cli.console import loading_bar
     from octavo.models.registry import build_model, open_checkpoint
     from octavo.weights.artifact import write_artifact
@@ -43,4 +43,4 @@ def make(model: str, output: Path, force: bool) -> int:
 
     with open_checkpoint(resolve(model)) as checkpoint, loading_bar() as bar:
         made = build_model(checkpoint)
-        return write_artifact(output, checkpoint, made.weights, lambda: panels(made, bar), force)
+        return write_artifact(output, checkpoint, made.weights, lambda: panels(made, bar), LAYOUT, force)

@@ -12,8 +12,8 @@ from octavo.cli.options import ENGINE, ModelArgument, size, takes
 from octavo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from octavo.backends.base import Model
     from octavo.config import CacheConfig, EngineConfig
+    from octavo.ir import Model
     from octavo.kv.planner import MemoryPlan
 
 
@@ -75,10 +75,9 @@ def sizes(model: Model, config: EngineConfig, cache: CacheConfig) -> dict[str, i
     """Bytes of weights and scratch in the chosen backend."""
     if config.backend != "cpu":
         raise ConfigError(f"plan knows the memory of the cpu backend only; got backend {config.backend!r}")
-    from octavo._native import default_threads
     from octavo.backends.cpu.footprint import footprint
 
-    assert config.max_model_len is not None
+    assert config.max_model_len is not None and config.threads is not None  # resolved
     budget = config.max_num_batched_tokens
     return footprint(
         model,
@@ -86,7 +85,7 @@ def sizes(model: Model, config: EngineConfig, cache: CacheConfig) -> dict[str, i
         max_tokens=budget if config.enable_chunked_prefill else max(budget, config.max_model_len),
         max_seqs=config.max_num_seqs,
         max_context=config.max_model_len,
-        threads=config.threads or default_threads(),
+        threads=config.threads,
     )
 
 

@@ -22,7 +22,7 @@ DEFAULT_POOL = 1 << 30  # an "auto" pool takes no more, so that a laptop stays u
 
 
 class Layer(Protocol):
-    """One attention layer's cache geometry; `backends.base.Attention` is one."""
+    """One attention layer's cache geometry; `ir.Attention` is one."""
 
     @property
     def kv_heads(self) -> int: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from octavo.backends.base import Attention, Ops, Rope, Tensor, Weight
+from octavo.ir import Attention, Ops, Rope, Tensor, Weight
 from octavo.models.config import ModelConfig
 
 Shapes = dict[str, tuple[int, ...]]

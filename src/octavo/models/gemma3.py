@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from octavo.backends.base import Ops, Tensor, Weight
+from octavo.ir import Ops, Tensor, Weight
 from octavo.models.blocks import Network, Shapes, attention, decoder_shapes, gated_mlp, lm_head, norm, qk_norm_shapes
 from octavo.models.config import ModelConfig
 from octavo.models.names import HF_LAYER, rename_hf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from octavo.backends.base import Ops, Tensor, Weight
+from octavo.ir import Ops, Tensor, Weight
 from octavo.models.blocks import Network, Shapes, attention, bias_shapes, decoder_shapes, gated_mlp, lm_head, norm
 from octavo.models.config import ModelConfig
 from octavo.models.names import HF_LAYER, rename_hf

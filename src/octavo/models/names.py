@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from octavo.backends.base import Weight
+from octavo.ir import Weight
 
 HF_GLOBAL = {
     "model.embed_tokens.weight": "token_embd.weight",

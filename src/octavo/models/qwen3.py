@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from octavo.backends.base import Ops, Tensor
+from octavo.ir import Ops, Tensor
 from octavo.models.blocks import Network, Shapes, attention, decoder_shapes, gated_mlp, lm_head, norm, qk_norm_shapes
 from octavo.models.config import ModelConfig
 from octavo.models.llama import sanitize

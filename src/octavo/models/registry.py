@@ -11,8 +11,8 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from octavo.backends.base import Attention, Model, Ops, Rope, Tensor, Weight
 from octavo.errors import ModelFileError
+from octavo.ir import Attention, Model, Ops, Rope, Tensor, Weight
 from octavo.models.blocks import Layer, Network, Shapes
 from octavo.models.config import ModelConfig
 from octavo.models.config_gguf import config_from_gguf

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.backends.base import Rope
 from octavo.errors import ModelFileError
+from octavo.ir import Rope
 from octavo.models.keys import Keys
 
 F64 = NDArray[np.float64]

@@ -6,7 +6,8 @@
   strings.json   its arrays of strings, the vocabulary first of all: JSON is read five times as fast
   config.json, tokenizer files  as they were in a source that was a folder
 
-Panels are the same on every processor, but not for ever: the manifest has the layout's version, and another is refused.
+Panels are the same on every processor, but not for ever: the manifest has the version of their layout, and the backend
+refuses another. Nothing here knows how panels are made or how long they are.
 """
 
 from __future__ import annotations
@@ -24,9 +25,8 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
-from octavo import _native
-from octavo.backends.base import Weight
 from octavo.errors import ConfigError, ModelFileError
+from octavo.ir import ROWS, Weight
 from octavo.weights.checkpoint import Bytes, Checkpoint, map_file, prefetch
 from octavo.weights.formats import FORMATS
 from octavo.weights.gguf import SPLIT_NAME, open_gguf
@@ -69,8 +69,7 @@ def open_artifact(folder: str | Path) -> Artifact:
     folder = Path(folder)
     manifest = _Fields(folder / MANIFEST, read_json(folder / MANIFEST))
     manifest.expect("format", FORMAT, "not made by `octavo build`")
-    for key, ours in (("version", VERSION), ("layout", _native.LAYOUT_VERSION)):
-        manifest.expect(key, ours, "made by another version of Octavo: build it again from the model file")
+    manifest.expect("version", VERSION, "made by another version of Octavo: build it again from the model file")
     data = map_file(folder / PANELS)
     if manifest.integer("bytes") != len(data):
         manifest.fail("bytes", f"{manifest.values['bytes']}, but {PANELS} has {len(data)}: it is cut off or mixed up")
@@ -120,23 +119,26 @@ class _Fields:
 
 
 def _matrices(manifest: _Fields, data: Bytes) -> dict[str, Weight]:
-    """The manifest's weights, each checked to have the bytes that its type and shape ask for, none of them shared."""
-    entries = manifest.mapping("weights")
+    """The manifest's weights. Each has the bytes up to where the next begins; whether these are as many as its type and
+    shape call for, the backend checks that packed them.
+    """
+    entries, layout = manifest.mapping("weights"), manifest.integer("layout")
+    if layout == ROWS:
+        manifest.fail("layout", f"{layout} is not one of panels")
     if len(entries) > MAX_ENTRIES:
         manifest.fail("weights", f"{len(entries)} is over the limit of {MAX_ENTRIES}")
-    tensors, end = {}, 0
-    for name, values in entries.items():
+    tensors: dict[str, Weight] = {}
+    end = len(data)
+    for name, values in reversed([*entries.items()]):
         if not isinstance(values, dict):
             manifest.fail(f"weights {name!r:.200}", "must be an object")
         entry = _Fields(manifest.path, values, f"weights {name!r:.200}: ")
         type, shape = _type_and_shape(entry)
-        offset, size = entry.integer("offset"), _native.packed_bytes(type, *shape)
-        if offset % ALIGNMENT or offset < end:
-            entry.fail("offset", f"{offset} is not a multiple of {ALIGNMENT}, or inside the weight before it")
-        if (end := offset + size) > len(data):
-            entry.fail("offset", f"{offset} + {size} bytes is past the end of {PANELS} ({len(data)} bytes)")
-        tensors[name] = Weight(name, shape, type, data[offset:end], "panels")
-    return tensors
+        if (offset := entry.integer("offset")) % ALIGNMENT or offset >= end:
+            entry.fail("offset", f"{offset} is not a multiple of {ALIGNMENT} before {end}, where the next begins")
+        tensors[name] = Weight(name, shape, type, data[offset:end], layout)
+        end = offset
+    return dict(reversed([*tensors.items()]))
 
 
 def _type_and_shape(entry: _Fields) -> tuple[str, tuple[int, int]]:
@@ -158,11 +160,17 @@ def _is_side(value: Any) -> bool:
 
 
 def write_artifact(
-    folder: str | Path, source: Checkpoint, weights: Mapping[str, Weight], packer: Packer, overwrite: bool = False
+    folder: str | Path,
+    source: Checkpoint,
+    weights: Mapping[str, Weight],
+    packer: Packer,
+    layout: int,
+    overwrite: bool = False,
 ) -> int:
     """Writes the artifact of an open model file; returns its bytes. It appears under `folder` complete or not at all.
 
     weights: all the model's, by canonical name; those that `packer` does not yield go to model.gguf as they are.
+    layout: the version of what `packer` yields.
     overwrite: an artifact that is there is replaced; anything else never is. Raises ConfigError.
     """
     folder = Path(folder)
@@ -174,7 +182,7 @@ def write_artifact(
             entries, size = _write_panels(temporary / PANELS, packer)
             rest = {name: weight for name, weight in weights.items() if name not in entries}
             _write_settings(source, temporary, rest)
-            manifest = {"format": FORMAT, "version": VERSION, "layout": _native.LAYOUT_VERSION}
+            manifest = {"format": FORMAT, "version": VERSION, "layout": layout}
             manifest |= {"source": fingerprint(source), "bytes": size, "weights": entries}
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
             return sum(file.stat().st_size for file in temporary.iterdir())
@@ -216,7 +224,7 @@ def _write_panels(path: Path, packer: Packer) -> tuple[dict[str, dict[str, Any]]
     entries: dict[str, dict[str, Any]] = {}
     with path.open("wb") as file:
         for name, weight, panels in packer():
-            assert file.tell() % ALIGNMENT == 0 and weight.layout == "rows"
+            assert file.tell() % ALIGNMENT == 0 and weight.layout == ROWS
             entries[name] = {"type": weight.type, "shape": list(weight.shape), "offset": file.tell()}
             file.write(panels.data)
         file.flush()

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.backends.base import Weight
 from octavo.errors import ModelFileError
+from octavo.ir import Weight
 
 Bytes = NDArray[np.uint8]
 Self = TypeVar("Self", bound="Checkpoint")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.backends.base import Weight
+from octavo.ir import ROWS, Weight
 from octavo.weights.formats import FORMATS
 
 U8 = NDArray[np.uint8]
@@ -180,7 +180,7 @@ def _dequantize_blocks(type: str, blocks: U8) -> F32:
 
 def dequantize(weight: Weight) -> F32:
     """All values of a weight as float32, of shape weight.shape."""
-    assert weight.layout == "rows", weight.name
+    assert weight.layout == ROWS, weight.name
     blocks = weight.data.reshape(-1, FORMATS[weight.type].block_bytes)
     return _dequantize_blocks(weight.type, blocks).reshape(weight.shape)
 
@@ -190,7 +190,7 @@ def dequantize_rows(weight: Weight, rows: slice | NDArray[np.integer]) -> F32:
 
     Raises IndexError when an index is outside 0 .. N-1 (numpy's rule: negative ones count from the end).
     """
-    assert weight.layout == "rows", weight.name
+    assert weight.layout == ROWS, weight.name
     num_rows, columns = weight.shape
     data = weight.data.reshape(num_rows, -1)[rows]
     return _dequantize_blocks(weight.type, data.reshape(-1, FORMATS[weight.type].block_bytes)).reshape(-1, columns)

@@ -15,8 +15,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from octavo.backends.base import Weight
 from octavo.errors import ModelFileError
+from octavo.ir import Weight
 from octavo.weights.checkpoint import Checkpoint, map_file
 from octavo.weights.formats import BY_ID, GGUF_TYPES, UNSUPPORTED, Format, tensor_bytes
 from octavo.weights.gguf_values import MAX_ENTRIES, MAX_NAME, Cursor, read_metadata

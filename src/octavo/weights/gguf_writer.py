@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from octavo.backends.base import Weight
+from octavo.ir import ROWS, Weight
 from octavo.weights.formats import FORMATS, GGUF_TYPES
 from octavo.weights.gguf_values import ARRAY, SCALARS, STRING
 
@@ -40,7 +40,7 @@ def _write(file: BinaryIO, metadata: Mapping[str, Any], tensors: Mapping[str, We
         file.write(_text(key) + encode_value(value))
     offset = 0
     for name, weight in tensors.items():
-        assert weight.layout == "rows", f"{name}: GGUF has no panels"
+        assert weight.layout == ROWS, f"{name}: GGUF has no panels"
         assert weight.type in GGUF_TYPES, f"{name}: GGUF has no {weight.type}"
         file.write(_tensor_entry(name, weight, offset))
         offset = _align(offset + weight.data.nbytes, alignment)

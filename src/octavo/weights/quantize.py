@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.backends.base import Weight
 from octavo.errors import ConfigError
+from octavo.ir import Weight
 from octavo.weights.dequantize import CHUNK
 from octavo.weights.formats import FORMATS
 

@@ -14,8 +14,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 
-from octavo.backends.base import Weight
 from octavo.errors import ModelFileError
+from octavo.ir import Weight
 from octavo.weights.checkpoint import Bytes, Checkpoint, map_file
 from octavo.weights.formats import FORMATS
 

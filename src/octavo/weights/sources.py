@@ -77,7 +77,7 @@ def available() -> Iterator[Available]:
 
 def _inside(folder: Path) -> Path:
     """A folder of safetensors is a model itself, as an artifact is; one that holds a single GGUF file stands for it."""
-    from octavo.weights.artifact import is_artifact  # needs the native module, which `octavo models` does not
+    from octavo.weights.artifact import is_artifact  # brings numpy, which `octavo models` does without
 
     files = sorted(folder.glob("*.gguf"))
     if (folder / "config.json").is_file() or is_artifact(folder) or len(files) != 1:

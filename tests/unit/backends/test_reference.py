@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from octavo.backends.base import Attention, Model, Rope
 from octavo.backends.reference import ReferenceBackend, ReferenceOps, attend
 from octavo.backends.reference_kv import Plane
 from octavo.config import CacheConfig
+from octavo.ir import Attention, Model, Rope
 from octavo.models.registry import load_model
 from octavo.sampling.rules import logprobs
 from octavo.types import F32, Batch, StepResult

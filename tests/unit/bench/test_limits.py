@@ -12,13 +12,13 @@ from xml.etree import ElementTree
 import pytest
 
 from octavo import _native
-from octavo.backends.base import Attention
 from octavo.bench import limits as module
 from octavo.bench.limits import Limits, Loop, Read, current, from_json, measure, save, saved, to_json
 from octavo.bench.roofline import Point, roofline
 from octavo.bench.work import Work, fractions, points, work_of
 from octavo.cli.main import main
 from octavo.errors import ConfigError
+from octavo.ir import Attention
 from octavo.models.registry import load_model
 from tests.tiny import Tiny, write_tiny_gguf
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from octavo.backends.base import Attention
 from octavo.config import CacheConfig, EngineConfig
 from octavo.errors import CapacityError, ConfigError
+from octavo.ir import Attention
 from octavo.kv.planner import available_memory, block_bytes, plan, resolve, token_bytes
 
 LLAMA_70B = [Attention(heads=64, kv_heads=8, head_dim=128, scale=1.0)] * 80

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from octavo.backends.base import Model
 from octavo.backends.reference import ReferenceBackend
 from octavo.config import CacheConfig
 from octavo.errors import ModelFileError
+from octavo.ir import Model
 from octavo.models.registry import load_model
 from octavo.types import F32
 from octavo.weights.dequantize import dequantize

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from octavo.backends.base import Weight
 from octavo.errors import ConfigError
+from octavo.ir import Weight
 from octavo.weights.dequantize import CHUNK, UNPACK, dequantize, dequantize_rows, unpack
 from octavo.weights.formats import BY_ID, FORMATS, GGUF_TYPES, UNSUPPORTED, tensor_bytes
 from octavo.weights.quantize import QUANTIZE, quantize

@@ -9,8 +9,8 @@ import numpy as np
 import psutil
 import pytest
 
-from octavo.backends.base import Weight
 from octavo.errors import ModelFileError
+from octavo.ir import Weight
 from octavo.weights import open_checkpoint
 from octavo.weights.checkpoint import release
 from octavo.weights.formats import GGUF_TYPES

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from octavo.backends.base import Weight
+from octavo.ir import Weight
 from octavo.weights.formats import FORMATS, GGUF_TYPES
 from octavo.weights.gguf_writer import write_gguf
 

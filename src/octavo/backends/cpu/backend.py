@@ -7,14 +7,14 @@ import copy
 import numpy as np
 
 from octavo import _native
-from octavo.backends.base import Model
 from octavo.backends.cpu.fuse import fuse
 from octavo.backends.cpu.lower import lower
-from octavo.backends.cpu.packing import PackedMatrices, Progress, matrices
+from octavo.backends.cpu.packing import PackedMatrices, Progress, check_panels, matrices
 from octavo.backends.cpu.record import record
 from octavo.backends.cpu.records import Recording
 from octavo.config import KV_DTYPES, CacheConfig
 from octavo.errors import ConfigError, ModelFileError
+from octavo.ir import Model
 from octavo.types import Batch, StepResult
 
 
@@ -38,6 +38,7 @@ class CpuBackend:
         max_context: int | None = None,
         progress: Progress | None = None,
     ):
+        check_panels(model)
         self.model = model
         self.isa = _choose_isa(isa)
         self.threads = threads or _native.default_threads()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from octavo import _native
-from octavo.backends.base import Model
 from octavo.backends.cpu.fuse import fuse
 from octavo.backends.cpu.lower import lower
-from octavo.backends.cpu.packing import matrices
+from octavo.backends.cpu.packing import check_panels, matrices, packed_bytes
 from octavo.backends.cpu.record import record
 from octavo.config import KV_DTYPES, CacheConfig
+from octavo.ir import Model
 
 
 class Outline:
@@ -28,11 +28,15 @@ class Outline:
 def footprint(
     model: Model, cache: CacheConfig, *, max_tokens: int, max_seqs: int, max_context: int, threads: int
 ) -> dict[str, int]:
-    """Bytes of "weights" (packed) and "scratch": what `CpuBackend.memory` says, given the same arguments."""
+    """Bytes of "weights" (packed) and "scratch": what `CpuBackend.memory` says, given the same arguments.
+
+    Raises ModelFileError.
+    """
+    check_panels(model)
     layers = [(spec.kv_heads, spec.head_dim) for spec in model.attention]
     kv = _native.KvCache(layers, 1, cache.block_size, KV_DTYPES.index(cache.dtype))
     plan = _native.Plan(_native.isas()[0], _native.Pool(threads), kv, max_tokens, max_seqs, max_context)
     recording = fuse(record(model))
     weights = matrices(recording)
     lower(recording, Outline(plan), dict.fromkeys(weights))
-    return {"weights": sum(_native.packed_bytes(w.type, *w.shape) for w in weights), "scratch": plan.scratch_bytes}
+    return {"weights": sum(map(packed_bytes, weights)), "scratch": plan.scratch_bytes}

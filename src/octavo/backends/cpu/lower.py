@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from octavo import _native
-from octavo.backends.base import Rope, Weight
 from octavo.backends.cpu.records import (
     Add,
     Attend,
@@ -29,6 +28,7 @@ from octavo.backends.cpu.records import (
     reads,
     writes,
 )
+from octavo.ir import Rope, Weight
 from octavo.weights.dequantize import dequantize
 
 ACTIVATIONS = {"silu": 0, "gelu_tanh": 1}

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from octavo import _native
-from octavo.backends.base import Model, Weight
 from octavo.backends.cpu.fuse import fuse
 from octavo.backends.cpu.record import record
 from octavo.backends.cpu.records import Embed, Linear, Recording
+from octavo.errors import ModelFileError
+from octavo.ir import ROWS, Model, Weight
 from octavo.weights.checkpoint import Bytes, release
 
 Progress = Callable[[int, int], None]  # (bytes of the file packed, bytes in all)
+LAYOUT = _native.LAYOUT_VERSION  # of the panels: what `Weight.layout` says of those in an artifact
 
 
 def matrices(recording: Recording) -> list[Weight]:
@@ -30,6 +32,21 @@ def matrices(recording: Recording) -> list[Weight]:
     return list(found)
 
 
+def check_panels(model: Model) -> None:
+    """Raises ModelFileError where an artifact's panels are of another layout, or not as long as they must be."""
+    for weight in (w for w in model.weights.values() if w.layout != ROWS):
+        if weight.layout != LAYOUT:
+            raise ModelFileError(
+                f"{model.name}: manifest.json: layout: {weight.layout} instead of {LAYOUT}: "
+                "made by another version of Octavo: build it again from the model file"
+            )
+        if weight.data.nbytes != (size := packed_bytes(weight)):
+            raise ModelFileError(
+                f"{model.name}: manifest.json: weights {weight.name!r}: {weight.data.nbytes} bytes of panels, "
+                f"but type {weight.type} and shape {list(weight.shape)} call for {size}"
+            )
+
+
 class PackedMatrices:
     """Matrices in panels: those of an artifact where they are mapped, others packed into memory of our own.
 
@@ -37,11 +54,11 @@ class PackedMatrices:
     """
 
     def __init__(self, weights: list[Weight], pool: _native.Pool, progress: Progress | None = None):
-        rows = [w for w in weights if w.layout == "rows"]
+        rows = [w for w in weights if w.layout == ROWS]
         offsets = np.cumsum([0, *(packed_bytes(w) for w in rows)])
         self._memory = _native.Weights(int(offsets[-1]))
         self.bytes = sum(packed_bytes(w) for w in weights)
-        self.views = {w: view(w) for w in weights if w.layout == "panels"}
+        self.views = {w: view(w) for w in weights if w.layout != ROWS}
         for weight, offset in zip(watched(rows, progress), offsets[:-1], strict=True):
             self.views[weight] = pack(weight, pool, self._memory, int(offset))
 

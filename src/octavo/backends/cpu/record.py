@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from octavo.backends.base import Attention, Model, Rope, Weight
 from octavo.backends.cpu.records import (
     Add,
     Attend,
@@ -18,6 +17,7 @@ from octavo.backends.cpu.records import (
     Turn,
     Value,
 )
+from octavo.ir import Attention, Model, Rope, Weight
 
 
 def record(model: Model) -> Recording:

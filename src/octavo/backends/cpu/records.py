@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from octavo.backends.base import Attention, Rope, Weight
+from octavo.ir import Attention, Rope, Weight
 
 Value = int
 
