@@ -35,7 +35,8 @@ ALLOWED: dict[str, set[str]] = {
     "backends.null": VOCABULARY | {"ir", "backends.base"},
     "backends.reference": VOCABULARY | {"ir", "backends.base", "backends.reference_kv", "weights", "sampling", "kv"},
     "backends.reference_kv": VOCABULARY | {"ir"},
-    "backends.cpu": VOCABULARY | {"_native", "ir", "backends.base", "weights", "kv"},
+    "backends.plan": {"ir"},
+    "backends.cpu": VOCABULARY | {"_native", "ir", "backends.base", "backends.plan", "weights"},
 }
 CONTROL_PLANE = ("types", "errors", "config", "kv", "sampling", "spec", "scheduler", "engine")
 TENSOR_LIBRARIES = {"torch", "tensorflow", "jax"}

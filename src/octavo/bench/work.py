@@ -13,8 +13,8 @@ from math import prod
 from typing import Any
 
 from octavo.backends.cpu.packing import packed_bytes
-from octavo.backends.cpu.record import record
-from octavo.backends.cpu.records import Linear, LogitRows
+from octavo.backends.plan.nodes import Linear, LogitRows
+from octavo.backends.plan.trace import trace
 from octavo.bench.limits import Limits
 from octavo.ir import Attention, Model
 from octavo.kv.planner import token_bytes
@@ -56,11 +56,11 @@ def work_of(model: Model, kv_dtype: str) -> Work:
     """Of the CPU backend's pass over the model."""
     counts: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     part, weights = 0, {}
-    for r in record(model).records:
-        if isinstance(r, LogitRows):
+    for node in trace(model).nodes:
+        if isinstance(node, LogitRows):
             part = 1
-        elif isinstance(r, Linear):
-            for weight in (product.weight for product in r.products):
+        elif isinstance(node, Linear):
+            for weight in (matmul.weight for matmul in node.matmuls):
                 counts[part]["f32" if weight.type in DENSE else "int8"] += prod(weight.shape)
                 weights[weight] = packed_bytes(weight)
     return Work(*counts, sum(weights.values()), model.attention, kv_dtype)

@@ -1,4 +1,4 @@
-"""What the passes over a recording leave of a forward pass, and that its answers stay the same."""
+"""What is fused gives the bits that it gives alone. (What fusion leaves: test_plan_fuse.py.)"""
 
 from __future__ import annotations
 
@@ -8,23 +8,11 @@ import numpy as np
 import pytest
 
 from octavo.backends.cpu.backend import CpuBackend
-from octavo.backends.cpu.fuse import fuse
-from octavo.backends.cpu.record import record
-from octavo.backends.cpu.records import Attend, LogitRows
 from octavo.config import CacheConfig
 from octavo.models.registry import build_model
 from octavo.weights.gguf import open_gguf
 from tests.batches import Row, make_batch
 from tests.tiny import FAMILIES, Tiny, write_tiny_gguf
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_after_the_last_attention_only_wanted_rows_go_on(tmp_path: Path, family: str) -> None:
-    model = build_model(open_gguf(write_tiny_gguf(tmp_path / "m.gguf", Tiny(family))))
-    kinds = [type(record) for record in fuse(record(model)).records]
-    last = max(i for i, kind in enumerate(kinds) if kind is Attend)
-    gathered = [i for i, kind in enumerate(kinds) if kind is LogitRows]
-    assert gathered == [last + 1, last + 2], "what attention gave, and what it is added to"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

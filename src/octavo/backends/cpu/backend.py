@@ -1,4 +1,4 @@
-"""The CPU backend: packs a model's weights, records its forward pass once, and runs each batch as one native call."""
+"""The CPU backend: packs a model's weights, traces its forward pass once, and runs each batch as one native call."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import copy
 import numpy as np
 
 from octavo import _native
-from octavo.backends.cpu.fuse import fuse
-from octavo.backends.cpu.lower import lower
+from octavo.backends.cpu.lower import fused, lower
 from octavo.backends.cpu.packing import PackedMatrices, Progress, check_panels, matrices
-from octavo.backends.cpu.record import record
-from octavo.backends.cpu.records import Recording
+from octavo.backends.plan.nodes import Trace
 from octavo.config import KV_DTYPES, CacheConfig
 from octavo.errors import ConfigError, ModelFileError
 from octavo.ir import Model
@@ -46,20 +44,20 @@ class CpuBackend:
         layers = [(spec.kv_heads, _checked_head_dim(spec.head_dim)) for spec in model.attention]
         self._kv = _native.KvCache(layers, cache.num_blocks, cache.block_size, KV_DTYPES.index(cache.dtype))
         self._limits = (max_seqs, max_context or model.max_context)
-        recording = fuse(record(model))
-        self._weights = PackedMatrices(matrices(recording), self._pool, progress)
-        self._plan = self._lower(recording, max_tokens)
+        trace = fused(model)
+        self._weights = PackedMatrices(matrices(trace), self._pool, progress)
+        self._plan = self._lower(trace, max_tokens)
 
-    def _lower(self, recording: Recording, max_tokens: int) -> _native.Plan:
+    def _lower(self, trace: Trace, max_tokens: int) -> _native.Plan:
         plan = _native.Plan(self.isa, self._pool, self._kv, max_tokens, *self._limits)
-        lower(recording, plan, self._weights.views)
+        lower(trace, plan, self._weights.views)
         return plan
 
     def share(self, model: Model) -> CpuBackend:
         """Its own plan and buffers, everything else is the same; see `Backend.share`."""
         other = copy.copy(self)
         other.model = model
-        other._plan = other._lower(fuse(record(model)), self._limits[0])
+        other._plan = other._lower(fused(model), self._limits[0])
         return other
 
     def run(self, batch: Batch) -> StepResult:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from octavo import _native
-from octavo.backends.cpu.fuse import fuse
-from octavo.backends.cpu.lower import lower
+from octavo.backends.cpu.lower import fused, lower
 from octavo.backends.cpu.packing import check_panels, matrices, packed_bytes
-from octavo.backends.cpu.record import record
 from octavo.config import KV_DTYPES, CacheConfig
 from octavo.ir import Model
 
@@ -36,7 +34,7 @@ def footprint(
     layers = [(spec.kv_heads, spec.head_dim) for spec in model.attention]
     kv = _native.KvCache(layers, 1, cache.block_size, KV_DTYPES.index(cache.dtype))
     plan = _native.Plan(_native.isas()[0], _native.Pool(threads), kv, max_tokens, max_seqs, max_context)
-    recording = fuse(record(model))
-    weights = matrices(recording)
-    lower(recording, Outline(plan), dict.fromkeys(weights))
+    trace = fused(model)
+    weights = matrices(trace)
+    lower(trace, Outline(plan), dict.fromkeys(weights))
     return {"weights": sum(map(packed_bytes, weights)), "scratch": plan.scratch_bytes}

@@ -1,4 +1,4 @@
-"""Lowering: fused records to the native step plan.
+"""Lowering: a fused trace to the native step plan.
 
 Gives values buffers, which are used again once their last reader is done, and emits the operations.
 """
@@ -12,45 +12,57 @@ from typing import Any
 import numpy as np
 
 from octavo import _native
-from octavo.backends.cpu.records import (
+from octavo.backends.plan.fuse import fuse
+from octavo.backends.plan.nodes import (
     Add,
-    Attend,
     Embed,
     Gated,
     Linear,
     LogitRows,
     Logits,
+    MatMul,
+    Node,
     Norm,
-    Product,
-    Record,
-    Recording,
+    SelfAttention,
+    Trace,
     Value,
     reads,
     writes,
 )
-from octavo.ir import Rope, Weight
+from octavo.backends.plan.trace import trace
+from octavo.ir import Model, Rope, Weight
 from octavo.weights.dequantize import dequantize
 
 ACTIVATIONS = {"silu": 0, "gelu_tanh": 1}
 
 
-def lower(recording: Recording, plan: Any, packed: dict[Weight, Any]) -> None:
-    """Fills `plan` (a fresh _native.Plan) with the recording's operations over the packed weights."""
-    Lowering(recording, plan, packed).run()
+def fused(model: Model) -> Trace:
+    """The model's forward pass as the native plan runs it."""
+    return fuse(trace(model), same_activations)
+
+
+def same_activations(gate: Weight, up: Weight) -> bool:
+    """Whether two weights want their activations quantised in groups of the same size: one matmul reads them once."""
+    return _native.act_spec(gate.type)[0] == _native.act_spec(up.type)[0]
+
+
+def lower(trace: Trace, plan: Any, packed: dict[Weight, Any]) -> None:
+    """Fills `plan` (a fresh _native.Plan) with the trace's operations over the packed weights."""
+    Lowering(trace, plan, packed).run()
 
 
 class Lowering:
     """The tables that emission needs: which buffer holds a value, and ids of what the plan already has."""
 
-    def __init__(self, recording: Recording, plan: Any, packed: dict[Weight, Any]):
-        self.recording = recording
+    def __init__(self, trace: Trace, plan: Any, packed: dict[Weight, Any]):
+        self.trace = trace
         self.plan = plan
         self.packed = packed
         self.buffers: dict[Value, int] = {}
         self.free: dict[tuple[bool, int], list[int]] = defaultdict(list)  # (in the head, width) -> buffers
         self.kinds: dict[int, tuple[bool, int]] = {}  # buffer -> its key in `free`
         self.in_head = False
-        self.scores = next(record.x for record in recording.records if isinstance(record, Logits))
+        self.scores = next(node.x for node in trace.nodes if isinstance(node, Logits))
         self.weights: dict[Weight, int] = {}
         self.constants: dict[Weight, int] = {}
         self.acts: dict[tuple[bool, int, int, int], int] = {}
@@ -59,7 +71,7 @@ class Lowering:
             Embed: self.embed,
             Norm: self.norm,
             Linear: self.linear,
-            Attend: self.attend,
+            SelfAttention: self.attention,
             Add: self.add,
             Gated: self.gated,
             LogitRows: self.logit_rows,
@@ -67,20 +79,20 @@ class Lowering:
         }
 
     def run(self) -> None:
-        records = self.recording.records
-        last = {value: i for i, record in enumerate(records) for value in reads(record)}
-        for i, record in enumerate(records):
-            for out, into in writes(record):
+        nodes = self.trace.nodes
+        last = {value: i for i, node in enumerate(nodes) for value in reads(node)}
+        for i, node in enumerate(nodes):
+            for out, into in writes(node):
                 if into is not None:
                     self.buffers[out] = self.buffers[into]
-                elif not isinstance(record, LogitRows):
-                    self.buffers[out] = self._buffer(self.recording.widths[out])
-            self.emitters[type(record)](record)
-            self._release(record, i, last)
+                elif not isinstance(node, LogitRows):
+                    self.buffers[out] = self._buffer(self.trace.widths[out])
+            self.emitters[type(node)](node)
+            self._release(node, i, last)
 
-    def _release(self, record: Record, i: int, last: dict[Value, int]) -> None:
-        taken = {into for _, into in writes(record)}
-        for value in set(reads(record)):
+    def _release(self, node: Node, i: int, last: dict[Value, int]) -> None:
+        taken = {into for _, into in writes(node)}
+        for value in set(reads(node)):
             if last[value] == i and value not in taken:
                 self._give_back(self.buffers[value])
 
@@ -114,77 +126,75 @@ class Lowering:
             self.angles[rope] = out
         return self.angles[rope]
 
-    def embed(self, r: Embed) -> None:
-        self.plan.embed(self._weight(r.table), self.buffers[r.out], r.scale)
+    def embed(self, node: Embed) -> None:
+        self.plan.embed(self._weight(node.table), self.buffers[node.out], node.scale)
 
-    def norm(self, r: Norm) -> None:
-        width = self.recording.widths[r.x]
-        self.plan.rms_norm(
-            self.buffers[r.x], width, self._constant(r.weight), r.eps, self.buffers[r.out], r.into is not None
-        )
+    def norm(self, node: Norm) -> None:
+        x, out, width = self.buffers[node.x], self.buffers[node.out], self.trace.widths[node.x]
+        assert node.weight.shape == (width,), "norms of single heads belong to attention"
+        self.plan.rms_norm(x, width, self._constant(node.weight), node.eps, out, node.into is not None)
 
-    def linear(self, r: Linear) -> None:
-        """Quantises the input once for each kind of activation that the products' formats ask for."""
-        groups: dict[int, list[Product]] = defaultdict(list)  # k of an activation scale (0: dense) -> products
-        for product in r.products:
-            group, _ = _native.act_spec(product.weight.type)
-            groups[group].append(product)
-        x, norm = self.buffers[r.x], r.norm
-        if norm and any(product.out == self.scores for product in r.products):
+    def linear(self, node: Linear) -> None:
+        """Quantises the input once for each kind of activation that the weights' formats ask for."""
+        groups: dict[int, list[MatMul]] = defaultdict(list)  # k of an activation scale (0: dense) -> matmuls
+        for matmul in node.matmuls:
+            group, _ = _native.act_spec(matmul.weight.type)
+            groups[group].append(matmul)
+        x, norm = self.buffers[node.x], node.norm
+        if norm and any(matmul.out == self.scores for matmul in node.matmuls):
             self.plan.hidden(x, self._constant(norm.weight), norm.eps)
-        if norm and 0 in groups:  # dense products want the normalised floats themselves
-            width = self.recording.widths[r.x]
+        if norm and 0 in groups:  # dense matmuls want the normalised floats themselves
+            width = self.trace.widths[node.x]
             x = self._buffer(width)
-            self.plan.rms_norm(self.buffers[r.x], width, self._constant(norm.weight), norm.eps, x, False)
+            self.plan.rms_norm(self.buffers[node.x], width, self._constant(norm.weight), norm.eps, x, False)
             self._give_back(x)
             norm = None
-        for group, products in groups.items():
-            segments = [self._segment(product) for product in products]
+        for group, matmuls in groups.items():
+            segments = [self._segment(matmul) for matmul in matmuls]
             if group == 0:
                 self.plan.linear_dense(x, segments)
                 continue
-            act = self._act(products, group)
+            act = self._act(matmuls, group)
             weight, eps = (self._constant(norm.weight), norm.eps) if norm else (-1, 0.0)
             self.plan.linear(x, act, weight, eps, segments)
 
-    def _act(self, products: list[Product], group: int) -> int:
+    def _act(self, matmuls: list[MatMul], group: int) -> int:
         sides = 0
-        for product in products:
-            for weight in (product.weight, product.up):
+        for matmul in matmuls:
+            for weight in (matmul.weight, matmul.up):
                 if weight:
                     sides |= _native.act_spec(weight.type)[1]
-        key = (self.in_head, products[0].weight.shape[1], group, sides)
+        key = (self.in_head, matmuls[0].weight.shape[1], group, sides)
         if key not in self.acts:
             self.acts[key] = self.plan.act(*key[1:])
         return self.acts[key]
 
-    def _segment(self, p: Product) -> tuple[int, int, int, int, int, bool]:
-        up = self._weight(p.up) if p.up else -1
-        activation = ACTIVATIONS[p.activation] if p.up else 0
-        return (self._weight(p.weight), up, activation, self._constant(p.bias), self.buffers[p.out], p.into is not None)
+    def _segment(self, m: MatMul) -> tuple[int, int, int, int, int, bool]:
+        up = self._weight(m.up) if m.up else -1
+        activation = ACTIVATIONS[m.activation] if m.up else 0
+        return (self._weight(m.weight), up, activation, self._constant(m.bias), self.buffers[m.out], m.into is not None)
 
-    def attend(self, r: Attend) -> None:
-        q, k, v, spec = self.buffers[r.q], self.buffers[r.k], self.buffers[r.v], r.spec
-        angles = self._angles(r.rope) if r.rope else -1
-        rope_dim = 2 * len(r.rope.inv_freq) if r.rope else 0
-        norms = (
-            (self._constant(r.q_norm.weight), self._constant(r.k_norm.weight)) if r.q_norm and r.k_norm else (-1, -1)
-        )
-        eps = r.q_norm.eps if r.q_norm else 0.0
-        interleaved = bool(r.rope and r.rope.interleaved)
-        self.plan.qkv(q, k, v, spec.heads, r.layer, *norms, eps, angles, rope_dim, interleaved)
+    def attention(self, node: SelfAttention) -> None:
+        q, k, v, spec = self.buffers[node.q], self.buffers[node.k], self.buffers[node.v], node.spec
+        angles = self._angles(node.rope) if node.rope else -1
+        rope_dim = 2 * len(node.rope.inv_freq) if node.rope else 0
+        norms = [self._constant(norm.weight if norm else None) for norm in (node.q_norm, node.k_norm)]
+        eps = node.q_norm.eps if node.q_norm else 0.0
+        interleaved = bool(node.rope and node.rope.interleaved)
+        self.plan.qkv(q, k, v, spec.heads, node.layer, *norms, eps, angles, rope_dim, interleaved)
         geometry = (spec.heads, spec.kv_heads, spec.head_dim, spec.window, spec.scale, spec.softcap)
-        self.plan.attention(q, self.buffers[r.out], r.layer, *geometry)
+        self.plan.attention(q, self.buffers[node.out], node.layer, *geometry)
 
-    def add(self, r: Add) -> None:
-        self.plan.add(self.buffers[r.x], self.buffers[r.y])
+    def add(self, node: Add) -> None:
+        self.plan.add(self.buffers[node.x], self.buffers[node.y])
 
-    def gated(self, r: Gated) -> None:
-        self.plan.gated(self.buffers[r.gate], self.buffers[r.up], ACTIVATIONS[r.activation], self.buffers[r.out])
+    def gated(self, node: Gated) -> None:
+        gate, up, out = self.buffers[node.gate], self.buffers[node.up], self.buffers[node.out]
+        self.plan.gated(gate, up, ACTIVATIONS[node.activation], out)
 
-    def logit_rows(self, r: LogitRows) -> None:
+    def logit_rows(self, node: LogitRows) -> None:
         self.in_head = True
-        self.buffers[r.out] = self.plan.logit_rows(self.buffers[r.x])
+        self.buffers[node.out] = self.plan.logit_rows(self.buffers[node.x])
 
-    def logits(self, r: Logits) -> None:
-        self.plan.logits(self.buffers[r.x], self.recording.widths[r.x], r.softcap)
+    def logits(self, node: Logits) -> None:
+        self.plan.logits(self.buffers[node.x], self.trace.widths[node.x], node.softcap)

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from octavo import _native
-from octavo.backends.cpu.fuse import fuse
-from octavo.backends.cpu.record import record
-from octavo.backends.cpu.records import Embed, Linear, Recording
+from octavo.backends.cpu.lower import fused
+from octavo.backends.plan.nodes import Embed, Linear, Trace
 from octavo.errors import ModelFileError
 from octavo.ir import ROWS, Model, Weight
 from octavo.weights.checkpoint import Bytes, release
@@ -18,17 +17,17 @@ Progress = Callable[[int, int], None]  # (bytes of the file packed, bytes in all
 LAYOUT = _native.LAYOUT_VERSION  # of the panels: what `Weight.layout` says of those in an artifact
 
 
-def matrices(recording: Recording) -> list[Weight]:
+def matrices(trace: Trace) -> list[Weight]:
     """Every matrix that the pass reads, once each, in the order of first use."""
     found: dict[Weight, None] = {}
-    for r in recording.records:
-        if isinstance(r, Embed):
-            found[r.table] = None
-        elif isinstance(r, Linear):
-            for product in r.products:
-                found[product.weight] = None
-                if product.up:
-                    found[product.up] = None
+    for node in trace.nodes:
+        if isinstance(node, Embed):
+            found[node.table] = None
+        elif isinstance(node, Linear):
+            for matmul in node.matmuls:
+                found[matmul.weight] = None
+                if matmul.up:
+                    found[matmul.up] = None
     return list(found)
 
 
@@ -93,7 +92,7 @@ def panels(model: Model, progress: Progress | None = None) -> Iterator[tuple[str
     """Name, weight and panels of each matrix in turn; the panels are good until the next. For `write_artifact`."""
     pool = _native.Pool(_native.default_threads())
     names = {weight: name for name, weight in model.weights.items()}
-    for weight in watched(matrices(fuse(record(model))), progress):
+    for weight in watched(matrices(fused(model)), progress):
         memory = _native.Weights(packed_bytes(weight))
         pack(weight, pool, memory, 0)
         yield names[weight], weight, memory.data

@@ -1,47 +1,47 @@
-"""The recorder: an `Ops` that writes down what a model's forward pass does instead of doing it."""
+"""Tracing: runs a model's forward pass once with a recorder, an `Ops` that notes what is done instead of doing it."""
 
 from __future__ import annotations
 
-from octavo.backends.cpu.records import (
+from octavo.backends.plan.nodes import (
     Add,
-    Attend,
     Embed,
     Gated,
     Linear,
     LogitRows,
     Logits,
+    MatMul,
+    Node,
     Norm,
-    Product,
-    Record,
-    Recording,
-    Turn,
+    Rotate,
+    SelfAttention,
+    Trace,
     Value,
 )
 from octavo.ir import Attention, Model, Rope, Weight
 
 
-def record(model: Model) -> Recording:
-    """The model's forward pass, one record a verb."""
+def trace(model: Model) -> Trace:
+    """The model's forward pass, one node a verb."""
     recorder = Recorder()
     model.forward(recorder)
-    return recorder.recording
+    return recorder.trace
 
 
 class Recorder:
     """`Ops` whose tensors are the numbers of values."""
 
     def __init__(self) -> None:
-        self.recording = Recording()
+        self.trace = Trace()
 
     def _value(self, width: int) -> Value:
-        self.recording.widths.append(width)
-        return len(self.recording.widths) - 1
+        self.trace.widths.append(width)
+        return len(self.trace.widths) - 1
 
-    def _add(self, record: Record) -> None:
-        self.recording.records.append(record)
+    def _add(self, node: Node) -> None:
+        self.trace.nodes.append(node)
 
     def _width(self, x: Value) -> int:
-        return self.recording.widths[x]
+        return self.trace.widths[x]
 
     def embed(self, table: Weight, scale: float = 1.0) -> Value:
         out = self._value(table.shape[1])
@@ -55,17 +55,17 @@ class Recorder:
 
     def linear(self, x: Value, weight: Weight, bias: Weight | None = None) -> Value:
         out = self._value(weight.shape[0])
-        self._add(Linear(x, [Product(weight, out, bias)]))
+        self._add(Linear(x, [MatMul(weight, out, bias)]))
         return out
 
     def rope(self, x: Value, rope: Rope, heads: int) -> Value:
         out = self._value(self._width(x))
-        self._add(Turn(x, rope, heads, out))
+        self._add(Rotate(x, rope, heads, out))
         return out
 
     def attention(self, q: Value, k: Value, v: Value, layer: int, spec: Attention) -> Value:
         out = self._value(spec.heads * spec.head_dim)
-        self._add(Attend(q, k, v, layer, spec, out))
+        self._add(SelfAttention(q, k, v, layer, spec, out))
         return out
 
     def add(self, x: Value, y: Value) -> Value:

@@ -1,6 +1,6 @@
-"""The records of a forward pass, before and after fusion: each says what it reads and writes.
+"""The nodes of a traced forward pass, before and after fusion: each says what it reads and writes.
 
-A value is named by a number; it is [rows, width] float32. A record may write *into* the buffer of a value that it reads
+A value is named by a number; it is [rows, width] float32. A node may write *into* the buffer of a value that it reads
 for the last time: `into` names it.
 """
 
@@ -32,7 +32,7 @@ class Norm:
 
 
 @dataclass(slots=True)
-class Product:
+class MatMul:
     """out = weight x (+ bias); with `up`, activation(weight x) * (up x); with `into`, added to that value."""
 
     weight: Weight
@@ -45,16 +45,16 @@ class Product:
 
 @dataclass(slots=True)
 class Linear:
-    """Products that share their input, which is normalised first when `norm` is given."""
+    """Matmuls that share their input, which is normalised first when `norm` is given."""
 
     x: Value
-    products: list[Product]
+    matmuls: list[MatMul]
     norm: Norm | None = None
 
 
 @dataclass(slots=True)
-class Turn:
-    """Rotary embedding; always fused into `Attend`."""
+class Rotate:
+    """Rotary embedding of each head; `fuse` moves it into `SelfAttention`."""
 
     x: Value
     rope: Rope
@@ -63,8 +63,8 @@ class Turn:
 
 
 @dataclass(slots=True)
-class Attend:
-    """Attention; q and k may be normalised by head and rotated first. Both happen in q's own buffer."""
+class SelfAttention:
+    """Cache write and attention; q and k may be normalised by head and rotated first. Both happen in q's own buffer."""
 
     q: Value
     k: Value
@@ -106,46 +106,46 @@ class Logits:
     softcap: float
 
 
-Record = Embed | Norm | Linear | Turn | Attend | Add | Gated | LogitRows | Logits
+Node = Embed | Norm | Linear | Rotate | SelfAttention | Add | Gated | LogitRows | Logits
 
 
 @dataclass(slots=True)
-class Recording:
+class Trace:
     """A forward pass as a list, and the width of each value."""
 
-    records: list[Record] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
     widths: list[int] = field(default_factory=list)
 
 
-def reads(record: Record) -> list[Value]:
-    """The values a record needs, those it writes into included."""
-    match record:
+def reads(node: Node) -> list[Value]:
+    """The values a node needs, those it writes into included."""
+    match node:
         case Embed():
             return []
         case Norm(x=x, into=into):
             return [x] if into is None else [x, into]
-        case Linear(x=x, products=products):
-            return [x, *(p.into for p in products if p.into is not None)]
-        case Attend(q=q, k=k, v=v):
+        case Linear(x=x, matmuls=matmuls):
+            return [x, *(m.into for m in matmuls if m.into is not None)]
+        case SelfAttention(q=q, k=k, v=v):
             return [q, k, v]
         case Add(x=x, y=y):
             return [x, y]
         case Gated(gate=gate, up=up):
             return [gate, up]
-        case Turn(x=x) | LogitRows(x=x) | Logits(x=x):
+        case Rotate(x=x) | LogitRows(x=x) | Logits(x=x):
             return [x]
 
 
-def writes(record: Record) -> list[tuple[Value, Value | None]]:
+def writes(node: Node) -> list[tuple[Value, Value | None]]:
     """(value, the value whose buffer it takes over or None) for each result."""
-    match record:
-        case Linear(products=products):
-            return [(p.out, p.into) for p in products]
+    match node:
+        case Linear(matmuls=matmuls):
+            return [(m.out, m.into) for m in matmuls]
         case Norm(out=out, into=into):
             return [(out, into)]
         case Add(y=y, out=out):
             return [(out, y)]
         case Logits():
             return []
-        case Embed(out=out) | Turn(out=out) | Attend(out=out) | Gated(out=out) | LogitRows(out=out):
+        case Embed(out=out) | Rotate(out=out) | SelfAttention(out=out) | Gated(out=out) | LogitRows(out=out):
             return [(out, None)]
