@@ -38,6 +38,7 @@ class Weight:
 class Rope:
     """Rotary embedding: angle of pair i at position p is p * inv_freq[i]; cos and sin are multiplied by `scale`.
 
+    The first dim values of a head are rotated, the others stay as they are.
     interleaved: pairs are (2i, 2i+1) (llama's GGUF order); else (i, i + dim/2) (NeoX order: qwen, gemma, HF files).
     """
 
@@ -48,7 +49,12 @@ class Rope:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Geometry of one attention layer. window: a token sees the last `window` positions, itself included (0: all)."""
+    """Geometry of one attention layer.
+
+    head_dim: of queries and keys. value_dim: of values, and of what a head gives; 0 stands for head_dim.
+    window: a token sees the last `window` positions, itself included (0: all).
+    softcap: scores are cap * tanh(score / cap); 0 is off.
+    """
 
     heads: int
     kv_heads: int
@@ -56,6 +62,11 @@ class Attention:
     scale: float
     window: int = 0
     softcap: float = 0.0
+    value_dim: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.value_dim:
+            object.__setattr__(self, "value_dim", self.head_dim)
 
 
 class Ops(Protocol):
@@ -71,11 +82,11 @@ class Ops(Protocol):
         """x @ weight.T + bias: [*, K] -> [*, N]."""
 
     def rope(self, x: Tensor, rope: Rope, heads: int) -> Tensor:
-        """Rotates each head of x [T, heads * head_dim] by its token's position."""
+        """Rotates the first values of each head of x [T, heads * head_dim] by its token's position."""
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: int, spec: Attention) -> Tensor:
-        """Writes k and v [T, kv_heads * head_dim] to the layer's cache at the batch's slots, then causal attention
-        of q over each sequence's context: [T, heads * head_dim]."""
+        """Writes k [T, kv_heads * head_dim] and v [T, kv_heads * value_dim] to the layer's cache at the batch's slots,
+        then causal attention of q over each sequence's context: [T, heads * value_dim]."""
 
     def add(self, x: Tensor, y: Tensor) -> Tensor: ...
 

@@ -123,17 +123,17 @@ class ReferenceOps:
         angles = np.multiply.outer(self.batch.positions.astype(np.float64), rope.inv_freq.astype(np.float64))
         cos = (np.cos(angles) * rope.scale).astype(np.float32)[:, None]  # [T, 1, dim / 2]: the same for each head
         sin = (np.sin(angles) * rope.scale).astype(np.float32)[:, None]
+        dim, by_head = 2 * len(rope.inv_freq), x.reshape(len(x), heads, -1)
         order, axis = ((heads, -1, 2), 3) if rope.interleaved else ((heads, 2, -1), 2)
-        a, b = np.moveaxis(x.reshape(len(x), *order), axis, 0)  # each [T, heads, dim / 2]
-        turned: F32 = np.stack([a * cos - b * sin, a * sin + b * cos], axis)
-        return turned.reshape(x.shape)
+        a, b = np.moveaxis(by_head[..., :dim].reshape(len(x), *order), axis, 0)  # each [T, heads, dim / 2]
+        turned = np.stack([a * cos - b * sin, a * sin + b * cos], axis).reshape(len(x), heads, dim)
+        return np.concatenate([turned, by_head[..., dim:]], axis=-1).reshape(x.shape)
 
     def attention(self, q: F32, k: F32, v: F32, layer: int, spec: Attention) -> F32:
-        batch, shape = self.batch, (-1, spec.kv_heads, spec.head_dim)
-        keys, values = self.cache.layers[layer]
-        keys.write(batch.slot_mapping, k.reshape(shape))
-        values.write(batch.slot_mapping, v.reshape(shape))
-        out = np.empty_like(q)
+        batch, (keys, values) = self.batch, self.cache.layers[layer]
+        keys.write(batch.slot_mapping, k.reshape(-1, spec.kv_heads, spec.head_dim))
+        values.write(batch.slot_mapping, v.reshape(-1, spec.kv_heads, spec.value_dim))
+        out = np.empty((len(q), spec.heads * spec.value_dim), np.float32)
         for s, length in enumerate(batch.context_lens):
             span = slice(batch.query_starts[s], batch.query_starts[s + 1])
             slots = self.cache.slots(batch.block_tables[s], int(length))
@@ -166,14 +166,15 @@ class ReferenceOps:
 
 
 def attend(q: F32, k: F32, v: F32, spec: Attention) -> F32:
-    """Causal attention of a sequence's last n tokens over its context of C tokens: [n, heads * head_dim].
+    """Causal attention of a sequence's last n tokens over its context of C tokens: [n, heads * value_dim].
 
-    q [n, heads * head_dim]; k, v [C, kv_heads, head_dim]. Query heads are taken in groups that share a key/value head.
+    q [n, heads * head_dim]; k [C, kv_heads, head_dim]; v [C, kv_heads, value_dim]. Query heads are taken in groups that
+    share a key/value head.
     """
     n, context = len(q), len(k)
     grouped = q.reshape(n, spec.kv_heads, -1, spec.head_dim).transpose(1, 2, 0, 3)  # [kv_heads, group, n, head_dim]
     keys, values = k.transpose(1, 2, 0)[:, None], v.transpose(1, 0, 2)[:, None]
-    out = np.empty_like(grouped)
+    out = np.empty((*grouped.shape[:-1], spec.value_dim), np.float32)
     tile = max(1, SCORES // (spec.heads * context))
     for start in range(0, n, tile):
         rows = slice(start, min(start + tile, n))

@@ -56,7 +56,7 @@ class PagedCache:
         self.block_size = config.block_size
         slots = config.num_blocks * config.block_size
         self.layers = [
-            (Plane(slots, a.kv_heads, a.head_dim, config.dtype), Plane(slots, a.kv_heads, a.head_dim, config.dtype))
+            (Plane(slots, a.kv_heads, a.head_dim, config.dtype), Plane(slots, a.kv_heads, a.value_dim, config.dtype))
             for a in layers
         ]
 

@@ -1,8 +1,8 @@
 """What a workload asks of the machine: operations, and bytes that must be read. Fractions of its limits follow.
 
 Operations count both halves of a multiply-add. A token's products take 2 for each weight of the matrices it passes;
-attention takes 4 for each position seen, head and dim (q . k, then the weighted sum of v). Bytes are what a decode step
-cannot do without: every weight once, whatever the batch, and each sequence's keys and values.
+attention takes 2 for each position seen, head and dim of q . k, and as many for the weighted sum of v. Bytes are what
+a decode step cannot do without: every weight once, whatever the batch, and each sequence's keys and values.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Work:
 
     def prefill(self, batch: int, length: int) -> Counter[str]:
         """Operations of `batch` prompts of `length` tokens, each of which gets its first token."""
-        seen = sum(_seen(layer, length) * layer.heads * layer.head_dim for layer in self.layers)
-        return _scaled(self.trunk, 2 * length * batch, self.head, 2 * batch) + Counter({"int8": 4 * batch * seen})
+        seen = sum(_seen(layer, length) * layer.heads * (layer.head_dim + layer.value_dim) for layer in self.layers)
+        return _scaled(self.trunk, 2 * length * batch, self.head, 2 * batch) + Counter({"int8": 2 * batch * seen})
 
     def decode(self, batch: int, context: float) -> Counter[str]:
         """Operations of a step that adds a token to `batch` sequences of `context` tokens."""
-        seen = sum(_window(layer, context) * layer.heads * layer.head_dim for layer in self.layers)
-        return _scaled(self.trunk, 2 * batch, self.head, 2 * batch) + Counter({"int8": round(4 * batch * seen)})
+        seen = sum(_window(layer, context) * layer.heads * (layer.head_dim + layer.value_dim) for layer in self.layers)
+        return _scaled(self.trunk, 2 * batch, self.head, 2 * batch) + Counter({"int8": round(2 * batch * seen)})
 
     def decode_bytes(self, batch: int, context: float) -> float:
         kv = sum(_window(layer, context) * token_bytes([layer], self.kv_dtype) for layer in self.layers)

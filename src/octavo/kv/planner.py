@@ -1,7 +1,7 @@
 """Memory arithmetic: what a token, a block, a pool takes; what fits; and every "auto" setting that follows from it.
 
 Bytes a token = 2 (K and V) x layers x kv_heads x head_dim x element size; int8 adds a float32 scale for each (token,
-head). Llama-2-70B at 16 bits: 2 x 80 x 8 x 128 x 2 = 320 KiB a token.
+head) of each. Llama-2-70B at 16 bits: 2 x 80 x 8 x 128 x 2 = 320 KiB a token.
 """
 
 from __future__ import annotations
@@ -28,13 +28,18 @@ class Layer(Protocol):
     def kv_heads(self) -> int: ...
 
     @property
-    def head_dim(self) -> int: ...
+    def head_dim(self) -> int: ...  # of K
+
+    @property
+    def value_dim(self) -> int: ...  # of V
 
 
 def block_bytes(layers: Sequence[Layer], block_size: int, dtype: str) -> int:
-    """Bytes of one block in all layers: K, V [kv_heads, block_size, head_dim], int8's scales [kv_heads, block_size]."""
-    per_head = [layer.head_dim * ELEMENT_BYTES[dtype] + SCALE_BYTES[dtype] for layer in layers]
-    return sum(2 * layer.kv_heads * block_size * size for layer, size in zip(layers, per_head, strict=True))
+    """Bytes of one block in all layers: K [kv_heads, block_size, head_dim], V [kv_heads, block_size, value_dim], and
+    int8's scales of both [kv_heads, block_size]."""
+    element, scale = ELEMENT_BYTES[dtype], SCALE_BYTES[dtype]
+    per_head = [(layer.head_dim + layer.value_dim) * element + 2 * scale for layer in layers]
+    return sum(layer.kv_heads * block_size * size for layer, size in zip(layers, per_head, strict=True))
 
 
 def token_bytes(layers: Sequence[Layer], dtype: str) -> int:

@@ -2,41 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-from octavo.ir import Attention, Ops, Rope, Tensor, Weight
+from octavo.ir import Ops, Tensor
 from octavo.models.config import ModelConfig
-
-Shapes = dict[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One decoder layer: `layer["attn_q"]` is its tensor attn_q.weight."""
-
-    index: int
-    weights: Mapping[str, Weight]  # without the "blk.<index>." prefix
-    attention: Attention
-    rope: Rope
-    eps: float
-
-    def __getitem__(self, name: str) -> Weight:
-        return self.weights[f"{name}.weight"]
-
-    def bias(self, name: str) -> Weight | None:
-        return self.weights.get(f"{name}.bias")
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """A decoder's weights and constants, arranged as a forward pass meets them."""
-
-    config: ModelConfig
-    embedding: Weight
-    layers: tuple[Layer, ...]
-    output_norm: Weight
-    head: Weight
+from octavo.models.family import Layer, Network, Shapes
 
 
 def norm(ops: Ops, x: Tensor, layer: Layer, name: str) -> Tensor:
@@ -49,7 +17,8 @@ def attention(ops: Ops, x: Tensor, layer: Layer, qk_norm: bool = False) -> Tenso
     q, k, v = (ops.linear(x, layer[name], layer.bias(name)) for name in ("attn_q", "attn_k", "attn_v"))
     if qk_norm:
         q, k = norm(ops, q, layer, "attn_q_norm"), norm(ops, k, layer, "attn_k_norm")
-    q, k = ops.rope(q, layer.rope, spec.heads), ops.rope(k, layer.rope, spec.kv_heads)
+    if layer.rope:
+        q, k = ops.rope(q, layer.rope, spec.heads), ops.rope(k, layer.rope, spec.kv_heads)
     return ops.linear(ops.attention(q, k, v, layer.index, spec), layer["attn_output"], layer.bias("attn_output"))
 
 
@@ -64,26 +33,29 @@ def lm_head(ops: Ops, x: Tensor, net: Network) -> Tensor:
     return ops.logits(x, net.head, net.config.logit_softcap)
 
 
-def decoder_shapes(c: ModelConfig) -> Shapes:
-    """The weights that each layer of every family has: (rows, columns)."""
-    q, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
+def decoder_shapes(c: ModelConfig, layer: int) -> Shapes:
+    """The weights of attention and a gated MLP, with a norm before each."""
+    a, ffn = c.layers[layer].attention, c.layers[layer].ffn
     return {
         "attn_norm.weight": (c.hidden,),
-        "attn_q.weight": (q, c.hidden),
-        "attn_k.weight": (kv, c.hidden),
-        "attn_v.weight": (kv, c.hidden),
-        "attn_output.weight": (c.hidden, q),
+        "attn_q.weight": (a.heads * a.head_dim, c.hidden),
+        "attn_k.weight": (a.kv_heads * a.head_dim, c.hidden),
+        "attn_v.weight": (a.kv_heads * a.value_dim, c.hidden),
+        "attn_output.weight": (c.hidden, a.heads * a.value_dim),
         "ffn_norm.weight": (c.hidden,),
-        "ffn_gate.weight": (c.ffn, c.hidden),
-        "ffn_up.weight": (c.ffn, c.hidden),
-        "ffn_down.weight": (c.hidden, c.ffn),
+        "ffn_gate.weight": (ffn, c.hidden),
+        "ffn_up.weight": (ffn, c.hidden),
+        "ffn_down.weight": (c.hidden, ffn),
     }
 
 
-def bias_shapes(c: ModelConfig) -> Shapes:
-    kv = c.kv_heads * c.head_dim
-    return {"attn_q.bias": (c.heads * c.head_dim,), "attn_k.bias": (kv,), "attn_v.bias": (kv,)}
+def bias_shapes(c: ModelConfig, layer: int) -> Shapes:
+    """The biases of the q, k and v projections."""
+    names = ("attn_q", "attn_k", "attn_v")
+    return {f"{name}.bias": decoder_shapes(c, layer)[f"{name}.weight"][:1] for name in names}
 
 
-def qk_norm_shapes(c: ModelConfig) -> Shapes:
-    return {"attn_q_norm.weight": (c.head_dim,), "attn_k_norm.weight": (c.head_dim,)}
+def qk_norm_shapes(c: ModelConfig, layer: int) -> Shapes:
+    """The norms of each head of q and k."""
+    head_dim = c.layers[layer].attention.head_dim
+    return {"attn_q_norm.weight": (head_dim,), "attn_k_norm.weight": (head_dim,)}

@@ -1,42 +1,32 @@
-"""What a model is, in numbers. Read from GGUF metadata by config_gguf.py, from a config.json by config_hf.py."""
+"""What a model is, in numbers. Each family reads its own keys, with the helpers of config_gguf.py and config_hf.py."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from octavo.errors import ModelFileError
-from octavo.models.rope import RopeScaling
+from octavo.ir import Attention
+from octavo.models.rope import RopeConfig
 
-# field: (GGUF key, config.json key, lowest, highest)
-SIZES = {
-    "layers": ("block_count", "num_hidden_layers", 1, 1024),
-    "hidden": ("embedding_length", "hidden_size", 8, 1 << 17),
-    "heads": ("attention.head_count", "num_attention_heads", 1, 1024),
-    "ffn": ("feed_forward_length", "intermediate_size", 8, 1 << 20),
-    "context": ("context_length", "max_position_embeddings", 1, 1 << 28),
-}
+# (lowest, highest) of what files may state
+LAYERS = (1, 1024)
+HIDDEN = (8, 1 << 17)
 HEADS = (1, 1024)
 HEAD_DIM = (2, 1024)
+FFN = (8, 1 << 20)
+VOCAB = (1, 1 << 24)
+CONTEXT = (1, 1 << 28)
 WINDOW = (0, 1 << 28)
 EPS = (1e-12, 0.1)
 THETA = (1.0, 1e12)
 SOFTCAP = (0.0, 1e6)
 
-GEMMA3_GLOBAL_EVERY = 6  # layers 5, 11, ... see everything, the others a window (report, 2503.19786)
-GEMMA3_LOCAL_THETA = 10_000.0  # rotary base of the windowed layers
-
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """The shape and the constants of a decoder.
+class Sizes:
+    """What every file states of a decoder whose layers are alike. context: tokens that it was trained on."""
 
-    windows[i]: positions that layer i sees, its own included (0: all).
-    rope_interleaved: rotary pairs are (2i, 2i+1) instead of (i, i + head_dim/2).
-    local_rope_theta: rotary base of the windowed layers where it differs; those are never stretched.
-    Soft-caps: cap * tanh(x / cap), 0 is off.
-    """
-
-    family: str
     layers: int
     hidden: int
     heads: int
@@ -46,31 +36,72 @@ class ModelConfig:
     vocab: int
     context: int
     eps: float
-    rope_theta: float
-    attention_scale: float
-    windows: tuple[int, ...]
     tied: bool = False
-    rope_interleaved: bool = False
-    rope_scaling: RopeScaling = field(default_factory=RopeScaling)
-    local_rope_theta: float | None = None
-    embedding_scale: float = 1.0
-    attention_softcap: float = 0.0
-    logit_softcap: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerConfig:
+    """One layer. rope: None where positions are not rotated. ffn: width of the MLP."""
+
+    attention: Attention
+    rope: RopeConfig | None
+    ffn: int
 
     def __post_init__(self) -> None:
-        if self.heads % self.kv_heads:
-            raise ModelFileError(f"model metadata: {self.heads} heads cannot share {self.kv_heads} key/value heads")
-        if self.head_dim % 2:
-            raise ModelFileError(f"model metadata: head dimension {self.head_dim} is odd; rotary pairs need it even")
-        assert len(self.windows) == self.layers
+        heads, kv_heads = self.attention.heads, self.attention.kv_heads
+        if heads % kv_heads:
+            raise ModelFileError(f"model metadata: {heads} heads cannot share {kv_heads} key/value heads")
+        if self.rope and self.rope.dim > self.attention.head_dim:
+            raise ModelFileError(
+                f"model metadata: {self.rope.dim} rotated dimensions do not fit into heads of {self.attention.head_dim}"
+            )
 
 
-def local_windows(window: int, layers: int, global_every: int) -> tuple[int, ...]:
-    """`window` in every layer but each `global_every`-th, which sees everything (0: no such layer)."""
-    return tuple(0 if global_every and (i + 1) % global_every == 0 else window for i in range(layers))
+@dataclass(frozen=True)
+class ModelConfig:
+    """A decoder. A family with constants of its own extends this class.
+
+    context: the longest sequence in tokens. tied: the language-model head is the embedding.
+    logit_softcap: the head's logits are cap * tanh(x / cap); 0 is off.
+    """
+
+    hidden: int
+    vocab: int
+    context: int
+    eps: float
+    layers: tuple[LayerConfig, ...]
+    tied: bool = False
+    logit_softcap: float = 0.0
 
 
-def family_of(architecture: str, known: dict[str, str]) -> str:
-    if architecture not in known:
-        raise ModelFileError(f"architecture {architecture!r} is not supported; supported: {', '.join(sorted(known))}")
-    return known[architecture]
+def make_config(
+    sizes: Sizes,
+    attention: Attention,
+    windows: Sequence[int],
+    rope: RopeConfig,
+    local_rope: RopeConfig | None = None,
+    logit_softcap: float = 0.0,
+) -> ModelConfig:
+    """The configuration of a decoder whose layers differ in their windows alone.
+
+    windows[i]: positions that layer i sees, its own included (0: all). local_rope: the rotation of the layers with a
+    window, where it differs.
+    """
+    layers = (
+        LayerConfig(replace(attention, window=window), (local_rope or rope) if window else rope, sizes.ffn)
+        for window in windows
+    )
+    return ModelConfig(
+        hidden=sizes.hidden,
+        vocab=sizes.vocab,
+        context=rope.scaling.context(sizes.context),
+        eps=sizes.eps,
+        layers=tuple(layers),
+        tied=sizes.tied,
+        logit_softcap=logit_softcap,
+    )
+
+
+def alternating(window: int, layers: int, global_every: int) -> tuple[int, ...]:
+    """Windows: `window` in every layer but each `global_every`-th, which sees everything."""
+    return tuple(0 if (i + 1) % global_every == 0 else window for i in range(layers))

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from octavo.ir import Ops, Tensor, Weight
-from octavo.models.blocks import Network, Shapes, attention, decoder_shapes, gated_mlp, lm_head, norm, qk_norm_shapes
-from octavo.models.config import ModelConfig
+from octavo.models import config_gguf, config_hf
+from octavo.models.blocks import attention, decoder_shapes, gated_mlp, lm_head, norm, qk_norm_shapes
+from octavo.models.config import SOFTCAP, THETA, WINDOW, ModelConfig, alternating, make_config
+from octavo.models.family import Family, Network, Shapes
+from octavo.models.keys import Keys
 from octavo.models.names import HF_LAYER, rename_hf
+from octavo.models.rope import RopeConfig
 from octavo.weights.dequantize import dequantize
 
-LAYER_NAMES = {
+GLOBAL_EVERY = 6  # layers 5, 11, ... see everything
+LOCAL_THETA = 10_000.0  # rotary base of the layers with a window, which are never stretched to longer contexts
+LAYERS_27B = 62  # the one size whose attention scale is not 1/sqrt(head_dim); GGUF has no key for that
+HF_DEFAULTS = {  # of transformers' class: a config.json leaves out what equals them
+    "num_hidden_layers": 26,
+    "hidden_size": 2304,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "intermediate_size": 9216,
+    "max_position_embeddings": 131072,
+    "vocab_size": 262208,
+    "rope_theta": 1e6,
+    "sliding_window": 4096,
+    "query_pre_attn_scalar": 256,
+    "tie_word_embeddings": True,
+}
+HF_NAMES = {
     **HF_LAYER,
     "post_attention_layernorm": "post_attention_norm",
     "pre_feedforward_layernorm": "ffn_norm",
@@ -21,8 +43,56 @@ LAYER_NAMES = {
 }
 
 
+def from_gguf(keys: Keys) -> ModelConfig:
+    config_gguf.no_experts(keys)
+    sizes = config_gguf.sizes(keys)
+    every = keys.integer("attention.sliding_window_pattern", 1, 1024, GLOBAL_EVERY)
+    theta = keys.number("rope.freq_base_swa", *THETA, LOCAL_THETA)
+    return make_config(
+        sizes,
+        config_gguf.attention(keys, sizes, sizes.hidden / sizes.heads if sizes.layers == LAYERS_27B else None),
+        alternating(keys.integer("attention.sliding_window", *WINDOW), sizes.layers, every),
+        config_gguf.rope(keys, sizes, theta=1e6),
+        local_rope=RopeConfig(sizes.head_dim, theta, divided=False),
+        logit_softcap=config_gguf.logit_softcap(keys),
+    )
+
+
+def from_hf(keys: Keys) -> ModelConfig:
+    keys = keys.with_defaults(HF_DEFAULTS)
+    config_hf.activation(keys, "gelu_pytorch_tanh")
+    sizes = config_hf.sizes(keys)
+    every = keys.integer("sliding_window_pattern", 1, 1024, GLOBAL_EVERY)
+    theta = keys.number("rope_local_base_freq", *THETA, LOCAL_THETA)
+    if keys.get("rope_parameters"):
+        theta = config_hf.rope_table(keys, "sliding_attention").number("rope_theta", *THETA, theta)
+    return make_config(
+        sizes,
+        replace(config_hf.attention(keys, sizes), softcap=keys.number("attn_logit_softcapping", *SOFTCAP, 0.0)),
+        config_hf.listed_windows(keys, sizes.layers) or alternating(config_hf.window(keys), sizes.layers, every),
+        config_hf.rope(keys, sizes),
+        local_rope=RopeConfig(sizes.head_dim, theta, divided=False),
+        logit_softcap=keys.number("final_logit_softcapping", *SOFTCAP, 0.0),
+    )
+
+
+def shapes(config: ModelConfig, layer: int) -> tuple[Shapes, Shapes]:
+    post: Shapes = {"post_attention_norm.weight": (config.hidden,), "post_ffw_norm.weight": (config.hidden,)}
+    return {**decoder_shapes(config, layer), **qk_norm_shapes(config, layer), **post}, {}
+
+
+def sanitize(tensors: Mapping[str, Weight]) -> dict[str, Weight]:
+    """Norms multiply by 1 + w, which GGUF files have folded in."""
+    weights = rename_hf(tensors, HF_NAMES)
+    return {name: plus_one(weight) if name.endswith("norm.weight") else weight for name, weight in weights.items()}
+
+
+def plus_one(weight: Weight) -> Weight:
+    return replace(weight, type="F32", data=(dequantize(weight) + np.float32(1)).view(np.uint8))
+
+
 def forward(ops: Ops, net: Network) -> Tensor:
-    x = ops.embed(net.embedding, net.config.embedding_scale)
+    x = ops.embed(net.embedding, scale=math.sqrt(net.config.hidden))
     for layer in net.layers:
         h = attention(ops, norm(ops, x, layer, "attn_norm"), layer, qk_norm=True)
         x = ops.add(x, norm(ops, h, layer, "post_attention_norm"))
@@ -31,18 +101,4 @@ def forward(ops: Ops, net: Network) -> Tensor:
     return lm_head(ops, x, net)
 
 
-def shapes(config: ModelConfig) -> tuple[Shapes, Shapes]:
-    """A layer's weights: those it must have, those it may have."""
-    post: Shapes = {"post_attention_norm.weight": (config.hidden,), "post_ffw_norm.weight": (config.hidden,)}
-    return {**decoder_shapes(config), **qk_norm_shapes(config), **post}, {}
-
-
-def sanitize(tensors: Mapping[str, Weight]) -> dict[str, Weight]:
-    """Canonical names for a Hugging Face folder's tensors, and norms as 1 + w, as GGUF files have them folded in."""
-    weights = rename_hf(tensors, LAYER_NAMES)
-    return {name: _plus_one(weight) if name.endswith("norm.weight") else weight for name, weight in weights.items()}
-
-
-def _plus_one(weight: Weight) -> Weight:
-    data = (dequantize(weight) + np.float32(1)).view(np.uint8)
-    return replace(weight, type="F32", data=data)
+FAMILY = Family("gemma3", from_gguf, from_hf, shapes, sanitize, forward)

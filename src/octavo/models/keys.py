@@ -21,6 +21,10 @@ class Keys:
     metadata: Metadata
     prefix: str = ""
 
+    def with_defaults(self, defaults: Metadata) -> Keys:
+        """The same keys, and `defaults` for those that are absent."""
+        return Keys({**{self.prefix + key: value for key, value in defaults.items()}, **self.metadata}, self.prefix)
+
     def get(self, key: str) -> Any:
         return self.metadata.get(self.prefix + key)
 

@@ -5,9 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from octavo.ir import Ops, Tensor, Weight
-from octavo.models.blocks import Network, Shapes, attention, bias_shapes, decoder_shapes, gated_mlp, lm_head, norm
+from octavo.models import config_gguf, config_hf
+from octavo.models.blocks import attention, bias_shapes, decoder_shapes, gated_mlp, lm_head, norm
 from octavo.models.config import ModelConfig
+from octavo.models.family import Family, Network, Shapes
+from octavo.models.keys import Keys
 from octavo.models.names import HF_LAYER, rename_hf
+
+
+def from_gguf(keys: Keys) -> ModelConfig:
+    """Llama's GGUF files, and no other family's, have the rows of q and k reordered: rotary pairs are neighbours."""
+    return config_gguf.decoder(keys, interleaved=True)
+
+
+def from_hf(keys: Keys) -> ModelConfig:
+    return config_hf.decoder(keys, windows=lambda keys, layers: (config_hf.window(keys),) * layers)
+
+
+def shapes(config: ModelConfig, layer: int) -> tuple[Shapes, Shapes]:
+    """Some fine-tunes have attention biases."""
+    optional = {**bias_shapes(config, layer), "attn_output.bias": (config.hidden,)}
+    return decoder_shapes(config, layer), optional
+
+
+def sanitize(tensors: Mapping[str, Weight]) -> dict[str, Weight]:
+    return rename_hf(tensors, HF_LAYER)
 
 
 def forward(ops: Ops, net: Network) -> Tensor:
@@ -18,11 +40,4 @@ def forward(ops: Ops, net: Network) -> Tensor:
     return lm_head(ops, x, net)
 
 
-def shapes(config: ModelConfig) -> tuple[Shapes, Shapes]:
-    """A layer's weights: those it must have, those it may have (some fine-tunes have attention biases)."""
-    return decoder_shapes(config), {**bias_shapes(config), "attn_output.bias": (config.hidden,)}
-
-
-def sanitize(tensors: Mapping[str, Weight]) -> dict[str, Weight]:
-    """Canonical names for a Hugging Face folder's tensors."""
-    return rename_hf(tensors, HF_LAYER)
+FAMILY = Family("llama", from_gguf, from_hf, shapes, sanitize, forward)

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from octavo.ir import Ops, Tensor
-from octavo.models.blocks import Network, Shapes, attention, decoder_shapes, gated_mlp, lm_head, norm, qk_norm_shapes
+from octavo.models import config_gguf, config_hf
+from octavo.models.blocks import attention, decoder_shapes, gated_mlp, lm_head, norm, qk_norm_shapes
 from octavo.models.config import ModelConfig
+from octavo.models.family import Family, Network, Shapes
+from octavo.models.keys import Keys
 from octavo.models.llama import sanitize
+from octavo.models.qwen2 import upper_windows
 
-__all__ = ["forward", "sanitize", "shapes"]
+HF_HEAD_DIM = 128  # transformers' default, which a config.json may leave out
+
+
+def from_hf(keys: Keys) -> ModelConfig:
+    return config_hf.decoder(keys.with_defaults({"head_dim": HF_HEAD_DIM}), upper_windows)
+
+
+def shapes(config: ModelConfig, layer: int) -> tuple[Shapes, Shapes]:
+    return {**decoder_shapes(config, layer), **qk_norm_shapes(config, layer)}, {}
 
 
 def forward(ops: Ops, net: Network) -> Tensor:
@@ -18,6 +30,4 @@ def forward(ops: Ops, net: Network) -> Tensor:
     return lm_head(ops, x, net)
 
 
-def shapes(config: ModelConfig) -> tuple[Shapes, Shapes]:
-    """A layer's weights: those it must have, those it may have."""
-    return {**decoder_shapes(config), **qk_norm_shapes(config)}, {}
+FAMILY = Family("qwen3", config_gguf.decoder, from_hf, shapes, sanitize, forward)

@@ -37,6 +37,25 @@ class RopeScaling:
         return max(stated, int(self.original_context * self.factor)) if self.kind == "yarn" else stated
 
 
+@dataclass(frozen=True, slots=True)
+class RopeConfig:
+    """The rotation of a layer's queries and keys.
+
+    dim: how many values of a head are rotated, the first ones. theta: the base. interleaved: pairs are (2i, 2i+1)
+    instead of (i, i + dim/2). divided: the tensor rope_freqs.weight applies, if the file has one: see `make_rope`.
+    """
+
+    dim: int
+    theta: float
+    scaling: RopeScaling = RopeScaling()
+    interleaved: bool = False
+    divided: bool = True
+
+    def __post_init__(self) -> None:
+        if self.dim % 2:
+            raise ModelFileError(f"model metadata: head dimension {self.dim} is odd; rotary pairs need it even")
+
+
 def scaling_from_gguf(keys: Keys, context: int) -> RopeScaling:
     """From "{arch}.rope.scaling.*". llama3's scaling is no key but the tensor rope_freqs.weight: see `make_rope`."""
     factor = keys.number("rope.scaling.factor", 0, 1e4, keys.number("rope.scale_linear", 0, 1e4, 0.0))
@@ -73,15 +92,13 @@ def scaling_from_hf(keys: Keys, context: int) -> RopeScaling:
     )
 
 
-def make_rope(
-    head_dim: int, theta: float, scaling: RopeScaling, interleaved: bool, divisors: NDArray[np.float32] | None = None
-) -> Rope:
-    """divisors [head_dim / 2]: what Llama 3's GGUF files divide the frequencies by (the tensor rope_freqs.weight)."""
-    plain = theta ** -(np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
-    stretched = STRETCH[scaling.kind](plain, scaling)
-    if divisors is not None:
+def make_rope(c: RopeConfig, divisors: NDArray[np.float32] | None = None) -> Rope:
+    """divisors [dim / 2]: what Llama 3's GGUF files divide the frequencies by (the tensor rope_freqs.weight)."""
+    plain = c.theta ** -(np.arange(0, c.dim, 2, dtype=np.float64) / c.dim)
+    stretched = STRETCH[c.scaling.kind](plain, c.scaling)
+    if c.divided and divisors is not None:
         stretched = stretched / divisors.astype(np.float64)
-    return Rope(stretched.astype(np.float32), interleaved, scaling.attention)
+    return Rope(stretched.astype(np.float32), c.interleaved, c.scaling.attention)
 
 
 def _linear(freq: F64, s: RopeScaling) -> F64:

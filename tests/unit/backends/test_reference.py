@@ -46,14 +46,14 @@ def llama(tmp_path: Path) -> Model:
 
 def slow_attention(q: F32, k: F32, v: F32, spec: Attention) -> F32:
     """One query, one head, one key at a time, in float64."""
-    n, context, d = len(q), len(k), spec.head_dim
-    out = np.zeros((n, spec.heads, d))
+    n, context = len(q), len(k)
+    out = np.zeros((n, spec.heads, spec.value_dim))
     for i in range(n):
         position = context - n + i
         first = max(0, position - spec.window + 1) if spec.window else 0
         for head in range(spec.heads):
             shared = head * spec.kv_heads // spec.heads
-            query = q[i].reshape(spec.heads, d)[head].astype(np.float64)
+            query = q[i].reshape(spec.heads, spec.head_dim)[head].astype(np.float64)
             scores = np.array([query @ k[j, shared] * spec.scale for j in range(first, position + 1)])
             if spec.softcap:
                 scores = spec.softcap * np.tanh(scores / spec.softcap)
@@ -64,24 +64,28 @@ def slow_attention(q: F32, k: F32, v: F32, spec: Attention) -> F32:
 
 @pytest.mark.parametrize("window", [0, 1, 5, 64])
 @pytest.mark.parametrize("softcap", [0.0, 2.0])
-def test_attention_against_loops(window: int, softcap: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("value_dim", [8, 5, 12])
+def test_attention_against_loops(window: int, softcap: float, value_dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("octavo.backends.reference.SCORES", 6 * 20 * 3)  # tiles of three queries
-    spec = Attention(heads=6, kv_heads=2, head_dim=8, scale=0.5, window=window, softcap=softcap)
-    q, k, v = (RNG.standard_normal(s).astype(np.float32) for s in ((7, 48), (20, 2, 8), (20, 2, 8)))
+    spec = Attention(6, 2, head_dim=8, scale=0.5, window=window, softcap=softcap, value_dim=value_dim)
+    q, k, v = (RNG.standard_normal(s).astype(np.float32) for s in ((7, 48), (20, 2, 8), (20, 2, value_dim)))
     np.testing.assert_allclose(attend(q, k, v, spec), slow_attention(q, k, v, spec), atol=2e-6)
 
 
 @pytest.mark.parametrize("interleaved", [True, False])
-def test_rope_turns_each_pair_by_its_angle(interleaved: bool, llama: Model) -> None:
+@pytest.mark.parametrize("head_dim", [6, 10])
+def test_rope_turns_each_pair_by_its_angle(interleaved: bool, head_dim: int, llama: Model) -> None:
+    """The first six values of each head; others stay as they are."""
     rope = Rope(np.array([1.0, 0.25, 0.01], np.float32), interleaved, scale=1.5)
     ops = ReferenceOps(batch(Row([1, 2, 3], start=10)), backend(llama).cache, backend(llama).weights)
-    x = RNG.standard_normal((3, 2 * 6)).astype(np.float32)
-    turned = ops.rope(x, rope, heads=2).reshape(3, 2, 6)
+    x = RNG.standard_normal((3, 2 * head_dim)).astype(np.float32)
+    turned, by_head = ops.rope(x, rope, heads=2).reshape(3, 2, head_dim), x.reshape(3, 2, head_dim)
+    assert (turned[..., 6:] == by_head[..., 6:]).all()
     for t in range(3):
         for head in range(2):
             for i, freq in enumerate(rope.inv_freq):
                 pair = (2 * i, 2 * i + 1) if interleaved else (i, i + 3)
-                z = complex(*x.reshape(3, 2, 6)[t, head, pair]) * np.exp(1j * (10 + t) * float(freq)) * 1.5
+                z = complex(*by_head[t, head, pair]) * np.exp(1j * (10 + t) * float(freq)) * 1.5
                 np.testing.assert_allclose(turned[t, head, pair], [z.real, z.imag], atol=1e-5)
 
 

@@ -28,6 +28,12 @@ def test_layers_may_differ() -> None:
     assert block_bytes(mixed, 16, "bf16") == 2 * 16 * 2 * (256 + 128)
 
 
+def test_keys_and_values_may_differ() -> None:
+    layers = [Attention(4, 2, head_dim=192, scale=1.0, value_dim=128)]
+    assert token_bytes(layers, "bf16") == 2 * 2 * (192 + 128)
+    assert token_bytes(layers, "int8") == 2 * (192 + 4 + 128 + 4)
+
+
 def test_plan_adds_up() -> None:
     memory = plan(QWEN_1_5B, CacheConfig(1000), weights=GIB, scratch=1 << 20, length=1000, available=2 * GIB)
     assert memory.kv_token == 28 << 10

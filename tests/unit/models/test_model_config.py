@@ -1,30 +1,53 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from octavo.errors import ModelFileError
-from octavo.models.config_gguf import config_from_gguf
-from octavo.models.config_hf import config_from_hf
+from octavo.models.config import ModelConfig
+from octavo.models.registry import read_config
+from octavo.models.rope import RopeConfig, RopeScaling
+from octavo.types import Metadata
 from tests.tiny import FAMILIES, Tiny, tiny_config, tiny_metadata
+
+
+def read(metadata: Metadata) -> ModelConfig:
+    """Of GGUF metadata or a config.json."""
+    return read_config(metadata)[1]
+
+
+def windows(config: ModelConfig) -> tuple[int, ...]:
+    return tuple(layer.attention.window for layer in config.layers)
+
+
+def rope(config: ModelConfig, layer: int = -1) -> RopeConfig:
+    """By default of the last layer, which sees everything in Gemma's tiny models."""
+    found = config.layers[layer].rope
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_both_sources_agree(family: str) -> None:
     tiny = Tiny(family, tied=False)
-    gguf, hf = config_from_gguf(tiny_metadata(tiny)), config_from_hf(tiny_config(tiny))
-    assert gguf.rope_interleaved == (family == "llama")  # only llama's GGUF files reorder the rotary pairs
-    assert not hf.rope_interleaved
-    for field in gguf.__slots__:
-        if field != "rope_interleaved":
-            assert getattr(gguf, field) == getattr(hf, field), field
+    gguf, hf = read(tiny_metadata(tiny)), read(tiny_config(tiny))
+    for layer in range(2):  # only llama's GGUF files reorder the rotary pairs
+        assert rope(gguf, layer) == replace(rope(hf, layer), interleaved=family == "llama")
+    assert plain(gguf) == plain(hf)
+
+
+def plain(config: ModelConfig) -> ModelConfig:
+    """But for the rotation."""
+    return replace(config, layers=tuple(replace(layer, rope=None) for layer in config.layers))
 
 
 GGUF_MISTAKES = [
     ({"general.architecture": "mamba"}, "'mamba' is not supported; supported: gemma3, llama, qwen2, qwen3"),
-    ({"general.architecture": None}, "general.architecture is missing"),
+    ({"general.architecture": None}, "neither general.architecture (GGUF) nor model_type (config.json) is set"),
+    ({"general.architecture": 7}, "general.architecture must be a string, not 7"),
     ({"llama.block_count": None}, "llama.block_count is missing"),
     ({"llama.block_count": 0}, "llama.block_count must be an integer from 1"),
     ({"llama.block_count": 2.5}, "llama.block_count must be an integer"),
@@ -48,7 +71,7 @@ GGUF_MISTAKES = [
 def test_gguf_mistakes_name_the_key(change: dict[str, Any], message: str) -> None:
     metadata = {key: value for key, value in {**tiny_metadata(Tiny()), **change}.items() if value is not None}
     with pytest.raises(ModelFileError) as error:
-        config_from_gguf(metadata)
+        read(metadata)
     assert message in str(error.value)
 
 
@@ -69,7 +92,7 @@ HF_MISTAKES = [
 @pytest.mark.parametrize(("change", "message"), HF_MISTAKES)
 def test_hf_mistakes_name_the_key(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelFileError) as error:
-        config_from_hf({**tiny_config(Tiny()), **change})
+        read({**tiny_config(Tiny()), **change})
     assert message in str(error.value)
 
 
@@ -77,12 +100,19 @@ def test_gemma_layers_alternate_and_scale() -> None:
     tiny = Tiny("gemma3", layers=12, window=512)
     metadata = tiny_metadata(tiny)
     del metadata["gemma3.attention.sliding_window_pattern"]
-    config = config_from_gguf(metadata)
-    assert config.windows == ((512,) * 5 + (0,)) * 2
-    assert (config.rope_theta, config.local_rope_theta) == (10_000.0, 10_000.0)
-    assert config.embedding_scale == math.sqrt(64)
-    assert config.attention_scale == 1 / math.sqrt(16)
-    assert config_from_gguf({**metadata, "gemma3.block_count": 62}).attention_scale == 1 / math.sqrt(64 / 4)
+    config = read(metadata)
+    assert windows(config) == ((512,) * 5 + (0,)) * 2
+    assert config.layers[0].attention.scale == 1 / math.sqrt(16)
+    wide = {"gemma3.block_count": 62, "gemma3.attention.key_length": 32, "gemma3.attention.value_length": 32}
+    assert read({**metadata, **wide}).layers[0].attention.scale == 1 / math.sqrt(64 / 4)
+
+
+def test_gemma_layers_with_a_window_rotate_in_their_own_way() -> None:
+    """They have another base, and are not stretched to a longer context."""
+    stretched = {"gemma3.rope.scaling.type": "linear", "gemma3.rope.scaling.factor": 8.0, "gemma3.rope.freq_base": 1e6}
+    config = read({**tiny_metadata(Tiny("gemma3")), **stretched})
+    assert (rope(config, 0).theta, rope(config, 0).scaling, rope(config, 0).divided) == (1e4, RopeScaling(), False)
+    assert (rope(config, 1).theta, rope(config, 1).scaling.factor, rope(config, 1).divided) == (1e6, 8.0, True)
 
 
 def test_multimodal_gemma_takes_defaults_for_what_its_text_config_leaves_out() -> None:
@@ -95,34 +125,43 @@ def test_multimodal_gemma_takes_defaults_for_what_its_text_config_leaves_out() -
         "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
         "sliding_window": 1024,
     }
-    config = config_from_hf({"model_type": "gemma3", "text_config": text, "vision_config": {}})
-    assert (config.heads, config.kv_heads, config.head_dim, config.vocab) == (8, 4, 256, 262208)
-    assert (config.rope_theta, config.local_rope_theta, config.rope_scaling.factor) == (1e6, 1e4, 8.0)
-    assert config.windows[:6] == (1024,) * 5 + (0,) and config.tied
+    config = read({"model_type": "gemma3", "text_config": text, "vision_config": {}})
+    attention = config.layers[5].attention
+    assert (attention.heads, attention.kv_heads, attention.head_dim, config.vocab) == (8, 4, 256, 262208)
+    assert (rope(config, 5).theta, rope(config, 0).theta, rope(config, 5).scaling.factor) == (1e6, 1e4, 8.0)
+    assert windows(config)[:6] == (1024,) * 5 + (0,) and config.tied
 
 
 def test_transformers_5_rope_parameters() -> None:
-    rope = {
+    tables = {
         "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 5e5},
         "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
     }
-    config = config_from_hf({**tiny_config(Tiny("gemma3")), "rope_parameters": rope})
-    assert (config.rope_theta, config.local_rope_theta, config.rope_scaling.factor) == (5e5, 2e4, 4.0)
+    config = read({**tiny_config(Tiny("gemma3")), "rope_parameters": tables})
+    assert (rope(config, 1).theta, rope(config, 0).theta, rope(config, 1).scaling.factor) == (5e5, 2e4, 4.0)
     plain = {"rope_type": "default", "rope_theta": 3e5}
-    assert config_from_hf({**tiny_config(Tiny()), "rope_parameters": plain}).rope_theta == 3e5
+    assert rope(read({**tiny_config(Tiny()), "rope_parameters": plain})).theta == 3e5
 
 
 def test_windows_of_mistral_and_qwen() -> None:
-    assert config_from_hf({**tiny_config(Tiny(window=32)), "model_type": "mistral"}).windows == (32, 32)
+    assert windows(read({**tiny_config(Tiny(window=32)), "model_type": "mistral"})) == (32, 32)
     qwen = tiny_config(Tiny("qwen2", layers=4, window=32))
-    assert config_from_hf(qwen).windows == (0, 0, 0, 0)  # use_sliding_window is off by default
-    assert config_from_hf({**qwen, "use_sliding_window": True, "max_window_layers": 3}).windows == (0, 0, 0, 32)
+    assert windows(read(qwen)) == (0, 0, 0, 0)  # use_sliding_window is off by default
+    switched_on = {**qwen, "use_sliding_window": True}
+    assert windows(read({**switched_on, "max_window_layers": 3})) == (0, 0, 0, 32)
+    assert windows(read({**switched_on, "max_window_layers": 28})) == (0, 0, 0, 0)
     types = ["full_attention", "sliding_attention"] * 2
-    assert config_from_hf({**qwen, "layer_types": types}).windows == (0, 32, 0, 32)
+    assert windows(read({**qwen, "layer_types": types})) == (0, 32, 0, 32)
+
+
+def test_qwen3_takes_the_default_for_a_head_dimension_that_is_left_out() -> None:
+    config = {key: value for key, value in tiny_config(Tiny("qwen3")).items() if key != "head_dim"}
+    assert read(config).layers[0].attention.head_dim == 128
+    assert read({**config, "model_type": "qwen2"}).layers[0].attention.head_dim == 64 // 4
 
 
 def test_yarn_extends_the_context() -> None:
     scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}
-    assert config_from_hf({**tiny_config(Tiny()), "rope_scaling": scaling}).context == 2048
+    assert read({**tiny_config(Tiny()), "rope_scaling": scaling}).context == 2048
     linear = {"rope_type": "linear", "factor": 4.0}
-    assert config_from_hf({**tiny_config(Tiny()), "rope_scaling": linear}).context == 512
+    assert read({**tiny_config(Tiny()), "rope_scaling": linear}).context == 512

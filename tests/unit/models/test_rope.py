@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from octavo.models.keys import Keys
-from octavo.models.rope import RopeScaling, make_rope, scaling_from_gguf, scaling_from_hf
+from octavo.models.rope import RopeConfig, RopeScaling, make_rope, scaling_from_gguf, scaling_from_hf
 
 PLAIN = RopeScaling()
 LLAMA31 = RopeScaling("llama3", factor=8.0, original_context=8192)
@@ -14,13 +14,13 @@ YARN = RopeScaling("yarn", factor=4.0, original_context=32768, attention=0.1 * m
 
 
 def test_plain_frequencies() -> None:
-    rope = make_rope(4, 10_000.0, PLAIN, interleaved=True)
+    rope = make_rope(RopeConfig(4, 10_000.0, interleaved=True))
     np.testing.assert_allclose(rope.inv_freq, [1.0, 0.01], rtol=1e-7)
     assert rope.inv_freq.dtype == np.float32 and rope.interleaved and rope.scale == 1.0
 
 
 def test_linear_divides_every_frequency() -> None:
-    plain, linear = (make_rope(64, 1e4, s, False).inv_freq for s in (PLAIN, RopeScaling("linear", factor=8.0)))
+    plain, linear = (make_rope(RopeConfig(64, 1e4, s)).inv_freq for s in (PLAIN, RopeScaling("linear", factor=8.0)))
     np.testing.assert_allclose(linear, plain / 8, rtol=1e-6)
 
 
@@ -37,16 +37,18 @@ def test_llama3_against_the_published_rule() -> None:
         else:
             smooth = (8192 / wavelength - 1) / (4 - 1)
             expected.append((1 - smooth) * freq / 8 + smooth * freq)
-    np.testing.assert_allclose(make_rope(128, 500_000.0, LLAMA31, False).inv_freq, expected, rtol=1e-6)
+    np.testing.assert_allclose(make_rope(RopeConfig(128, 500_000.0, LLAMA31)).inv_freq, expected, rtol=1e-6)
 
 
 def test_divisors_are_llama3_scaling_in_gguf() -> None:
     """GGUF has no key for llama3's scaling: a tensor holds what to divide by."""
-    plain = make_rope(128, 5e5, PLAIN, True).inv_freq
-    scaled = make_rope(128, 5e5, LLAMA31, True)
+    plain = make_rope(RopeConfig(128, 5e5)).inv_freq
+    scaled = make_rope(RopeConfig(128, 5e5, LLAMA31))
     divisors = (plain / scaled.inv_freq).astype(np.float32)
     assert divisors[0] == 1.0 and divisors[-1] == pytest.approx(8.0)
-    np.testing.assert_allclose(make_rope(128, 5e5, PLAIN, True, divisors).inv_freq, scaled.inv_freq, rtol=1e-6)
+    divided = make_rope(RopeConfig(128, 5e5), divisors).inv_freq
+    np.testing.assert_allclose(divided, scaled.inv_freq, rtol=1e-6)
+    assert (make_rope(RopeConfig(128, 5e5, divided=False), divisors).inv_freq == plain).all()
 
 
 def test_yarn_against_the_paper() -> None:
@@ -62,7 +64,7 @@ def test_yarn_against_the_paper() -> None:
         freq = base ** (-2 * i / dim)
         ramp = min(max((i - low) / (high - low), 0.0), 1.0)
         expected.append(freq / 4 * ramp + freq * (1 - ramp))
-    rope = make_rope(dim, base, YARN, False)
+    rope = make_rope(RopeConfig(dim, base, YARN))
     np.testing.assert_allclose(rope.inv_freq, expected, rtol=1e-6)
     assert rope.scale == pytest.approx(0.1 * math.log(4) + 1)
 

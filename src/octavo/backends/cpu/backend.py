@@ -7,11 +7,11 @@ import copy
 import numpy as np
 
 from octavo import _native
-from octavo.backends.cpu.lower import fused, lower
+from octavo.backends.cpu.lower import cache_layers, fused, lower
 from octavo.backends.cpu.packing import PackedMatrices, Progress, check_panels, matrices
 from octavo.backends.plan.nodes import Trace
 from octavo.config import KV_DTYPES, CacheConfig
-from octavo.errors import ConfigError, ModelFileError
+from octavo.errors import ConfigError
 from octavo.ir import Model
 from octavo.types import Batch, StepResult
 
@@ -41,8 +41,9 @@ class CpuBackend:
         self.isa = _choose_isa(isa)
         self.threads = threads or _native.default_threads()
         self._pool = _native.Pool(self.threads)
-        layers = [(spec.kv_heads, _checked_head_dim(spec.head_dim)) for spec in model.attention]
-        self._kv = _native.KvCache(layers, cache.num_blocks, cache.block_size, KV_DTYPES.index(cache.dtype))
+        self._kv = _native.KvCache(
+            cache_layers(model), cache.num_blocks, cache.block_size, KV_DTYPES.index(cache.dtype)
+        )
         self._limits = (max_seqs, max_context or model.max_context)
         trace = fused(model)
         self._weights = PackedMatrices(matrices(trace), self._pool, progress)
@@ -117,14 +118,6 @@ class CpuBackend:
 
     def close(self) -> None:
         del self._plan, self._kv, self._weights
-
-
-def _checked_head_dim(head_dim: int) -> int:
-    if head_dim % 16 or head_dim > 512:
-        raise ModelFileError(
-            f"heads of {head_dim} dimensions: the cpu backend takes multiples of 16 up to 512; use backend='reference'"
-        )
-    return head_dim
 
 
 def _choose_isa(isa: str) -> str:

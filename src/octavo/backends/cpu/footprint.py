@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from octavo import _native
-from octavo.backends.cpu.lower import fused, lower
+from octavo.backends.cpu.lower import cache_layers, fused, lower
 from octavo.backends.cpu.packing import check_panels, matrices, packed_bytes
 from octavo.config import KV_DTYPES, CacheConfig
 from octavo.ir import Model
@@ -31,8 +31,7 @@ def footprint(
     Raises ModelFileError.
     """
     check_panels(model)
-    layers = [(spec.kv_heads, spec.head_dim) for spec in model.attention]
-    kv = _native.KvCache(layers, 1, cache.block_size, KV_DTYPES.index(cache.dtype))
+    kv = _native.KvCache(cache_layers(model), 1, cache.block_size, KV_DTYPES.index(cache.dtype))
     plan = _native.Plan(_native.isas()[0], _native.Pool(threads), kv, max_tokens, max_seqs, max_context)
     trace = fused(model)
     weights = matrices(trace)

@@ -30,6 +30,7 @@ from octavo.backends.plan.nodes import (
     writes,
 )
 from octavo.backends.plan.trace import trace
+from octavo.errors import ModelFileError
 from octavo.ir import Model, Rope, Weight
 from octavo.weights.dequantize import dequantize
 
@@ -44,6 +45,19 @@ def fused(model: Model) -> Trace:
 def same_activations(gate: Weight, up: Weight) -> bool:
     """Whether two weights want their activations quantised in groups of the same size: one matmul reads them once."""
     return _native.act_spec(gate.type)[0] == _native.act_spec(up.type)[0]
+
+
+def cache_layers(model: Model) -> list[tuple[int, int]]:
+    """(kv_heads, head_dim) of each layer, for `_native.KvCache`. Raises ModelFileError for heads it cannot hold."""
+    for spec in model.attention:
+        if spec.value_dim != spec.head_dim:
+            what, taken = f"keys of {spec.head_dim} and values of {spec.value_dim} dimensions", "equal ones"
+        elif spec.head_dim % 16 or spec.head_dim > 512:
+            what, taken = f"heads of {spec.head_dim} dimensions", "multiples of 16 up to 512"
+        else:
+            continue
+        raise ModelFileError(f"{what}: the cpu backend takes {taken}; use backend='reference'")
+    return [(spec.kv_heads, spec.head_dim) for spec in model.attention]
 
 
 def lower(trace: Trace, plan: Any, packed: dict[Weight, Any]) -> None:

@@ -64,7 +64,7 @@ class Recorder:
         return out
 
     def attention(self, q: Value, k: Value, v: Value, layer: int, spec: Attention) -> Value:
-        out = self._value(spec.heads * spec.head_dim)
+        out = self._value(spec.heads * spec.value_dim)
         self._add(SelfAttention(q, k, v, layer, spec, out))
         return out
 
