@@ -92,10 +92,10 @@ def write_tiny_hf(folder: Path, tiny: Tiny = Tiny(), dtype: str = "F32") -> Path
     arrays = {}
     for name, array in tiny_arrays(tiny).items():
         folded = tiny.family == "gemma3" and name.endswith("norm.weight")
-        arrays[_hf_name(name, names)] = np.ascontiguousarray(array - 1 if folded else array).astype(cast)
+        arrays[hf_name(name, names)] = np.ascontiguousarray(array - 1 if folded else array).astype(cast)
     save_file(arrays, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(tiny_config(tiny)))
-    _write_tokenizer(folder, tiny.vocab)
+    write_tokenizer(folder, tiny.vocab)
     return folder
 
 
@@ -209,7 +209,7 @@ def tiny_vocabulary(size: int) -> tuple[list[str], list[str]]:
     return tokens, [f"{a} {b}" for a, b in pairs]
 
 
-def _write_tokenizer(folder: Path, vocab: int) -> None:
+def write_tokenizer(folder: Path, vocab: int) -> None:
     tokens, merges = tiny_vocabulary(vocab)
     ids = {token: i for i, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(ids, [(a, b) for a, b in map(str.split, merges)]))
@@ -227,7 +227,7 @@ def _interleave(array: F32, head_dim: int) -> F32:
     return np.ascontiguousarray(heads.swapaxes(1, 2).reshape(array.shape))
 
 
-def _hf_name(name: str, names: dict[str, str]) -> str:
+def hf_name(name: str, names: dict[str, str] = HF_NAMES) -> str:
     """blk.3.attn_q.weight -> model.layers.3.self_attn.q_proj.weight"""
     parts = name.split(".")
     prefix = f"model.layers.{parts[1]}." if parts[0] == "blk" else ""
