@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,7 +61,8 @@ def test_an_answer_streams_in(page: Browser, fake: Fake) -> None:
     page.wait("document.querySelector('.answer[aria-busy=true] .text').innerText.startsWith('Hello')")
     page.wait(DONE)
     assert text(page, ".user") == "Good morning" and text(page, ".answer .text") == "Hello there."
-    assert re.match(r"3 tokens · 7 of the prompt cached · first after \d+ ms · [\d.]+ tokens/s$", text(page, ".note"))
+    note = r"3 tokens · 7 of the prompt cached · first token after \d+ ms · [\d.]+ tokens/s$"
+    assert re.match(note, text(page, ".note"))
     body = fake.bodies[0]
     assert body["model"] == "fake-1" and body["stream"] and body["stream_options"] == {"include_usage": True}
     assert body["messages"] == [{"role": "user", "content": "Good morning"}]
@@ -245,7 +247,7 @@ def test_the_live_view_shows_what_the_engine_does(page: Browser) -> None:
     assert [row.split() for row in rows] == [["…aa1111", "100", "64", "50"], ["…bb2222", "300", "64", "\u2013"]]
     assert page.js("document.querySelector('.requests progress').value") == pytest.approx(128 / 300, abs=1e-3)
     meters = " ".join(text(page, "#live-body > div:last-child").split())
-    assert "25 % of prompt tokens found" in meters and "70 % accepted · 3.10 tokens a step" in meters
+    assert "25 % of prompt tokens reused" in meters and "70 % accepted · 3.10 tokens per step" in meters
     assert "141 MB resident" in meters and "KV cache 30 MB" in meters
     assert page.js("document.querySelector('.spark .line').getAttribute('d').split('L').length") == 59
 
@@ -287,8 +289,9 @@ def test_the_map_can_be_walked_over(page: Browser) -> None:
     for _ in range(15):
         tips.append(text(page, ".tip"))
         page.press("ArrowRight")
-    assert tips[0] == "Block 0: shared by 2 sequences, …aa1111 among them" and tips[4] == "Block 4: of …aa1111"
-    assert tips[7] == "Block 7: of …bb2222" and tips[9].startswith("Block 9: cached") and tips[14] == "Block 14: free"
+    assert tips[0] == "Block 0: shared by 2 sequences, including …aa1111" and tips[4] == "Block 4: used by …aa1111"
+    assert tips[7] == "Block 7: used by …bb2222" and tips[9].startswith("Block 9: cached")
+    assert tips[14] == "Block 14: free"
     page.press("Escape")
     assert page.js("document.querySelector('.tip').hidden")
     label = page.js("document.querySelector('.map').getAttribute('aria-label')")
@@ -300,6 +303,24 @@ def test_layouts_fit_any_pool(page: Browser) -> None:
         grid = page.js(f"import('/blocks.js').then(({{ layout }}) => layout({blocks}, {width}))")
         assert grid["cells"] * grid["each"] >= blocks and grid["columns"] * grid["rows"] >= grid["cells"]
         assert grid["columns"] * grid["pitch"] <= width + 3 and grid["size"] >= 3
+
+
+def test_the_glossary_is_that_of_the_documentation() -> None:
+    documented = Path(__file__).parents[2] / "docs" / "glossary.md"
+    same = (PAGE / "glossary.md").read_text() == documented.read_text()
+    assert same, "run: cp docs/glossary.md src/octavo/server/page/"
+
+
+def test_the_glossary_explains_the_live_view(page: Browser, fake: Fake) -> None:
+    page.click("#open-glossary")
+    page.wait("document.querySelectorAll('#glossary-body li').length > 40")
+    terms = text(page, "#glossary-body strong").replace(", ", "\n").split("\n")
+    assert {"TTFT", "ITL", "Block", "Used", "shared", "cached", "free", "Sequence", "Speculation"} <= {*terms}
+    assert page.js("getComputedStyle(document.querySelector('#glossary-body')).overflowY") == "auto"
+    page.press("Escape")
+    assert page.js("!document.querySelector('#glossary').open")
+    page.click("#open-glossary")
+    assert fake.paths.count("/glossary.md") == 1
 
 
 @pytest.mark.parametrize(
@@ -342,6 +363,10 @@ def test_on_a_phone(page: Browser, fake: Fake) -> None:
     small = page.js("""[...document.querySelectorAll('button')].filter(n => n.checkVisibility())
         .map(n => n.getBoundingClientRect()).filter(r => Math.min(r.width, r.height) < 24).length""")
     assert small == 0  # WCAG 2.5.8
+    page.click("#open-glossary")
+    page.wait("document.querySelector('#glossary-body li')")
+    edges = page.js("document.querySelector('#glossary').getBoundingClientRect().toJSON()")
+    assert edges["left"] >= 0 and edges["right"] <= 390
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -355,6 +380,10 @@ def test_contrast(page: Browser, fake: Fake, dark: bool) -> None:
         page.wait(DONE)
     assert page.js(CONTRAST) == []
     page.click("#open-settings")
+    assert page.js(CONTRAST) == []
+    page.click("#close-settings")
+    page.click("#open-glossary")
+    page.wait("document.querySelector('#glossary-body li')")
     assert page.js(CONTRAST) == []
 
 

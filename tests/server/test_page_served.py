@@ -33,7 +33,7 @@ def test_a_conversation_and_the_blocks_that_hold_it(page: Browser) -> None:
     assert text(page, ".tile b").split()[0] == "1"
     page.wait(DONE, 60)
     note = text(page, ".answer .note")
-    assert "tokens ·" in note and "first after" in note
+    assert "tokens ·" in note and "first token after" in note
     page.wait("document.querySelector('.tile b').innerText === '0'")
     cached = page.js("document.querySelector('.key.cached').parentElement.querySelector('b').innerText")
     assert int(cached.replace(",", "")) > 0  # the conversation's blocks stay, for its next turn

@@ -36,6 +36,8 @@ async function refusal(response) {
 
 export const getState = async (key, signal) => (await call("octavo/state", key, { signal })).json();
 
+export const getGlossary = async () => (await call("glossary.md")).text();
+
 /** { id, root } each. root: the model's name in /octavo/state, where `id` is another name of it. */
 export async function getModels(key) {
   const { data } = await (await call("v1/models", key)).json();
@@ -67,7 +69,7 @@ export async function ask(request, key, signal, onText) {
 }
 
 function take(chunk, seen, onText) {
-  if (chunk.error) throw new ApiError(chunk.error.message ?? "The server gave up on this answer.");
+  if (chunk.error) throw new ApiError(chunk.error.message ?? "The server could not finish this answer.");
   seen.usage = chunk.usage ?? seen.usage;
   const choice = chunk.choices?.[0];
   seen.finish = choice?.finish_reason ?? seen.finish;

@@ -5,6 +5,7 @@ import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { byId, el, setText } from "./dom.js";
+import { Glossary } from "./glossary.js";
 import { Live } from "./live.js";
 import { Settings } from "./settings.js";
 import { load, save } from "./store.js";
@@ -48,6 +49,10 @@ const live = new Live(
   () => models.selectedOptions[0]?.dataset.root,
   () => chat.id,
 );
+
+new Glossary({
+  dialog: byId("glossary"), body: byId("glossary-body"), opener: byId("open-glossary"), close: byId("close-glossary"),
+});
 
 async function loadModels() {
   let found;

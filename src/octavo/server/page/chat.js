@@ -75,12 +75,12 @@ export class Chat {
   }
 }
 
-/** "128 tokens · 96 of the prompt cached · first after 80 ms · 92.1 tokens/s" */
+/** "128 tokens · 96 of the prompt cached · first token after 80 ms · 92.1 tokens/s" */
 function note({ tokens, cached, ttft, rate, finish }) {
   const facts = [plural(tokens, "token")];
   if (cached) facts.push(`${count(cached)} of the prompt cached`);
-  if (ttft !== null) facts.push(`first after ${seconds(ttft)}`);
+  if (ttft !== null) facts.push(`first token after ${seconds(ttft)}`);
   if (rate !== null) facts.push(`${short(rate)}\u00a0tokens/s`);
-  if (finish === "length") facts.push("cut at the longest allowed");
+  if (finish === "length") facts.push("stopped at the token limit");
   return facts.join(" · ");
 }

@@ -57,9 +57,9 @@ export class Live {
 
   fail(error) {
     const known = { 401: ["needs an API key", "unknown"], 404: ["no live view", "unknown"], 0: ["no connection", "failed"] };
-    const [text, state] = known[error.status] ?? ["trouble", "failed"];
+    const [text, state] = known[error.status] ?? ["error", "failed"];
     this.setStatus(state, text);
-    this.setProblem(error.status === 404 ? "This server tells nothing of its state." : error.message);
+    this.setProblem(error.status === 404 ? "This server does not report its state." : error.message);
   }
 
   setStatus(state, text) {

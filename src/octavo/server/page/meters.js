@@ -12,13 +12,13 @@ export function meters(stats, memory, rss) {
 
 function prefix({ prefix_queries: asked, prefix_hits: found }) {
   if (!asked) return null;
-  return meter("Prefix cache", `${percent(found / asked)} of prompt tokens found`, [found / asked]);
+  return meter("Prefix cache", `${percent(found / asked)} of prompt tokens reused`, [found / asked]);
 }
 
 /** Tokens that a step with drafts gave a sequence: 1, and the drafts that stood (as vLLM counts). */
 function speculation({ drafts, draft_tokens: drafted, accepted_tokens: accepted, accepted_at: places }) {
   if (!drafted) return null;
-  const facts = `${percent(accepted / drafted)} accepted · ${(1 + accepted / Math.max(1, drafts)).toFixed(2)} tokens a step`;
+  const facts = `${percent(accepted / drafted)} accepted · ${(1 + accepted / Math.max(1, drafts)).toFixed(2)} tokens per step`;
   const node = meter("Speculation", facts, [accepted / drafted]);
   const by = Object.entries(places ?? {}).map(([place, number]) => [Number(place), number]).sort(([a], [b]) => a - b);
   if (by.length > 1) node.append(placeBars(by, drafts));
@@ -31,9 +31,9 @@ function placeBars(by, drafts) {
     const share = Math.min(1, number / Math.max(1, drafts));
     const bar = el("i");
     bar.style.height = `${Math.max(4, 100 * share)}%`;
-    return el("li", { title: `Draft token ${place + 1}: stood in ${percent(share)} of steps` }, bar, el("span", {}, `${place + 1}`));
+    return el("li", { title: `Draft token ${place + 1}: accepted in ${percent(share)} of steps` }, bar, el("span", {}, `${place + 1}`));
   });
-  return el("ol", { class: "places", "aria-label": "Accepted by place in the draft" }, ...bars);
+  return el("ol", { class: "places", "aria-label": "Acceptance by position in the draft" }, ...bars);
 }
 
 function memoryMeter(memory, rss) {

@@ -14,14 +14,14 @@ export class Panel {
   constructor(parent) {
     this.colours = new Colours();
     this.sequences = [];
-    this.running = tile("Running");
-    this.waiting = tile("Waiting");
+    this.running = tile("Running", "Sequences that the engine is computing");
+    this.waiting = tile("Waiting", "Requests in the queue");
     this.rate = sparkline("Tokens/s");
     this.ttft = sparkline("TTFT");
     this.itl = sparkline("ITL");
-    this.rate.node.title = "Tokens generated, all requests together";
+    this.rate.node.title = "Tokens generated per second, over all requests";
     this.ttft.node.title = "Time to first token: from a request's arrival to its first token";
-    this.itl.node.title = "Inter-token latency: between two tokens of one answer";
+    this.itl.node.title = "Inter-token latency: the time between two tokens of one answer";
     this.requests = new Requests((index) => this.map.highlight(index));
     this.legend = el("ul", { class: "legend" });
     this.usage = el("small");
@@ -74,11 +74,11 @@ export class Panel {
     this.map.update(blocks, slots);
     const held = sums.used + sums.shared;
     const facts = [percent(held / (sums.total || 1)) + " in use", info && `${plural(info.block_size, "token")} each`];
-    if (this.map.each > 1) facts.push(`${this.map.each} a cell`);
+    if (this.map.each > 1) facts.push(`${this.map.each} per cell`);
     setText(this.usage, facts.filter(Boolean).join(" · "));
     this.legend.replaceChildren(...["used", "shared", "cached", "free"].map((name) => entry(name, sums[name])));
     const said = `${sums.total} blocks: ${sums.used} used, ${sums.shared} shared, ${sums.cached} cached, ${sums.free} free.`;
-    this.canvas.setAttribute("aria-label", `Map of the KV cache. ${said} Arrow keys walk over it.`);
+    this.canvas.setAttribute("aria-label", `Map of the KV cache. ${said} Use the arrow keys to move over it.`);
     this.canvas.parentElement.hidden = !sums.total;
   }
 
@@ -87,17 +87,17 @@ export class Panel {
     const owner = this.sequences[block.owner];
     const states = {
       free: "free",
-      cached: "cached: no sequence holds it, its content can be had again",
-      used: owner && `of ${nickname(owner)}`,
-      shared: owner && `shared by ${block.tables} sequences, ${nickname(owner)} among them`,
+      cached: "cached: in no sequence, kept for a prompt that begins the same way",
+      used: owner && `used by ${nickname(owner)}`,
+      shared: owner && `shared by ${block.tables} sequences, including ${nickname(owner)}`,
     };
     return `${place}: ${states[kind(block)] ?? "in use"}`;
   }
 }
 
-function tile(label) {
+function tile(label, title) {
   const value = el("b", {}, "–");
-  return { node: el("div", { class: "tile" }, el("span", {}, label), value), set: (number) => setText(value, count(number)) };
+  return { node: el("div", { class: "tile", title }, el("span", {}, label), value), set: (number) => setText(value, count(number)) };
 }
 
 function section(title, aside, ...children) {
@@ -105,9 +105,9 @@ function section(title, aside, ...children) {
 }
 
 const MEANING = {
-  used: "of one sequence, in its colour",
-  shared: "a prefix that several sequences read",
-  cached: "known content that no sequence holds",
+  used: "in one sequence, drawn in its colour",
+  shared: "in several sequences that begin with the same tokens",
+  cached: "in no sequence, kept for reuse",
   free: "empty",
 };
 

@@ -33,7 +33,7 @@ export class Requests {
     this.body.replaceChildren(...rows);
     this.table.hidden = !rows.length;
     const unseen = sequences.length - rows.length;
-    this.more.textContent = [unseen > 0 && `and ${unseen} more`, waiting].filter(Boolean).join("; ") || (rows.length ? "" : "Nothing runs.");
+    this.more.textContent = [unseen > 0 && `and ${unseen} more`, waiting].filter(Boolean).join("; ") || (rows.length ? "" : "No request is running.");
   }
 }
 
@@ -47,7 +47,7 @@ function row(sequence, index, colour, own) {
   const { prompt, computed, tokens, cached } = sequence;
   const read = prompt ? Math.min(1, computed / prompt) : 1;
   // The last prompt token is computed in the step that gives the first output token.
-  const progress = read < 1 ? el("progress", { value: read.toFixed(3), max: 1, "aria-label": "Prompt read" }) : null;
+  const progress = read < 1 ? el("progress", { value: read.toFixed(3), max: 1, "aria-label": "Prefill" }) : null;
   const mine = own && sequence.id.startsWith(own) ? el("small", {}, " this chat") : null;
   const title = el("th", { scope: "row", title: sequence.id }, el("i", { class: `swatch seq-${colour}` }), name, mine);
   const cells = [
