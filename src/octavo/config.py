@@ -85,7 +85,7 @@ def check(config: EngineConfig) -> EngineConfig:
             raise ConfigError(f"{name} must be an integer from 1 to {most}; got {value!r}")
     target = config.target_itl
     if target not in (None, "auto") and not (isinstance(target, int | float) and target > 0):
-        raise ConfigError(f"target_itl must be seconds above 0, or 'auto'; got {target!r}")
+        raise ConfigError(f"target_itl must be a number of seconds above 0, 'auto' or None; got {target!r}")
     for name, allowed in CHOICES.items():
         if getattr(config, name) not in allowed:
             raise ConfigError(f"{name} must be one of {', '.join(allowed)}; got {getattr(config, name)!r}")

@@ -93,7 +93,7 @@ class Speculation:
     def early_exit(self) -> Drafter:
         layers = self.settings.layers
         if not isinstance(layers, int):
-            raise ConfigError("speculative_config: early_exit needs layers: how many of the first ones to run")
+            raise ConfigError("speculative_config: early_exit needs layers: the number of first layers to run")
         return self._self_drafter("early_exit", tuple(range(layers)))
 
     def _self_drafter(self, name: str, layers: tuple[int, ...]) -> Drafter:
@@ -101,7 +101,7 @@ class Speculation:
         if name == "early_exit" and len(layers) > count:
             raise ConfigError(f"speculative_config: layers of early_exit must be at most {count}; got {len(layers)}")
         if not all(0 <= layer < count for layer in layers) or list(layers) != sorted(set(layers)):
-            raise ConfigError(f"speculative_config: layers must rise and be below {count}; got {list(layers)}")
+            raise ConfigError(f"speculative_config: layers must ascend and be below {count}; got {list(layers)}")
         backend = self.backend.share(self.model.with_layers(layers))
         least = self.settings.draft_min_probability
         return SelfDrafter(name, backend, self.engine.cache, self.model.vocab_size, least)

@@ -88,7 +88,7 @@ CASES: dict[str, tuple[Callable[[Files], list[str | Path]], str]] = {
         lambda f: ["run", f["tiny"], "hi", "--num-kv-blocks", "1", "--max-model-len", "64"],
         "num_kv_blocks",
     ),
-    "size": (lambda f: ["run", f["tiny"], "hi", "--kv-cache-memory", "lots"], "'lots' is no size"),
+    "size": (lambda f: ["run", f["tiny"], "hi", "--kv-cache-memory", "lots"], "'lots' is not a size"),
     "speculation": (lambda f: ["run", f["tiny"], "hi", "--speculative-config", "magic"], "magic"),
     "logit_bias": (lambda f: ["run", f["tiny"], "hi", "--logit-bias", "x"], "TOKEN_ID=BIAS"),
     "logprobs without json": (lambda f: ["run", f["tiny"], "hi", "--logprobs", "1"], "add --json"),

@@ -155,6 +155,12 @@ def test_every_command_has_help(command: str):
     assert done.returncode == 0 and done.stdout.startswith(f"Usage: octavo {command}")
 
 
+def test_help_lists_the_options_of_a_table_under_its_title():
+    shown = octavo("run", "--help").stdout
+    assert re.findall(r"^(\w[\w ]*):$", shown, re.MULTILINE) == ["Arguments", "Options", "Sampling", "Engine"]
+    assert shown.index("Sampling:") < shown.index("--temperature ") < shown.index("Engine:") < shown.index("--threads ")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_readme_names_every_command(command: str):
     assert f"octavo {command} " in (Path(__file__).parents[2] / "README.md").read_text()

@@ -209,7 +209,7 @@ def test_counts_of_what_was_drafted(models: dict[str, Path]) -> None:
         ({"method": "early_exit", "layers": LAYERS + 1}, "early_exit must be at most 4; got 5"),
         ({"method": "layer_skip", "layers": [0, 4]}, "below 4"),
         ({"model": "nowhere.gguf"}, "speculative_config: model: no model 'nowhere.gguf'"),
-        ({"method": "layer_skip", "layers": [2, 1]}, "must rise"),
+        ({"method": "layer_skip", "layers": [2, 1]}, "must ascend"),
         ({"method": "layer_skip", "layers": 2}, "must be a list"),
         ({"method": "layer_skip"}, "octavo tune layers"),
         ({"method": "early_exit"}, "needs layers"),

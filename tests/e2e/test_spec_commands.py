@@ -74,7 +74,7 @@ def test_bench_spec_for_people(model: str, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--workload", "poems"], "workload must be of code_edit"),
+        (["--workload", "poems"], "workload must be one or more of code_edit"),
         (["--batch", "x"], "batch must be numbers"),
         (["--method", "magic"], "method must be one of"),
         (["--method", "{"], "neither JSON nor"),
@@ -98,7 +98,7 @@ def test_mistakes(model: str, options: list[str], message: str, capsys: pytest.C
         ("train heads", ["-o", "/nowhere/heads.npz"], "cannot write /nowhere/heads.npz"),
         *[("train heads", ["-o", "{}", name, "0"], name) for name in ("--tokens", "--rank", "--size", "--epochs")],
         ("train heads", ["-o", "{}", "--prompts", "nowhere"], "--prompts"),
-        ("train heads", ["-o", "{}", "--prompts", os.devnull], "has none"),
+        ("train heads", ["-o", "{}", "--prompts", os.devnull], "has no prompt"),
     ],
 )
 def test_mistakes_in_tuning_and_training(

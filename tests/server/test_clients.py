@@ -100,7 +100,7 @@ def test_readers_that_do_not_read_are_cut_off_and_cost_others_nothing(tiny_model
             assert stream.complete and stream.text == alone.text
         state = server.wait_idle(30)
         grown = psutil.Process(server.process.pid).memory_info().rss - before
-        until(lambda: server.log.count("is cut off") == 6, 20)
+        until(lambda: server.log.count("does not read its response") == 6, 20)
         assert state["snapshot"]["sequences"] == []
         print(f"6 clients that never read: memory +{grown >> 20} MiB")
         assert grown < 100 << 20

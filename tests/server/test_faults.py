@@ -147,7 +147,7 @@ def test_an_address_that_is_taken_is_one_line(tiny_model: Path) -> None:
             [*LAUNCH, "serve", str(tiny_model), "--port", port], cwd=ROOT, capture_output=True, timeout=60
         )
     told = done.stderr.decode()
-    assert done.returncode == 2 and f"cannot listen at 127.0.0.1 port {port}" in told, told
+    assert done.returncode == 2 and f"cannot listen on 127.0.0.1 port {port}" in told, told
     assert len(told.strip().splitlines()) == 1
 
 

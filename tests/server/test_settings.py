@@ -18,7 +18,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"models": (*MODELS, ModelSource(("c", "b"), "b.gguf"))}, "two models have the name 'b'"),
     ({"ssl_keyfile": NO_FILE}, "both --ssl-keyfile and --ssl-certfile"),
     ({"ssl_certfile": NO_FILE}, "both --ssl-keyfile and --ssl-certfile"),
-    ({"ssl_keyfile": NO_FILE, "ssl_certfile": NO_FILE}, "key.pem is no file"),
+    ({"ssl_keyfile": NO_FILE, "ssl_certfile": NO_FILE}, "there is no file .*key.pem"),
     ({"port": -1}, "port must be from 0 to 65535; got -1"),
     ({"port": 65536}, "port must be from 0 to 65535; got 65536"),
     ({"limits": Limits(body=-1)}, "max_body_size must be at least 0"),

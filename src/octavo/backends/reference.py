@@ -32,7 +32,7 @@ class ReferenceBackend:
 
     def __init__(self, model: Model, cache: CacheConfig, weight_memory: int = WEIGHT_MEMORY):
         if any(weight.layout != ROWS for weight in model.weights.values()):
-            raise ConfigError("an artifact is packed for backend cpu: backend reference needs the file it was made of")
+            raise ConfigError("backend reference cannot run an artifact: give it the original model file")
         self.model = model
         self.cache = PagedCache(cache, model.attention)
         self.weights = DenseWeights(weight_memory)

@@ -25,17 +25,22 @@ COLUMNS = {
 @takes(engine=ENGINE)
 def bench(
     model: ModelOption,
-    batch: Annotated[str, typer.Option("--batch", help="Batch sizes, with commas between.")] = "1,4,16",
-    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Tokens of each prompt.")] = 128,
-    gen_tokens: Annotated[int, typer.Option("--gen-tokens", help="Tokens to generate for each.")] = 64,
-    repeat: Annotated[int, typer.Option("--repeat", help="Tries; the best counts.")] = 2,
-    limits: Annotated[bool, typer.Option("--limits/--no-limits", help="Compare with what the machine can do.")] = True,
-    profile: Annotated[bool, typer.Option("--profile", help="Show which operations the time goes to.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    batch: Annotated[str, typer.Option("--batch", help="Batch sizes, separated by commas.")] = "1,4,16",
+    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Tokens in each prompt.")] = 128,
+    gen_tokens: Annotated[int, typer.Option("--gen-tokens", help="Tokens to generate for each prompt.")] = 64,
+    repeat: Annotated[int, typer.Option("--repeat", help="Number of runs; the best one counts.")] = 2,
+    limits: Annotated[
+        bool, typer.Option("--limits/--no-limits", help="Compare the speeds with the limits of this machine.")
+    ] = True,
+    profile: Annotated[bool, typer.Option("--profile", help="Show how much time each operation takes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     *,
     engine: dict[str, Any],
 ) -> None:
-    """Measure prefill and decode speed: random prompts, greedy, no prefix cache; then one prompt of 512 tokens."""
+    """Measure prefill and decode speed, one row per batch size, then one prompt of 512 tokens.
+
+    Prompts are random, decoding is greedy, and the prefix cache is off. Run nothing else meanwhile.
+    """
     rows = measure(model, (sizes(batch), prompt_tokens, gen_tokens, repeat), engine, limits, profile)
     if as_json:
         for row in rows:
@@ -48,7 +53,7 @@ def sizes(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f"batch must be numbers with commas between, such as 1,4,16; got {text!r}") from None
+        raise ConfigError(f"batch must be numbers separated by commas, such as 1,4,16; got {text!r}") from None
 
 
 def measure(
@@ -89,7 +94,7 @@ def show(rows: Iterator[dict[str, Any]]) -> None:
     facts = [f"{head['backend']} {head['isa'] or ''}".strip(), f"{head['threads']} threads"]
     facts += [f"KV cache {head['kv_cache_dtype']}", f"ready after {head['startup_s']} s"]
     if head["barriers_per_layer"] is not None:
-        facts.append(f"{head['barriers_per_layer']} barriers a layer")
+        facts.append(f"{head['barriers_per_layer']} barriers per layer")
     console.print(f"{head['model']}: {', '.join(facts)}", markup=False)
     columns = dict(COLUMNS)
     if "int8_gops" in head:

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 def limits(
     isa: Annotated[str, typer.Option("--isa", help="Instruction set: auto, amx, avx512, avx2 or portable.")] = "auto",
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads; by default one for each physical core.")
+        int | None, typer.Option("--threads", min=1, help="CPU threads; by default one per physical core.")
     ] = None,
-    save: Annotated[bool, typer.Option("--save", help="Keep them, so that `octavo bench` need not measure.")] = False,
-    plot: Annotated[Path | None, typer.Option("--plot", help="An SVG file to draw the roofline into.")] = None,
+    save: Annotated[bool, typer.Option("--save", help="Save the limits for later runs of `octavo bench`.")] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the roofline into this SVG file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure how fast this machine multiplies and reads memory, with one thread and with all.
+    """Measure how fast this machine multiplies and reads memory, with one thread and with all threads.
 
-    Figures are the best of several tries; they mean something only while nothing else runs.
+    Each figure is the best of several runs. Run nothing else meanwhile, or the figures are too low.
     """
     from octavo.bench.limits import measure, to_json
     from octavo.bench.limits import save as keep
@@ -38,7 +38,7 @@ def limits(
 
         plot.write_text(roofline(found, []), encoding="utf-8")
     if save:
-        typer.echo(f"kept in {keep(found)}", err=True)
+        typer.echo(f"saved in {keep(found)}", err=True)
 
 
 def show(found: Limits) -> None:
@@ -52,7 +52,7 @@ def show(found: Limits) -> None:
     for loop in found.loops:
         table.add_row(loop.kind, loop.instruction, *(f"{loop.gops[n]:,.0f} GOPS" for n in counts))
     for streams in sorted({read.streams for read in found.reads}):
-        at_once = f"{found.buffer_bytes / 1e6:.0f} MB, {streams} stream{'s' * (streams > 1)} a thread"
+        at_once = f"{found.buffer_bytes / 1e6:.0f} MB, {streams} stream{'s' * (streams > 1)} per thread"
         figures = {read.threads: read.gbs for read in found.reads if read.streams == streams}
         table.add_row("memory read", at_once, *(f"{figures[n]:.1f} GB/s" for n in counts))
     console = Console()

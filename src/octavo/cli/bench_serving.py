@@ -20,38 +20,52 @@ if TYPE_CHECKING:
     from octavo.bench.serving import Outcome, Plan, Record, Watch
 
 LOAD = Table(
+    "Load",
     (
-        Row("requests", int, "Requests in all."),
-        Row("rate", float | None, "Requests a second that arrive at random, however many are being answered."),
-        Row("concurrency", int, "Without --rate: clients, of whom each waits for its answer before it goes on."),
-        Row("prompt_words", int, "Mean length of prompts."),
-        Row("output_tokens", int, "Mean length of answers: max_tokens of the requests."),
-        Row("spread", float, "Standard deviation of both lengths over their means; 0: all alike."),
-        Row("prefix_words", int, "Words that prompts have in common, as a system message."),
-        Row("prefix_share", float, "Share of the conversations that have them."),
-        Row("prefixes", int, "How many different prefixes there are."),
-        Row("turns", int, "Turns of a conversation; each has what was said before in front of it."),
-        Row("think", float, "Mean seconds between an answer and the next turn."),
-        Row("seed", int, "The same seed, the same requests at the same times."),
+        Row("requests", int, "Number of requests to send."),
+        Row(
+            "rate",
+            float | None,
+            "Requests per second, sent at random times whether or not earlier ones are answered.",
+        ),
+        Row(
+            "concurrency",
+            int,
+            "Without --rate: number of clients; each sends its next request after its answer.",
+        ),
+        Row("prompt_words", int, "Mean length of a prompt in words."),
+        Row("output_tokens", int, "Mean length of an answer in tokens (max_tokens)."),
+        Row("spread", float, "Standard deviation of both lengths, as a fraction of their means; 0 makes all equal."),
+        Row("prefix_words", int, "Length of a common prefix in words, sent as a system message."),
+        Row("prefix_share", float, "Share of the conversations that have the prefix, from 0 to 1."),
+        Row("prefixes", int, "Number of different prefixes."),
+        Row("turns", int, "Turns per conversation; each turn sends the earlier ones again."),
+        Row("think", float, "Mean seconds from an answer to the next turn."),
+        Row("seed", int, "Random seed; the same seed sends the same requests at the same times."),
     ),
     {field.name: field.default for field in dataclasses.fields(Load)},
 )
-UrlOption = Annotated[str, typer.Option("--url", help="The server, with or without /v1.")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="By default the server's first.")]
-KeyOption = Annotated[str | None, typer.Option("--api-key", help="By default that of OPENAI_API_KEY.")]
-EndpointOption = Annotated[str, typer.Option("--endpoint", help="chat or completions.")]
+UrlOption = Annotated[str, typer.Option("--url", help="Address of the server, with or without /v1.")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Model to ask; by default the server's first one.")]
+KeyOption = Annotated[str | None, typer.Option("--api-key", help="API key; by default the value of OPENAI_API_KEY.")]
+EndpointOption = Annotated[str, typer.Option("--endpoint", help="Which route to use: chat or completions.")]
 GoodputOption = Annotated[
-    list[str], typer.Option("--goodput", metavar="NAME:MS", help="A limit: ttft, tpot, itl or e2el; may be repeated.")
+    list[str],
+    typer.Option(
+        "--goodput",
+        metavar="NAME:MS",
+        help="Count the requests that stay within this limit. NAME is ttft, tpot, itl or e2el; may be repeated.",
+    ),
 ]
-TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds for one request.")]
-DurationOption = Annotated[float | None, typer.Option("--duration", help="Start no request after so many seconds.")]
-WarmupOption = Annotated[int, typer.Option("--warmup", help="Requests before the measured ones.")]
-EosOption = Annotated[bool, typer.Option("--ignore-eos", help="Ask for answers of full length (not OpenAI's).")]
-ExtraOption = Annotated[str, typer.Option("--extra-body", metavar="JSON", help="More fields for every request.")]
-TemperatureOption = Annotated[float, typer.Option("--temperature")]
+TimeoutOption = Annotated[float, typer.Option("--timeout", help="Longest time for one request, in seconds.")]
+DurationOption = Annotated[float | None, typer.Option("--duration", help="Start no request after this many seconds.")]
+WarmupOption = Annotated[int, typer.Option("--warmup", help="Requests to send before the measured ones.")]
+EosOption = Annotated[bool, typer.Option("--ignore-eos", help="Ask for answers of full length; not every server can.")]
+ExtraOption = Annotated[str, typer.Option("--extra-body", metavar="JSON", help="Further fields for every request.")]
+TemperatureOption = Annotated[float, typer.Option("--temperature", help="Sampling temperature; 0 is greedy.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-SaveOption = Annotated[Path | None, typer.Option("--save", help="A JSON file for figures and every request.")]
-ReportOption = Annotated[Path | None, typer.Option("--report", help="An HTML file for figures and charts.")]
+SaveOption = Annotated[Path | None, typer.Option("--save", help="Write figures and all requests to this JSON file.")]
+ReportOption = Annotated[Path | None, typer.Option("--report", help="Write figures and charts to this HTML file.")]
 
 
 @takes(load=LOAD)
@@ -73,7 +87,7 @@ def serving(
     *,
     load: dict[str, Any],
 ) -> None:
-    """Put load on an OpenAI-compatible server: throughput, TTFT, TPOT, inter-token latency, goodput, errors."""
+    """Put load on an OpenAI-compatible server, and measure throughput, TTFT, TPOT, ITL, goodput and errors."""
     from octavo.bench.serving import Plan, choose_model, measure, to_json
     from octavo.bench.serving_client import target
     from octavo.bench.serving_figures import figures, parse_slo
@@ -115,7 +129,7 @@ def progress(total: int) -> Iterator[Watch]:
 
     console = Console(stderr=True)
     facts = TextColumn("{task.fields[running]} running, {task.fields[failed]} failed, {task.fields[chunks]} chunks")
-    columns = (TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), facts)
+    columns = (TextColumn("requests"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), facts)
     with Progress(*columns, console=console, refresh_per_second=4, disable=not console.is_terminal) as bar:
         yield watcher(bar, bar.add_task("", total=total, running=0, failed=0, chunks=0))
 
@@ -156,7 +170,7 @@ def headline(found: dict[str, Any]) -> str:
     facts.append(f"{found['request_throughput']:.2f} requests/s")
     facts.append(f"{found['output_throughput']:.1f} tokens/s")
     if good := found["goodput"]:
-        facts.append(f"goodput {good['request_throughput']:.2f} requests/s ({good['share']:.0%} kept the SLO)")
+        facts.append(f"goodput {good['request_throughput']:.2f} requests/s ({good['share']:.0%} within the limits)")
     return f"{found['plan']['model']}: {', '.join(facts)}"
 
 

@@ -23,22 +23,22 @@ SHIPPED = "code_edit,summary,chat,json,random"
 def spec(
     model: ModelArgument,
     method: Annotated[
-        list[str], typer.Option("--method", help="A method's name, or a JSON speculative config; may be repeated.")
+        list[str], typer.Option("--method", help="Method or JSON config to measure; may be repeated.")
     ] = ["ngram", "suffix", "auto"],  # noqa: B006  # typer reads it, nobody writes it
-    workload: Annotated[str, typer.Option("--workload", help="Kinds of text, with commas between.")] = SHIPPED,
-    batch: Annotated[str, typer.Option("--batch", help="Batch sizes, with commas between.")] = "1",
-    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Tries of each, in turns; the best counts.")] = 2,
-    tokens: Annotated[int | None, typer.Option("--tokens", min=2, help="Most tokens to write to a prompt.")] = None,
-    temperature: Annotated[float, typer.Option("--temperature", min=0, help="0 is greedy.")] = 0.0,
-    plot: Annotated[Path | None, typer.Option("--plot", help="An SVG file to draw the speed-ups into.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    workload: Annotated[str, typer.Option("--workload", help="Kinds of text, separated by commas.")] = SHIPPED,
+    batch: Annotated[str, typer.Option("--batch", help="Batch sizes, separated by commas.")] = "1",
+    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Runs of each, in turns; the best one counts.")] = 2,
+    tokens: Annotated[int | None, typer.Option("--tokens", min=2, help="Most tokens to generate per prompt.")] = None,
+    temperature: Annotated[float, typer.Option("--temperature", min=0, help="Temperature; 0 is greedy.")] = 0.0,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the speed-ups into this SVG file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     *,
     engine: dict[str, Any],
 ) -> None:
-    """Measure speculative decoding against none, on texts of five kinds. First what a step of so many rows costs.
+    """Compare speculative decoding with plain decoding, on five kinds of text.
 
-    Says of each row whether the output was the same. expected: the speed-up by the formula, from the acceptance and the
-    cost of a step.
+    The first line shows how the cost of a step grows with its rows. Each further line shows the measured speed-up, the
+    speed-up expected from acceptance and step cost, and whether the output was the same.
     """
     writable(plot)
     rows = []
@@ -95,7 +95,7 @@ def check(names: tuple[str, ...]) -> None:
 
     for name in names:
         if name not in SHIPPED.split(","):
-            raise ConfigError(f"workload must be of {SHIPPED}; got {name!r}")
+            raise ConfigError(f"workload must be one or more of {SHIPPED}; got {name!r}")
 
 
 def label(text: str) -> str:
@@ -116,6 +116,6 @@ def shown(row: dict[str, Any]) -> str:
     facts = f"{row['workload']:<10} batch {row['batch']:<3} {row['method'][:40]:<40} {row['tok_s']:>7.1f} tok/s "
     facts += f"{row['speedup']:>5.2f}x (expected {row['expected']:.2f}x)"
     facts += (
-        f"  accepted {row['acceptance']:.0%}, {row['accepted_length']:.2f} tokens a step, step {row['step_cost']:.2f}"
+        f"  accepted {row['acceptance']:.0%}, {row['accepted_length']:.2f} tokens per step, step {row['step_cost']:.2f}"
     )
     return facts + ("" if row["same_output"] else "  OUTPUT DIFFERS")

@@ -14,12 +14,15 @@ from octavo.cli.options import ModelArgument, QuietOption
 
 def build(
     model: ModelArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to make.", metavar="DIR")],
-    force: Annotated[bool, typer.Option("--force", help="Replace an artifact that is there.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", metavar="DIR")],
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing artifact.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Pack a model's weights into a folder that `octavo run DIR` maps: no packing, no second copy in memory."""
+    """Pack a model's weights into a folder once. `octavo run DIR` then maps it instead of packing at every start.
+
+    Processes that use the same folder share its memory. The output stays the same, bit for bit.
+    """
     start = time.perf_counter()
     size = make(model, output, force)
     seconds = round(time.perf_counter() - start, 2)

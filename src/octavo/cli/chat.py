@@ -31,9 +31,9 @@ def chat(
     sampling: dict[str, Any],
     engine: dict[str, Any],
 ) -> None:
-    """Talk with a model. Each turn computes only what the cache does not have of the conversation so far.
+    """Talk with a model in the terminal. Each turn computes only its new tokens; the rest is in the KV cache.
 
-    Ctrl-C stops an answer, Ctrl-D leaves, /help lists the commands.
+    Ctrl-C stops an answer, Ctrl-D exits, /help lists the commands.
     """
     from octavo.cli.console import complain, note
     from octavo.cli.conversation import Conversation
@@ -44,10 +44,10 @@ def chat(
     llm, seconds = load(model, engine)
     template = template_of(llm, chat_template)
     if template is None:
-        raise TokenizerError(f"{model} has no chat template: give one by --chat-template, or use `octavo run`")
+        raise TokenizerError(f"{model} has no chat template: give one with --chat-template, or use `octavo run`")
     params = check(sampling_params(sampling), llm.parts.model.vocab_size)
     talk = Conversation(llm, template, params, system, quiet)
-    note(f"{llm.parts.model.name}, loaded in {seconds:.1f} s. /help lists the commands, Ctrl-D leaves.")
+    note(f"{llm.parts.model.name}, loaded in {seconds:.1f} s. /help lists the commands, Ctrl-D exits.")
     with history():
         for line in lines():
             try:

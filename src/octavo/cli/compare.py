@@ -19,35 +19,37 @@ ALL = "octavo,llama.cpp,openvino,vllm,transformers"
 
 def compare(
     model: ModelOption,
-    engines: Annotated[str, typer.Option("--engines", help="Which, with commas between.")] = ALL,
-    batch: Annotated[str, typer.Option("--batch", help="Batch sizes, with commas between.")] = "1,4,16",
-    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Tokens of each prompt.")] = 128,
-    gen_tokens: Annotated[int, typer.Option("--gen-tokens", help="Tokens to generate for each.")] = 64,
-    repeat: Annotated[int, typer.Option("--repeat", help="Rounds; the best counts.")] = 3,
+    engines: Annotated[str, typer.Option("--engines", help="Engines, separated by commas.")] = ALL,
+    batch: Annotated[str, typer.Option("--batch", help="Batch sizes, separated by commas.")] = "1,4,16",
+    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Tokens in each prompt.")] = 128,
+    gen_tokens: Annotated[int, typer.Option("--gen-tokens", help="Tokens to generate for each prompt.")] = 64,
+    repeat: Annotated[int, typer.Option("--repeat", help="Number of rounds; the best one counts.")] = 3,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Of every engine; by default one for each physical core.")
+        int | None, typer.Option("--threads", min=1, help="Threads of every engine; by default one per physical core.")
     ] = None,
     python_for: Annotated[
-        list[str], typer.Option("--python-for", metavar="ENGINE=PYTHON", help="Which Python has an engine; repeatable.")
+        list[str],
+        typer.Option("--python-for", metavar="ENGINE=PYTHON", help="Python that has this engine; may be repeated."),
     ] = [],  # noqa: B006  # typer reads it, nobody writes it
     model_for: Annotated[
-        list[str], typer.Option("--model-for", metavar="ENGINE=PATH", help="Another form of the model; repeatable.")
+        list[str],
+        typer.Option("--model-for", metavar="ENGINE=PATH", help="Model for this engine; may be repeated."),
     ] = [],  # noqa: B006
     url: Annotated[
-        list[str], typer.Option("--url", metavar="NAME=URL", help="An OpenAI-compatible server; repeatable.")
+        list[str], typer.Option("--url", metavar="NAME=URL", help="Also measure this server; may be repeated.")
     ] = [],  # noqa: B006
-    report: Annotated[Path | None, typer.Option("--report", help="An HTML page to write.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", help="A JSON file to write.")] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Write an HTML report to this file.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Write everything to this JSON file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure engines side by side: each in a process of its own, in turns, greedy, random prompts.
+    """Measure engines side by side. Each runs in a separate process, in turns, greedy, on the same random prompts.
 
-    Every engine but Octavo lives in a virtual environment of its own, named by --python-for or by the environment
-    variable OCTAVO_PEER_<NAME>_PYTHON (such as OCTAVO_PEER_LLAMA_CPP_PYTHON). Keep the machine quiet meanwhile.
+    Install each other engine in a virtual environment, and name it with --python-for or with the environment variable
+    OCTAVO_PEER_<NAME>_PYTHON, for example OCTAVO_PEER_LLAMA_CPP_PYTHON. Run nothing else meanwhile.
     """
     for path in (report, output):
         if path is not None and not path.absolute().parent.is_dir():
-            raise ConfigError(f"{path}: there is no folder {path.absolute().parent}")
+            raise ConfigError(f"cannot write {path}: there is no folder {path.absolute().parent}")
     shape = (batch, prompt_tokens, gen_tokens, repeat)
     named = (pairs("--python-for", python_for), pairs("--model-for", model_for), pairs("--url", url))
     result = measure(plan(model, engines, shape, threads, *named))
@@ -68,7 +70,7 @@ def pairs(option: str, texts: list[str]) -> dict[str, str]:
     split = [text.partition("=") for text in texts]
     for (name, _, value), text in zip(split, texts, strict=True):
         if not name or not value:
-            raise ConfigError(f"{option} must be of the form NAME=VALUE; got {text!r}")
+            raise ConfigError(f"{option} must have the form NAME=VALUE; got {text!r}")
     return {name: value for name, _, value in split}
 
 
@@ -122,7 +124,7 @@ def show(result: dict[str, Any]) -> None:
     from octavo.bench.report import absent, table
 
     titles, rows = table(result)
-    shown = Table(*titles, title=f"tokens a second: {Path(result['model']).name}", title_justify="left")
+    shown = Table(*titles, title=f"tokens per second: {Path(result['model']).name}", title_justify="left")
     for column in shown.columns[1:]:
         column.justify = "right"
     for row in rows:

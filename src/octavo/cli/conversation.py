@@ -16,12 +16,12 @@ from octavo.sampling.params import check
 from octavo.types import SamplingParams
 
 HELP = """\
-/help                 this list
-/clear                forget the conversation (the system message stays)
-/system [TEXT]        show or set the system message; /system - takes it away
+/help                 show this list
+/clear                start a new conversation; the system message stays
+/system [TEXT]        show or set the system message; /system - removes it
 /set [NAME VALUE]     show the sampling settings, or set one: /set temperature 0.2
-/stats                what the engine has done so far
-/exit                 leave (Ctrl-D does too)"""
+/stats                show what the engine has done so far
+/exit                 exit (or press Ctrl-D)"""
 
 REASONS = {
     "abort": "stopped",
@@ -70,7 +70,7 @@ class Conversation:
         try:
             answer = stream(self.llm, prompt, self.params, write)
         except CapacityError as error:
-            raise CapacityError(f"{error} (/clear forgets the conversation, nothing of it was cut off)") from error
+            raise CapacityError(f"{error} (the conversation is kept whole: /clear starts a new one)") from error
         write("" if answer.text.endswith("\n") else "\n")
         if reason := self.why(answer.finish_reason, len(answer.token_ids)):
             note(f"({reason})")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from octavo.cli.options import MODEL_HELP
+
 if TYPE_CHECKING:
     from octavo.weights import Checkpoint
 
@@ -19,11 +21,11 @@ LABELS = {
 
 
 def info(
-    source: Annotated[str, typer.Argument(help="A GGUF file, a model folder, an alias, or hf:org/repo[:file].")],
+    source: Annotated[str, typer.Argument(help=MODEL_HELP)],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor too.")] = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="Also list every tensor.")] = False,
 ) -> None:
-    """Show what is inside a model: architecture, sizes, tokenizer, and how its weights are encoded."""
+    """Show what is in a model file: architecture, sizes, tokenizer, and the encodings of its weights."""
     from octavo.weights import open_checkpoint
     from octavo.weights.sources import resolve
     from octavo.weights.summary import summarise
@@ -54,7 +56,7 @@ def show(summary: dict[str, Any], tensors: list[dict[str, Any]]) -> None:
     for key, label in LABELS.items():
         facts.add_row(f"[bold]{label}", escape(readable(key, summary[key])))
     mix = Table(
-        "type", "tensors", "parameters", "size", "share", "bits a weight", title="weights", title_justify="left"
+        "type", "tensors", "parameters", "size", "share", "bits per weight", title="weights", title_justify="left"
     )
     total = sum(entry["bytes"] for entry in summary["quantization"])  # not 0 where there is an entry
     for entry in summary["quantization"]:

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from octavo import __version__
 from octavo.cli.console import complain
@@ -27,26 +27,40 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "run": Command("run", "run", "Answer one prompt."),
-    "chat": Command("chat", "chat", "Talk with a model."),
+    "chat": Command("chat", "chat", "Talk with a model in the terminal."),
+    "serve": Command("serve", "serve", "Serve models over HTTP, with a web page."),
+    "models": Command("models_cmd", "models", "List models that can be used by name."),
+    "pull": Command("pull", "pull", "Download a model."),
+    "info": Command("info", "info", "Show what is in a model file."),
+    "plan": Command("plan", "plan", "Show how much memory a model needs, and what fits."),
+    "build": Command("build", "build", "Pack a model once, for faster starts."),
     "bench": Command("bench", "bench", "Measure prefill and decode speed."),
     "bench limits": Command("bench_limits", "limits", "Measure what this machine can do at most."),
+    "bench spec": Command("bench_spec", "spec", "Measure what speculative decoding gains."),
+    "bench serving": Command("bench_serving", "serving", "Put load on a server and measure latencies."),
     "compare": Command("compare", "compare", "Measure Octavo and other engines side by side."),
-    "bench spec": Command("bench_spec", "spec", "Measure speculative decoding: every method on every kind of text."),
-    "tune layers": Command("tune", "layers", "Find the layers with which a model drafts best for itself."),
-    "train heads": Command("train", "heads", "Train heads that draft from a model's hidden state."),
-    "bench serving": Command("bench_serving", "serving", "Put load on a server and measure what its users feel."),
-    "plan": Command("plan", "plan", "Say what a model takes of memory, and what fits."),
-    "serve": Command("serve", "serve", "Serve models over HTTP: OpenAI's API, and a web page."),
-    "build": Command("build", "build", "Pack a model once, so that it starts at once."),
-    "info": Command("info", "info", "Show what is inside a model file."),
-    "pull": Command("pull", "pull", "Fetch a model into the cache folder."),
-    "models": Command("models_cmd", "models", "List the models that have a name, and those that are here."),
+    "tune layers": Command("tune", "layers", "Choose the layers a model drafts with for itself."),
+    "train heads": Command("train", "heads", "Train heads that draft from the hidden state."),
 }
-# What people know from other programs, and what to do here instead.
+# Commands of other programs, and what to do here instead.
 ELSEWHERE = {
-    "quantize": "Octavo runs a file as it is quantised: take a GGUF of the encoding you want; "
-    "`octavo build` packs it so that it starts at once",
+    "quantize": "Octavo runs a model file as it is, so download a GGUF file with the quantisation you want; "
+    "`octavo build` packs it for faster starts",
 }
+
+
+class Sections(TyperCommand):
+    """A command whose help lists its options under the titles of their tables."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            plain = "Arguments" if param.param_type_name == "argument" else "Options"
+            if (record := param.get_help_record(ctx)) is not None:
+                sections.setdefault(getattr(param, "rich_help_panel", None) or plain, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 class Commands(TyperGroup):
@@ -60,7 +74,7 @@ class Commands(TyperGroup):
             return None
         entry = COMMANDS[cmd_name]
         app = typer.Typer(add_completion=False, rich_markup_mode=None)  # None: plain help, rich is never loaded
-        app.command(cmd_name)(getattr(import_module(f"octavo.cli.{entry.module}"), entry.function))
+        app.command(cmd_name, cls=Sections)(getattr(import_module(f"octavo.cli.{entry.module}"), entry.function))
         return typer.main.get_command(app)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -74,9 +88,9 @@ app = typer.Typer(cls=Commands, add_completion=False, rich_markup_mode=None)
 
 @app.callback()
 def octavo(
-    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
 ) -> None:
-    """Octavo: LLM inference on the machine you have."""
+    """Octavo: LLM inference on the machine you have. `octavo COMMAND --help` explains a command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -99,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(str(error))
     except MemoryError:
         settings = "kv_cache_memory, num_kv_blocks or max_model_len"
-        complain(f"not enough memory: lower {settings} (`octavo plan MODEL` does the arithmetic)")
+        complain(f"not enough memory: lower {settings} (`octavo plan MODEL` shows what fits)")
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except ModuleNotFoundError as error:

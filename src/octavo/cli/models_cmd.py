@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False) -> None:
-    """List models: aliases (pulled or not), and other models in the cache folders."""
+    """List the models that can be used by name, downloaded or not, and other models in the cache folders."""
     from octavo.weights.sources import available
 
     found = list(available())
@@ -39,7 +39,7 @@ def show(found: list[Available]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("model", "what", "size")
+    table = Table("model", "description", "size")
     table.add_column("where", overflow="fold")  # a path must not be cut: people copy it
     for model in found:
         where = escape(str(model.path)) if model.path else f"[dim]octavo pull {model.source}"

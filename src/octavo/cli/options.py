@@ -18,12 +18,15 @@ import typer
 from octavo.config import EngineConfig
 from octavo.types import SamplingParams
 
-MODEL_HELP = "A path, an alias (see `octavo models`), or hf:org/repo[:file]."
+MODEL_HELP = "A model file or folder, an alias from `octavo models`, or hf:org/repo[:file]."
 ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP)]
 ModelOption = Annotated[str, typer.Option("--model", help=MODEL_HELP)]
-SystemOption = Annotated[str | None, typer.Option("--system", help="A system message.")]
-TemplateOption = Annotated[str | None, typer.Option("--chat-template", help="A Jinja template: a file, or its text.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No figures on standard error.")]
+SystemOption = Annotated[str | None, typer.Option("--system", help="System message to put before the conversation.")]
+TemplateOption = Annotated[
+    str | None,
+    typer.Option("--chat-template", help="Jinja chat template to use instead of the model's: a file, or its text."),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no figures to standard error.")]
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -32,7 +35,7 @@ def size(text: str) -> int:
     """Bytes from "1500000", "800M", "2G", "2GiB": powers of 1024."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not match:
-        raise typer.BadParameter(f"{text!r} is no size: write bytes, or 800M, or 2G")
+        raise typer.BadParameter(f"{text!r} is not a size: write a number of bytes, or for example 800M or 2G")
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 
@@ -45,7 +48,7 @@ def speculation(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is neither JSON nor a method's name: {error}") from None
     if not isinstance(config, dict):
-        raise typer.BadParameter(f"{text!r} is no JSON object")
+        raise typer.BadParameter(f"{text!r} is not a JSON object")
     return config
 
 
@@ -56,7 +59,7 @@ def target_itl(text: str) -> float | str | None:
     try:
         return float(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is neither seconds, nor auto, nor none") from None
+        raise typer.BadParameter(f"{text!r} is not a number of seconds, auto or none") from None
 
 
 def bias(text: str) -> tuple[int, float]:
@@ -65,7 +68,7 @@ def bias(text: str) -> tuple[int, float]:
         token, value = text.split("=")
         return int(token), float(value)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not of the form TOKEN_ID=BIAS") from None
+        raise typer.BadParameter(f"{text!r} must have the form TOKEN_ID=BIAS") from None
 
 
 class Row(NamedTuple):
@@ -80,6 +83,9 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
+    """title: of the section of `--help` that lists these options."""
+
+    title: str
     rows: tuple[Row, ...]
     defaults: Mapping[str, Any]
 
@@ -89,74 +95,113 @@ def _defaults(of: Any, **others: Any) -> dict[str, Any]:
 
 
 ENGINE = Table(
+    "Engine",
     (
-        Row("threads", int | None, "Threads of the engine; by default one for each physical core."),
-        Row("isa", str, "Instruction set: auto, amx, avx512, avx2, i8mm, neon or portable."),
-        Row("max_model_len", int | None, "Longest sequence in tokens, prompt included; by default what fits."),
-        Row("max_num_seqs", int, "Sequences that run at once."),
-        Row("max_num_batched_tokens", int, "Tokens of one step; longer prompts are computed in chunks."),
+        Row("threads", int | None, "CPU threads; by default one per physical core."),
+        Row(
+            "isa",
+            str,
+            "Instruction set of the kernels: auto (the best this processor has), "
+            "amx, avx512, avx2, i8mm, neon or portable.",
+        ),
+        Row(
+            "max_model_len",
+            int | None,
+            "Longest sequence in tokens, prompt and answer together; by default the model's context, or as much of it "
+            "as the KV cache holds.",
+        ),
+        Row("max_num_seqs", int, "Most sequences that run at the same time."),
+        Row("max_num_batched_tokens", int, "Most tokens in one step; longer prompts are computed in chunks."),
         Row(
             "target_itl",
             str | None,
-            "Most seconds between tokens while prompts are computed; auto: twice those without; none: no limit.",
+            "Longest time between two tokens of an answer while prompts are computed: seconds, auto (about twice the "
+            "time without prompts) or none (no limit: the highest throughput).",
             parse=target_itl,
             metavar="SECONDS",
         ),
-        Row("kv_cache_memory", str | None, "Memory for the KV cache, such as 800M or 2G.", parse=size, metavar="SIZE"),
-        Row("num_kv_blocks", int | None, "Blocks of the KV cache; goes before --kv-cache-memory."),
-        Row("kv_cache_dtype", str, "How keys and values are stored: auto (bf16), f32, bf16 or int8."),
-        Row("block_size", int, "Tokens of a block of the KV cache: 16, 32, 64, 128 or 256."),
-        Row("kv_cache", str, "paged, or contiguous: the baseline, each sequence reserves its longest length."),
-        Row("scheduler", str, "continuous, or static: the baseline, a batch runs until its last sequence ends."),
-        Row("policy", str, "Who goes first: priority, fcfs or deadline."),
+        Row(
+            "kv_cache_memory",
+            str | None,
+            "Memory for the KV cache, such as 800M or 2G; by default 1G, or more if one sequence of --max-model-len "
+            "needs it, and at most half of the free memory.",
+            parse=size,
+            metavar="SIZE",
+        ),
+        Row("num_kv_blocks", int | None, "Number of KV cache blocks; overrides --kv-cache-memory."),
+        Row("kv_cache_dtype", str, "Number format of keys and values: auto (bf16), f32, bf16 or int8."),
+        Row("block_size", int, "Tokens per KV cache block: 16, 32, 64, 128 or 256."),
+        Row(
+            "kv_cache",
+            str,
+            "Layout of the KV cache: paged, or contiguous (a baseline: a sequence reserves its longest length).",
+        ),
+        Row(
+            "scheduler",
+            str,
+            "Batching: continuous, or static (a baseline: a batch runs until its last sequence ends).",
+        ),
+        Row("policy", str, "Order of waiting requests: priority, fcfs (first come, first served) or deadline."),
         Row(
             "enable_prefix_caching",
             bool,
-            "Keep the KV cache of prompts, for later prompts that begin alike.",
+            "Reuse the cached keys and values of earlier prompts that begin with the same tokens.",
             "--enable-prefix-caching/--no-prefix-caching",
         ),
         Row(
             "enable_chunked_prefill",
             bool,
-            "Compute long prompts in chunks, between the steps of running sequences.",
+            "Compute long prompts in chunks, so that running sequences decode in between.",
             "--enable-chunked-prefill/--no-chunked-prefill",
         ),
         Row(
             "speculative_config",
             dict[str, Any] | None,
-            'Draft tokens and verify them together: auto, ngram, suffix, or JSON such as {"method": "ngram"}.',
+            'Speculative decoding: auto, ngram, suffix, or JSON such as {"method": "ngram"}. Same output, fewer steps.',
             parse=speculation,
-            metavar="JSON",
+            metavar="METHOD|JSON",
         ),
-        Row("backend", str, "cpu; or reference: numpy, slow, exact; or null: no arithmetic."),
+        Row("backend", str, "cpu, reference (numpy: slow and exact) or null (computes nothing; for tests)."),
     ),
     _defaults(EngineConfig()),
 )
 
-# A server's streams must not stall when a prompt comes; elsewhere most tokens a second count.
+# A new prompt must not stall a server's running streams; elsewhere throughput counts more.
 SERVED = ENGINE._replace(defaults={**ENGINE.defaults, "target_itl": "auto"})
 
 SAMPLING = Table(
+    "Sampling",
     (
-        Row("temperature", float, "0 always takes the most likely token."),
-        Row("top_p", float, "Sample from the most likely tokens that hold this share of the probability; 1 is off."),
-        Row("top_k", int, "Sample from this many tokens; 0 is off."),
-        Row("min_p", float, "Leave out tokens less likely than this share of the most likely one's; 0 is off."),
-        Row("typical_p", float, "Locally typical sampling; 1 is off."),
-        Row("seed", int | None, "Another seed gives another answer; the same gives the same."),
-        Row("max_tokens", int | None, "Longest answer; by default until the model ends it or its context is full."),
-        Row("min_tokens", int, "Shortest answer."),
+        Row("temperature", float, "Randomness of the answer; 0 always takes the most likely token."),
+        Row("top_p", float, "Sample from the most likely tokens whose probabilities add up to this; 1 turns it off."),
+        Row("top_k", int, "Sample from this many of the most likely tokens; 0 turns it off."),
+        Row("min_p", float, "Drop tokens below this fraction of the highest probability; 0 turns it off."),
+        Row("typical_p", float, "Probability that locally typical sampling keeps; 1 turns it off."),
+        Row("seed", int | None, "Random seed; with the same seed a prompt gets the same answer."),
+        Row("max_tokens", int | None, "Longest answer in tokens; by default what is left of the context."),
+        Row("min_tokens", int, "Shortest answer in tokens."),
         Row("stop", list[str], "End the answer before this text; may be repeated.", metavar="TEXT"),
         Row("stop_token_ids", list[int], "End the answer at this token; may be repeated.", "--stop-token-id"),
-        Row("include_stop_str_in_output", bool, "Keep the stop text.", "--include-stop-str-in-output"),
-        Row("ignore_eos", bool, "Write on past the end-of-sequence token.", "--ignore-eos"),
-        Row("presence_penalty", float, "Subtracted from the logit of every token of the answer so far."),
-        Row("frequency_penalty", float, "The same, times how often the answer has it."),
-        Row("repetition_penalty", float, "Divides the logits of tokens in prompt and answer; 1 is off."),
-        Row("logit_bias", list[str], "Added to a token's logit; may be repeated.", "", bias, "TOKEN_ID=BIAS"),
-        Row("allowed_token_ids", list[int], "Only this token may be written; may be repeated.", "--allowed-token-id"),
-        Row("bad_words", list[str], "A text that must not appear; may be repeated.", "--bad-word", metavar="TEXT"),
-        Row("skip_special_tokens", bool, "Leave control tokens out of the text.", "--skip-special/--keep-special"),
+        Row(
+            "include_stop_str_in_output",
+            bool,
+            "Include the stop string in the output.",
+            "--include-stop-str-in-output",
+        ),
+        Row("ignore_eos", bool, "Continue after the end-of-sequence token.", "--ignore-eos"),
+        Row("presence_penalty", float, "Subtract this from the logit of every token that the answer already has."),
+        Row("frequency_penalty", float, "Subtract this from a token's logit for each time it is in the answer."),
+        Row("repetition_penalty", float, "Divide the logits of tokens in the prompt or answer by this; 1 is off."),
+        Row("logit_bias", list[str], "Add BIAS to a token's logit; may be repeated.", "", bias, "TOKEN_ID=BIAS"),
+        Row("allowed_token_ids", list[int], "Generate only this token; repeat to allow more.", "--allowed-token-id"),
+        Row(
+            "bad_words",
+            list[str],
+            "Text that the answer must not contain; may be repeated.",
+            "--bad-word",
+            metavar="TEXT",
+        ),
+        Row("skip_special_tokens", bool, "Remove control tokens from the text.", "--skip-special/--keep-special"),
     ),
     _defaults(SamplingParams(), temperature=0.7, top_p=0.95, max_tokens=None),
 )
@@ -171,7 +216,7 @@ def takes(**tables: Table) -> Callable[[Callable[..., None]], Callable[..., None
             function(**values, **groups)
 
         own = inspect.signature(function, eval_str=True).parameters.values()
-        shared = [_parameter(row, table.defaults[row.name]) for table in tables.values() for row in table.rows]
+        shared = [_parameter(row, table) for table in tables.values() for row in table.rows]
         parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name not in tables]
         parameters += shared
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
@@ -182,11 +227,17 @@ def takes(**tables: Table) -> Callable[[Callable[..., None]], Callable[..., None
     return decorate
 
 
-def _parameter(row: Row, default: Any) -> inspect.Parameter:
+def _parameter(row: Row, table: Table) -> inspect.Parameter:
+    default = table.defaults[row.name]
     many = row.type in (list[str], list[int])
     names = row.names or "--" + row.name.replace("_", "-")
     option = typer.Option(
-        names, help=row.help, parser=row.parse, metavar=row.metavar, show_default=not many and default is not None
+        names,
+        help=row.help,
+        parser=row.parse,
+        metavar=row.metavar,
+        show_default=not many and default is not None,
+        rich_help_panel=table.title,
     )
     return inspect.Parameter(
         row.name,

@@ -21,17 +21,19 @@ if TYPE_CHECKING:
 def plan(
     model: ModelArgument,
     length: Annotated[
-        int | None, typer.Option("--length", help="Tokens of a typical sequence; by default the longest.")
+        int | None, typer.Option("--length", help="Tokens in a typical sequence; by default the longest.")
     ] = None,
     memory: Annotated[
         int | None,
-        typer.Option("--memory", parser=size, metavar="SIZE", help="Judge by this much memory, not this machine's."),
+        typer.Option(
+            "--memory", parser=size, metavar="SIZE", help="Plan for this much memory instead of what is free."
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object; sizes are bytes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with sizes in bytes.")] = False,
     *,
     engine: dict[str, Any],
 ) -> None:
-    """Say what a model takes of memory with these settings, and how many sequences fit. Loads no weights."""
+    """Show how much memory a model needs with these settings, and how many sequences fit. Loads no weights."""
     made, config, cache = make(model, engine, length, memory)
     facts = {
         "model": model,
@@ -74,7 +76,7 @@ def make(
 def sizes(model: Model, config: EngineConfig, cache: CacheConfig) -> dict[str, int]:
     """Bytes of weights and scratch in the chosen backend."""
     if config.backend != "cpu":
-        raise ConfigError(f"plan knows the memory of the cpu backend only; got backend {config.backend!r}")
+        raise ConfigError(f"plan knows the cpu backend only; got backend {config.backend!r}")
     from octavo.backends.cpu.footprint import footprint
 
     assert config.max_model_len is not None and config.threads is not None  # resolved
@@ -106,9 +108,9 @@ def show(facts: dict[str, Any]) -> None:
         ("scratch", megabytes(facts["scratch"]), f"{facts['threads']} threads"),
         ("total", megabytes(facts["total"]), "fits" if facts["fits"] else "does not fit"),
         ("available", megabytes(facts["available"]), ""),
-        ("a token", f"{facts['kv_token'] / 1024:.1f} KiB", "keys and values of all layers"),
-        ("a sequence", megabytes(facts["kv_sequence"]), f"{facts['length']:,} tokens"),
-        ("sequences", str(facts["max_sequences"]), "of that length at once, sharing nothing"),
+        ("per token", f"{facts['kv_token'] / 1024:.1f} KiB", "keys and values of all layers"),
+        ("per sequence", megabytes(facts["kv_sequence"]), f"{facts['length']:,} tokens"),
+        ("sequences", str(facts["max_sequences"]), "of that length at once, without shared prefixes"),
     ]
     for row in rows:
         table.add_row(*row)

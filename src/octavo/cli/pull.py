@@ -8,7 +8,7 @@ import typer
 
 
 def pull(source: Annotated[str, typer.Argument(help="An alias (see `octavo models`) or hf:org/repo[:file].")]) -> None:
-    """Download a model, check it, and print where it is."""
+    """Download a model into the cache folder, check it, and print its path."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 

@@ -31,24 +31,31 @@ if TYPE_CHECKING:
 @takes(sampling=SAMPLING, engine=ENGINE)
 def run(
     model: ModelArgument,
-    prompt: Annotated[str | None, typer.Argument(help="The prompt; without it, or with -, standard input.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", help="Read the prompt from a file.")] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(help="The prompt; read from standard input if it is missing or -.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="Read the prompt from this file.")] = None,
     system: SystemOption = None,
-    raw: Annotated[bool, typer.Option("--raw", help="The prompt as it is, without the chat template.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Use the prompt as it is, without the chat template.")] = False,
     chat_template: TemplateOption = None,
-    logprobs: Annotated[int | None, typer.Option("--logprobs", help="With --json: this many a token.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, nothing before.")] = False,
+    logprobs: Annotated[
+        int | None,
+        typer.Option("--logprobs", metavar="N", help="With --json, print the N most likely tokens at each position."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object when the answer is complete, instead of a stream.")
+    ] = False,
     quiet: QuietOption = False,
     *,
     sampling: dict[str, Any],
     engine: dict[str, Any],
 ) -> None:
-    """Answer one prompt. The answer is streamed to standard output, figures go to standard error.
+    """Answer one prompt. The answer streams to standard output; timings go to standard error.
 
-    A model with a chat template gets the prompt as a user's message; one without continues it.
+    If the model has a chat template, the prompt is sent as a user message. Otherwise the model continues the text.
     """
     if logprobs is not None and not as_json:
-        raise RequestError("logprobs are only in the JSON output: add --json", "logprobs")
+        raise RequestError("logprobs are printed in JSON only: add --json", "logprobs")
     text = read_prompt(prompt, file)
     params = dataclasses.replace(sampling_params(sampling), logprobs=logprobs)
 
@@ -68,7 +75,7 @@ def run(
         note(f"{figures(answer)} | first token {first:.2f} s after the start (loading {load_seconds:.2f} s)")
     llm.shutdown()
     if answer.finish_reason == "error":
-        raise RequestError("the engine could not compute an answer to this prompt (logits that are not finite)")
+        raise RequestError("the engine could not compute an answer: the logits are not finite (NaN or infinity)")
     if answer.interrupted:
         raise typer.Exit(130)
 
@@ -76,10 +83,10 @@ def run(
 def read_prompt(prompt: str | None, file: Path | None) -> str:
     """The prompt's text, from wherever it comes. Raises RequestError."""
     if file is not None and prompt is not None:
-        raise RequestError("give the prompt either as an argument or by --file, not both", "prompt")
+        raise RequestError("give the prompt as an argument or with --file, not both", "prompt")
     if file is None and prompt in (None, "-"):
         if prompt is None and sys.stdin.isatty():
-            raise RequestError("there is no prompt: give it as an argument, by --file, or on standard input", "prompt")
+            raise RequestError("there is no prompt: give one as an argument, with --file, or on stdin", "prompt")
         text = decode(sys.stdin.buffer.read(), "standard input")
     elif file is not None:
         try:
@@ -107,7 +114,7 @@ def make_prompt(llm: LLM, text: str, system: str | None, raw: bool, chat_templat
     template = None if raw else template_of(llm, chat_template)
     if template is None:
         if system is not None:
-            raise RequestError("a system message needs a chat template: this prompt has none", "system")
+            raise RequestError("a system message needs a chat template, and this prompt has none", "system")
         return text
     messages = [{"role": "system", "content": system}] if system is not None else []
     return llm.render([*messages, {"role": "user", "content": text}], chat_template=template)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octavo.cli.options import SERVED, takes
+from octavo.cli.options import MODEL_HELP, SERVED, takes
 from octavo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,64 +19,91 @@ KEY_VARIABLE = "OCTAVO_API_KEY"
 OPEN_ADDRESSES = ("127.", "::1", "localhost")
 
 
+def _option(panel: str, name: str, help: str, metavar: str | None = None) -> Any:
+    """An option under the title `panel` of the help."""
+    return typer.Option(name, help=help, metavar=metavar, rich_help_panel=panel)
+
+
+MODELS, NETWORK, ACCESS, LIMITS, LOGS = "Models", "Network", "Access", "Limits and timeouts", "Logs and traces"
+
+
 @takes(engine=SERVED)
 def serve(
-    model: Annotated[str | None, typer.Argument(help="A path, an alias, or hf:org/repo[:file].")] = None,
+    model: Annotated[str | None, typer.Argument(help=f"{MODEL_HELP} Loaded at the start.")] = None,
     models: Annotated[
         list[str] | None,
-        typer.Option("--model", metavar="ALIAS=MODEL", help="Another model, loaded at first use; may be repeated."),
-    ] = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="0 takes a free one.")] = 8000,
-    api_key: Annotated[
-        list[str] | None, typer.Option("--api-key", help=f"May be repeated; {KEY_VARIABLE} is one too.")
-    ] = None,
-    api_key_file: Annotated[
-        Path | None, typer.Option("--api-key-file", help="A file with lines KEY [NAME [WEIGHT]].")
+        _option(MODELS, "--model", "Add a model, loaded on first use; may be repeated.", "ALIAS=MODEL"),
     ] = None,
     served_model_name: Annotated[
-        list[str] | None, typer.Option("--served-model-name", help="What clients call the model; may be repeated.")
+        list[str] | None,
+        _option(MODELS, "--served-model-name", "Name of the model in requests; may be repeated for more names."),
     ] = None,
-    chat_template: Annotated[str | None, typer.Option("--chat-template", help="Jinja: a file or text.")] = None,
-    tokenizer: Annotated[str | None, typer.Option("--tokenizer", help="A tokenizer.json, or its folder.")] = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="auto: weights stay as the file has them.")] = "auto",
-    quantization: Annotated[str | None, typer.Option("--quantization", help="gguf: the file says which.")] = None,
-    tensor_parallel_size: Annotated[int, typer.Option("--tensor-parallel-size", help="Only 1 so far.")] = 1,
-    max_queued_requests: Annotated[int, typer.Option("--max-queued-requests", help="More get 429.")] = 256,
-    max_queued_tokens: Annotated[int, typer.Option("--max-queued-tokens", help="More get 429.")] = 1 << 20,
-    max_body_size: Annotated[int, typer.Option("--max-body-size", help="Bytes of a request.")] = 4 << 20,
-    max_connections: Annotated[int, typer.Option("--max-connections", help="Clients connected at once.")] = 4096,
+    chat_template: Annotated[
+        str | None,
+        _option(MODELS, "--chat-template", "Jinja chat template to use instead of the model's: a file, or its text."),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        _option(MODELS, "--tokenizer", "Tokenizer to use instead of the model's: a tokenizer.json, or its folder."),
+    ] = None,
+    dtype: Annotated[str, _option(MODELS, "--dtype", "Only auto: weights keep the encoding of the file.")] = "auto",
+    quantization: Annotated[
+        str | None, _option(MODELS, "--quantization", "Only gguf: the file says how it is quantised.")
+    ] = None,
+    tensor_parallel_size: Annotated[int, _option(MODELS, "--tensor-parallel-size", "Only 1 so far.")] = 1,
+    memory: Annotated[
+        str | None,
+        _option(MODELS, "--memory", "Memory for all models together, such as 8G; by default what is free.", "SIZE"),
+    ] = None,
+    idle_timeout: Annotated[
+        float, _option(MODELS, "--idle-timeout", "Unload a model of --model after this many seconds without use.")
+    ] = 600.0,
+    host: Annotated[str, _option(NETWORK, "--host", "Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, _option(NETWORK, "--port", "Port to listen on; 0 chooses a free one.")] = 8000,
+    ssl_keyfile: Annotated[Path | None, _option(NETWORK, "--ssl-keyfile", "Private key file for TLS.")] = None,
+    ssl_certfile: Annotated[Path | None, _option(NETWORK, "--ssl-certfile", "Certificate file for TLS.")] = None,
+    api_key: Annotated[
+        list[str] | None,
+        _option(ACCESS, "--api-key", f"API key that clients must send; may be repeated. {KEY_VARIABLE} adds one."),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, _option(ACCESS, "--api-key-file", "File of API keys, one per line: KEY [NAME [WEIGHT]].")
+    ] = None,
+    allowed_origin: Annotated[
+        list[str] | None,
+        _option(ACCESS, "--allowed-origin", "Web origin whose pages may call the server; may be repeated."),
+    ] = None,
+    max_queued_requests: Annotated[
+        int, _option(LIMITS, "--max-queued-requests", "Most requests that may wait; further ones get status 429.")
+    ] = 256,
+    max_queued_tokens: Annotated[
+        int, _option(LIMITS, "--max-queued-tokens", "Most tokens that may wait; further requests get status 429.")
+    ] = 1 << 20,
+    max_body_size: Annotated[int, _option(LIMITS, "--max-body-size", "Longest request body in bytes.")] = 4 << 20,
+    max_connections: Annotated[int, _option(LIMITS, "--max-connections", "Most clients connected at once.")] = 4096,
     request_timeout: Annotated[
-        float | None, typer.Option("--request-timeout", help="Seconds a request may take, if it says nothing shorter.")
+        float | None,
+        _option(LIMITS, "--request-timeout", "Longest time for a request in seconds; a request may ask for less."),
     ] = None,
     send_timeout: Annotated[
-        float, typer.Option("--send-timeout", help="Seconds after which a client that reads nothing is cut off.")
+        float,
+        _option(LIMITS, "--send-timeout", "Close a connection whose client reads nothing for this many seconds."),
     ] = 60.0,
     shutdown_timeout: Annotated[
-        float, typer.Option("--shutdown-timeout", help="Seconds for running requests to end after SIGTERM.")
+        float, _option(LIMITS, "--shutdown-timeout", "Seconds that running requests may still take after SIGTERM.")
     ] = 30.0,
     engine_timeout: Annotated[
-        float, typer.Option("--engine-timeout", help="Seconds of silence after which an engine is started again.")
+        float, _option(LIMITS, "--engine-timeout", "Restart an engine that is silent for this many seconds.")
     ] = 10.0,
-    idle_timeout: Annotated[
-        float, typer.Option("--idle-timeout", help="Seconds after which an unused --model is unloaded.")
-    ] = 600.0,
-    memory: Annotated[
-        str | None, typer.Option("--memory", metavar="SIZE", help="For all models together, such as 8G.")
-    ] = None,
-    ssl_keyfile: Annotated[Path | None, typer.Option("--ssl-keyfile", help="TLS: the private key.")] = None,
-    ssl_certfile: Annotated[Path | None, typer.Option("--ssl-certfile", help="TLS: the certificates.")] = None,
-    allowed_origin: Annotated[
-        list[str] | None, typer.Option("--allowed-origin", help="Web origin that browsers may call from.")
-    ] = None,
-    log_format: Annotated[str, typer.Option("--log-format", help="text or json.")] = "text",
-    log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "info",
+    log_format: Annotated[str, _option(LOGS, "--log-format", "text or json.")] = "text",
+    log_level: Annotated[str, _option(LOGS, "--log-level", "debug, info, warning or error.")] = "info",
     otlp_endpoint: Annotated[
-        str | None, typer.Option("--otlp-endpoint", help="Where OpenTelemetry traces go (needs octavo[otel]).")
+        str | None,
+        _option(LOGS, "--otlp-endpoint", "Send OpenTelemetry traces to this URL (install octavo[otel])."),
     ] = None,
     engine: dict[str, Any] = {},  # noqa: B006  # always given: see `takes`
 ) -> None:
-    """Serve models over HTTP: OpenAI's API, Anthropic's messages, and a web page."""
+    """Serve models over HTTP: OpenAI's API, Anthropic's messages, and a web page with a chat and a live view."""
     from octavo.cli.options import size
     from octavo.server import logs
     from octavo.server.keys import make, read
@@ -84,7 +111,9 @@ def serve(
     from octavo.server.settings import Limits, ServerSettings
 
     if log_format not in logs.FORMATS or log_level not in logs.LEVELS:
-        raise ConfigError(f"log_format is one of {', '.join(logs.FORMATS)}; log_level of {', '.join(logs.LEVELS)}")
+        raise ConfigError(
+            f"log_format must be one of {', '.join(logs.FORMATS)}, log_level one of {', '.join(logs.LEVELS)}"
+        )
     keys = [make(key) for key in (*(api_key or ()), *filter(None, [os.environ.get(KEY_VARIABLE)]))]
     keys += read(api_key_file) if api_key_file else []
     _check_open(host, bool(keys))
@@ -125,7 +154,7 @@ def _check_open(host: str, has_keys: bool) -> None:
     if not has_keys and not host.startswith(OPEN_ADDRESSES):
         from octavo.cli.console import complain
 
-        complain(f"listening at {host} without an API key: whoever reaches it can use it (see --api-key)")
+        complain(f"warning: {host} is open without an API key; anyone who can reach it can use it (see --api-key)")
 
 
 def _name(model: str) -> str:
@@ -137,7 +166,7 @@ def _name(model: str) -> str:
 def _other(entry: str, engine: Mapping[str, Any]) -> ModelSource:
     alias, equals, model = entry.partition("=")
     if not (alias and equals and model):
-        raise ConfigError(f"--model must be ALIAS=MODEL; got {entry!r}")
+        raise ConfigError(f"--model must have the form ALIAS=MODEL; got {entry!r}")
     return _source((alias,), model, engine, None, None, eager=False)
 
 

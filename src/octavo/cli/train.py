@@ -19,11 +19,11 @@ TEMPERATURE = 0.7
 @takes(engine=ENGINE)
 def heads(
     model: ModelArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, .npz.")],
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of text to train on.")] = 20_000,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Write the heads to this .npz file.")],
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens of training text.")] = 20_000,
     rank: Annotated[int, typer.Option("--rank", min=1, help="Width of the heads.")] = 128,
     size: Annotated[
-        int, typer.Option("--size", min=2, help="Tokens that they can draft: the most frequent ones.")
+        int, typer.Option("--size", min=2, help="Tokens the heads can draft: the most frequent ones.")
     ] = 4096,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the text.")] = 10,
     prompts: Annotated[
@@ -32,13 +32,16 @@ def heads(
             "--prompts",
             exists=True,
             dir_okay=False,
-            help="A text file, one prompt a line; by default the shipped ones.",
+            help="Text file with one prompt per line; by default the shipped prompts.",
         ),
     ] = None,
     *,
     engine: dict[str, Any],
 ) -> None:
-    """Train heads that draft from the model's last hidden state, on text the model itself writes. Takes minutes."""
+    """Train heads that draft from the model's last hidden state. Takes minutes.
+
+    The model writes its own training text. Use the result with `--speculative-config`, as the last line shows.
+    """
     from octavo.assemble import assemble, engine_config
     from octavo.cli.console import loading_bar, note, writable
     from octavo.spec.heads_fit import FitSettings, fit
@@ -65,7 +68,7 @@ def written(parts: Assembly, prompts: Path | None, tokens: int) -> list[Text]:
     text = shipped("training.txt") if prompts is None else prompts.read_text(encoding="utf-8")
     given = [Task(encoded(parts, line), LENGTH) for line in text.splitlines() if line.strip()]
     if not given:
-        raise ConfigError(f"prompts: {prompts} has none; write one a line")
+        raise ConfigError(f"prompts: {prompts} has no prompt; write one per line")
     assert parts.config.max_model_len is not None
     each = [Task(task.prompt, LENGTH) for task in repeated(given, max(1, tokens // LENGTH))]
     tasks = fitted(each, parts.config.max_model_len)

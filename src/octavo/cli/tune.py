@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 @takes(engine=ENGINE)
 def layers(
     model: ModelArgument,
-    tokens: Annotated[int, typer.Option("--tokens", min=2, help="Tokens of sample text to judge by.")] = 160,
-    workload: Annotated[str, typer.Option("--workload", help="Shipped prompts to write the sample to.")] = "chat",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, each candidate too.")] = False,
+    tokens: Annotated[int, typer.Option("--tokens", min=2, help="Tokens of sample text.")] = 160,
+    workload: Annotated[str, typer.Option("--workload", help="Shipped prompts that the sample text answers.")] = "chat",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per candidate.")] = False,
     *,
     engine: dict[str, Any],
 ) -> None:
-    """Find the layers with which the model drafts best for itself (speculative method layer_skip), and keep them.
+    """Choose the layers with which a model drafts for itself (method layer_skip), and save the choice.
 
-    Takes minutes: some fifty passes over the sample. `auto` uses what is found, if it is worth using.
+    Takes minutes: about fifty passes over the sample text. The methods layer_skip and auto use the result; auto only
+    if it makes decoding faster.
     """
     from octavo.assemble import assemble, engine_config
     from octavo.bench.layers import Bench

@@ -87,7 +87,7 @@ class Connection(HttpToolsProtocol):
             self._write_timer = None
 
     def _cut_off(self) -> None:
-        log.warning("a client that does not read its answer is cut off")
+        log.warning("closing the connection of a client that does not read its response")
         self.transport.abort()
 
     def _expect_head(self) -> None:

@@ -93,7 +93,7 @@ def past_deadline(tokens: int) -> ApiError:
     return ApiError(408, message, "timeout_error", "timeout", "deadline_exceeded")
 
 
-def internal(message: str = "the server failed on this request; its log says why") -> ApiError:
+def internal(message: str = "the server failed on this request: see its log") -> ApiError:
     return ApiError(500, message, "server_error", code="internal_error")
 
 

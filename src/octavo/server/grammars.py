@@ -12,7 +12,7 @@ from octavo.types import Request
 
 log = logging.getLogger(__name__)
 MAX_PENDING = 64
-BUSY = RequestError(f"{FIELD}: too many grammars are being compiled: try again", FIELD)
+BUSY = RequestError(f"{FIELD}: too many grammars are being compiled at the moment: try again", FIELD)
 BROKEN = RequestError(f"{FIELD}: the grammar cannot be compiled", FIELD)
 
 Outcome = tuple[Request, OctavoError | None]

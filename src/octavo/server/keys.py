@@ -43,7 +43,7 @@ def read(path: Path) -> list[ApiKey]:
     rows = [(number, line.partition("#")[0].split()) for number, line in enumerate(lines, 1)]
     keys = [_parse(f"{path}, line {number}", words) for number, words in rows if words]
     if not keys:
-        raise ConfigError(f"{path} holds no API key")
+        raise ConfigError(f"{path} has no API key: write one per line, KEY [NAME [WEIGHT]]")
     return keys
 
 

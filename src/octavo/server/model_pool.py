@@ -88,7 +88,7 @@ class ModelPool:
             await self._unload(idle.pop(0), "memory is needed")
 
     async def _unload(self, runtime: Runtime, why: str) -> None:
-        log.info("model %s is unloaded: %s", runtime.name, why)
+        log.info("model %s unloaded: %s", runtime.name, why)
         self._held.pop(runtime, None)
         await runtime.stop()
 

@@ -74,12 +74,12 @@ class Server(uvicorn.Server):
 
     async def _finish_work(self) -> None:
         state, limit = self._state, self._state.settings.shutdown_timeout
-        log.info("shutting down: %d requests are under way", state.exchanges)
+        log.info("shutting down: waiting for %d requests", state.exchanges)
         end = time.monotonic() + limit
         while state.exchanges and time.monotonic() < end and not self.force_exit:
             await asyncio.sleep(0.02)
         if state.exchanges:
-            log.warning("%d requests are cut off", state.exchanges)
+            log.warning("ending %d unfinished requests", state.exchanges)
             await cut_off(state)
         self.should_exit = True
 
@@ -141,7 +141,7 @@ def check_address(host: str, port: int) -> None:
             trial.bind(address)
     except OSError as error:
         raise ConfigError(
-            f"cannot listen at {host} port {port}: {error.strerror}; choose another host or port"
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another host or port"
         ) from None
 
 

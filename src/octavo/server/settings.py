@@ -63,9 +63,9 @@ def check(settings: ServerSettings) -> ServerSettings:
     """The same settings. Raises ConfigError for those that contradict each other."""
     names = [alias for model in settings.models for alias in model.aliases]
     if not names:
-        raise ConfigError("there is no model to serve: name one, or give --model ALIAS=PATH")
+        raise ConfigError("there is no model to serve: name one, or add --model ALIAS=PATH")
     if twice := {name for name in names if names.count(name) > 1}:
-        raise ConfigError(f"two models have the name {min(twice)!r}: give each its own")
+        raise ConfigError(f"two models have the name {min(twice)!r}: give each another name")
     if (settings.ssl_keyfile is None) != (settings.ssl_certfile is None):
         raise ConfigError("TLS needs both --ssl-keyfile and --ssl-certfile")
     numbers = {
@@ -85,7 +85,7 @@ def check(settings: ServerSettings) -> ServerSettings:
         raise ConfigError(f"request_timeout must be more than 0; got {settings.request_timeout}")
     for file in filter(None, (settings.ssl_keyfile, settings.ssl_certfile)):
         if not file.is_file():
-            raise ConfigError(f"TLS: {file} is no file")
+            raise ConfigError(f"TLS: there is no file {file}")
     if not 0 <= settings.port <= 65535:
         raise ConfigError(f"port must be from 0 to 65535; got {settings.port}")
     return settings

@@ -127,7 +127,7 @@ class Supervisor:
                 self._task = None
                 self._settled.set()
                 return
-            log.error("engine %s: %s; it is started again", self._start.model, reason)
+            log.error("engine %s: %s; restarting it", self._start.model, reason)
             self.state, self.problem = State.WAITING, reason
             self.restarts += 1
             self.failures += 1

@@ -102,13 +102,13 @@ def _check(settings: SpecSettings) -> SpecSettings:
 def _check_parts(settings: SpecSettings) -> SpecSettings:
     parts = () if settings.methods is None else settings.methods
     if not isinstance(parts, tuple) or (settings.methods is not None and not parts):
-        raise ConfigError(f"speculative_config: methods must be a list with one method or more; got {parts!r}")
+        raise ConfigError(f"speculative_config: methods must be a list of at least one method; got {parts!r}")
     if settings.method in ("auto", "tree"):
         for part in parts:
             if part not in METHODS or part in ("auto", "tree"):
                 raise ConfigError(f"speculative_config: methods cannot have {part!r}")
     elif parts:
-        raise ConfigError('speculative_config: methods goes with the methods "auto" and "tree" only')
+        raise ConfigError('speculative_config: only the methods "auto" and "tree" take methods')
     used = {settings.method, *parts}
     for method, key in (("draft_model", "model"), ("heads", "heads")):
         if method in used and not isinstance(getattr(settings, key), str):

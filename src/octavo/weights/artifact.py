@@ -175,7 +175,7 @@ def write_artifact(
     """
     folder = Path(folder)
     if isinstance(source, Artifact):
-        raise ConfigError(f"{source.path} is an artifact already: build from the model file that it was made of")
+        raise ConfigError(f"{source.path} is an artifact already: build from the original model file")
     _check_target(folder, overwrite)
     try:
         with _arriving(folder) as temporary:
@@ -194,9 +194,9 @@ def _check_target(folder: Path, overwrite: bool) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not is_artifact(folder):
-        raise ConfigError(f"{folder} is there and is no artifact: give the output another name")
+        raise ConfigError(f"{folder} exists and is not an artifact: choose another name for the output")
     if not overwrite:
-        raise ConfigError(f"{folder} is there already: say --force to replace it")
+        raise ConfigError(f"{folder} exists already: use --force to replace it")
 
 
 @contextmanager

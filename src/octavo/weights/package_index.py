@@ -80,7 +80,7 @@ def _check_space(alias: Alias, folder: Path) -> None:
     if free < need:
         need_mb, free_mb = need // 10**6, free // 10**6
         raise ModelFileError(
-            f"{alias.name} needs {need_mb} MB in {folder}, {free_mb} MB are free; OCTAVO_HOME names another place"
+            f"{alias.name} needs {need_mb} MB in {folder}, and {free_mb} MB are free: set OCTAVO_HOME to another folder"
         )
 
 

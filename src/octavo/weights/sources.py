@@ -39,7 +39,7 @@ def resolve(source: str) -> Path:
     if source in ALIASES:
         if found := cached(ALIASES[source]):
             return found
-        raise ModelFileError(f"{source} is not here yet: run `octavo pull {source}`")
+        raise ModelFileError(f"{source} is not downloaded yet: run `octavo pull {source}`")
     if source.startswith(hub.PREFIX):
         wanted = hub.HubSource.parse(source)
         return hub.find_cached(wanted) or hub.fetch(wanted)

@@ -111,7 +111,7 @@ def test_a_missing_package_gives_pips_last_error(wheels: Path) -> None:
 def test_a_full_disk_is_noticed_before_the_download(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "free")
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(len(MODEL)))
-    refused("demo needs 1 MB .* 1 MB are free; OCTAVO_HOME names another place")
+    refused("demo needs 1 MB .* and 1 MB are free: set OCTAVO_HOME to another folder")
 
 
 def test_without_pip_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
