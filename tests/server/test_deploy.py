@@ -34,6 +34,11 @@ def test_options_in_files_and_documents_exist() -> None:
         assert not {word for word in words if word not in told}, file.name
 
 
+def test_the_container_installs_what_the_server_needs() -> None:
+    (install,) = re.findall(r"pip install .*", (DEPLOY / "Containerfile").read_text())
+    assert install.endswith('"/src[server]"')
+
+
 def _serve_part(file: Path) -> str:
     """The text without lines about other programs."""
     lines = file.read_text().splitlines()
