@@ -318,7 +318,7 @@ def test_only_an_artifact_is_replaced_and_only_on_demand(tmp_path: Path) -> None
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     for overwrite in (False, True):
-        with pytest.raises(ConfigError, match="no artifact"):
+        with pytest.raises(ConfigError, match="is not an artifact"):
             build(source, tmp_path / "mine", overwrite)
     (tmp_path / "empty").mkdir()
     made = build(source, tmp_path / "empty")
