@@ -167,13 +167,13 @@ def entries(plan: Plan) -> list[Entry]:
     made = []
     for name in plan.engines:
         if name not in KNOWN:
-            raise ConfigError(f"no engine {name!r}: choose from {', '.join(KNOWN)}, or give a server by --url")
+            raise ConfigError(f"no engine {name!r}: choose from {', '.join(KNOWN)}, or give a server with --url")
         peer, model = KNOWN[name], plan.models.get(name, plan.model)
         for variant in peer.variants:
             entry = Entry(name, _command(name, peer, plan.pythons), {**common, "model": model, **variant}, peer.install)
             if Path(model).suffix not in peer.reads and name != OURS:
                 wanted = "a GGUF file" if peer.reads == (".gguf",) else "a folder of safetensors"
-                entry.note = f"reads {wanted}: give it one by --model-for {name}=PATH"
+                entry.note = f"reads {wanted}: give it one with --model-for {name}=PATH"
             made.append(entry)
     host = [sys.executable, "-I", str(PEERS / "host.py"), str(PEERS / "server.py")]
     return made + [Entry(name, host, {**common, "model": url, "url": url}) for name, url in plan.urls.items()]

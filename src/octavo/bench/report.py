@@ -95,7 +95,7 @@ def html(result: dict[str, Any]) -> str:
     tried = f"best of {workload['repeat']}, engines in turns, {result['threads']} threads"
     body = [
         f"<h1>{escape(Path(result['model']).name)}</h1>",
-        f"<p>Tokens a second; {tried}; {workload['gen_tokens']} tokens generated, greedily, from random prompts.</p>",
+        f"<p>Tokens per second; {tried}; {workload['gen_tokens']} tokens per random prompt, greedy.</p>",
         _table(*table(result)),
         *(
             f"<figure><figcaption>{escape(cell.title)}</figcaption>{_bars(result, cell)}</figure>"

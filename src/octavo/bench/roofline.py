@@ -70,7 +70,7 @@ def _axes(scale: Scale) -> list[str]:
         y = scale.y(10.0**power)
         parts += [_line(LEFT, y, WIDTH - RIGHT, y, "#eee"), _text(LEFT - 6, y + 4, f"{10.0**power:g}", "end")]
     middle = (LEFT + WIDTH - RIGHT) / 2
-    return [*parts, _text(middle, HEIGHT - 8, "operations a byte", "middle"), _text(4, TOP + 8, "GOPS")]
+    return [*parts, _text(middle, HEIGHT - 8, "operations per byte", "middle"), _text(4, TOP + 8, "GOPS")]
 
 
 def _roofs(scale: Scale, peaks: dict[str, float], gbs: float) -> list[str]:

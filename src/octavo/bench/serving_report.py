@@ -67,7 +67,7 @@ def _about(plan: dict[str, Any]) -> str:
     if load["prefix_words"]:
         facts.append(f"{load['prefix_share']:.0%} with a common prefix of {load['prefix_words']} words")
     if load["turns"] > 1:
-        facts.append(f"{load['turns']} turns a conversation")
+        facts.append(f"{load['turns']} turns per conversation")
     return ", ".join(facts) + "."
 
 
@@ -75,10 +75,10 @@ def notes(figures: dict[str, Any]) -> list[str]:
     """What a reader must know to trust the figures, if anything."""
     found = [f"{count} failed: {kind}" for kind, count in figures["errors"].items()]
     if figures["tokens_counted_by"] == "chunks":
-        found.append("The server does not count tokens: these are chunks, of which one may hold several tokens.")
+        found.append("The server does not count tokens. These are chunks; one may hold several tokens.")
     client = figures["client"]
     if client["cpu_share"] > 0.5 or (client["loop_lag_ms"] or {}).get("p99", 0) > 20:
-        found.append("The client itself was busy: part of these latencies is its own.")
+        found.append("The client was busy: part of these latencies is the client's own.")
     return found
 
 
@@ -87,7 +87,7 @@ def _tiles(figures: dict[str, Any]) -> str:
     tiles |= {"completed": f"{figures['completed']} of {figures['requests']}", "seconds": figures["duration_s"]}
     if goodput := figures["goodput"]:
         tiles["good requests/s"] = goodput["request_throughput"]
-        tiles["kept the SLO"] = f"{goodput['share']:.0%}"
+        tiles["within the limits"] = f"{goodput['share']:.0%}"
     cells = (f"<div><b>{escape(str(value))}</b>{escape(name)}</div>" for name, value in tiles.items())
     return f'<div class="tiles">{"".join(cells)}</div>'
 

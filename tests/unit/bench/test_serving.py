@@ -276,7 +276,7 @@ def test_the_command_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     with serve(Fake(usage=False)) as fake:
         assert main(["bench", "serving", "--url", fake.url, "--requests", "3", "--goodput", "ttft:5000"]) == 0
     shown = capsys.readouterr().out
-    assert "3 of 3 requests" in shown and "100% kept the SLO" in shown and "TTFT" in shown
+    assert "3 of 3 requests" in shown and "100% within the limits" in shown and "TTFT" in shown
     assert "does not count tokens" in shown
 
 
