@@ -110,10 +110,9 @@ def serve(
     from octavo.server.serve import serve as run
     from octavo.server.settings import Limits, ServerSettings
 
-    if log_format not in logs.FORMATS or log_level not in logs.LEVELS:
-        raise ConfigError(
-            f"log_format must be one of {', '.join(logs.FORMATS)}, log_level one of {', '.join(logs.LEVELS)}"
-        )
+    for name, value, allowed in (("log_format", log_format, logs.FORMATS), ("log_level", log_level, logs.LEVELS)):
+        if value not in allowed:
+            raise ConfigError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
     keys = [make(key) for key in (*(api_key or ()), *filter(None, [os.environ.get(KEY_VARIABLE)]))]
     keys += read(api_key_file) if api_key_file else []
     _check_open(host, bool(keys))

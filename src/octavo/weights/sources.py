@@ -87,5 +87,5 @@ def _inside(folder: Path) -> Path:
 
 def _suggestion(source: str) -> str:
     close = difflib.get_close_matches(source, ALIASES, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"{hint}Give a GGUF file, a model folder, hf:org/repo[:file], or one of {', '.join(ALIASES)}"
+    hint = f"did you mean {close[0]}? Or " if close else ""
+    return f"{hint}give a GGUF file, a model folder, hf:org/repo[:file], or one of {', '.join(ALIASES)}"
