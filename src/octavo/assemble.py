@@ -98,6 +98,7 @@ def assemble(
             backend = make_backend(model, config, cache, progress)
             try:
                 words = reading.result()
+                words.check(model.vocab_size)
             except BaseException:
                 backend.close()
                 raise

@@ -8,7 +8,6 @@ from time import perf_counter
 
 from octavo.backends.base import Backend
 from octavo.config import CacheConfig, EngineConfig, check
-from octavo.errors import RequestError
 from octavo.kv import manager
 from octavo.sampling import params
 from octavo.scheduler import create
@@ -54,9 +53,7 @@ class Engine:
 
     def add(self, request: Request) -> list[Sequence]:
         """Queues a request; returns its n sequences. Raises RequestError or CapacityError if it can never run."""
-        prompt = request.prompt_token_ids
-        if prompt and not 0 <= min(prompt) <= max(prompt) < self._vocab_size:
-            raise RequestError(f"prompt token ids must be from 0 to {self._vocab_size - 1}", "prompt")
+        params.check_ids(request, self._vocab_size)
         return self.scheduler.add(request)
 
     def abort(self, request_id: str) -> list[SequenceDelta]:

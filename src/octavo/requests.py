@@ -9,7 +9,7 @@ from typing import Any, TypeGuard, cast
 
 from octavo.errors import RequestError
 from octavo.sampling.grammar import Compiler, Grammar
-from octavo.sampling.params import check
+from octavo.sampling.params import check, check_range
 from octavo.tokenizer import Tokenizer
 from octavo.types import Request, SamplingParams
 
@@ -68,7 +68,12 @@ class RequestMaker:
         return self._compiler.compile(params.structured_outputs)
 
     def tokens(self, prompt: Prompt) -> Tokens:
-        """Raises RequestError for a prompt of another form, or empty."""
+        """Raises RequestError for a prompt of another form, or empty, or with a token that the model lacks."""
+        tokens = self._tokens(prompt)
+        check_range("prompt", tokens.ids, self._vocab_size)
+        return tokens
+
+    def _tokens(self, prompt: Prompt) -> Tokens:
         if isinstance(prompt, str):
             return self._encoded(prompt)
         if isinstance(prompt, Mapping):
@@ -94,10 +99,14 @@ class RequestMaker:
         return Tokens(_nonempty(self._tokenizer.encode(text) if text else []), text)
 
     def _bad_words(self, params: SamplingParams) -> Iterator[tuple[int, ...]]:
-        """Each word as it is written at the start of a text and after a space."""
+        """Each word as it is written at the start of a text and after a space.
+
+        A word with a token that the model has no embedding for is left out: the model cannot write it.
+        """
         for word in params.bad_words:
             for written in (word, " " + word.lstrip()):
-                if ids := self._tokenizer.encode(written, add_special=False):
+                ids = self._tokenizer.encode(written, add_special=False)
+                if ids and max(ids) < self._vocab_size:
                     yield tuple(ids)
 
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from tests.server.harness import FULL, LAUNCH, ROOT, Server, serving, until
-from tests.tiny import Tiny, write_tiny_gguf
+from tests.tiny import Tiny, write_tiny_gguf, write_tiny_hf
 
 KILLS = 100 if FULL else 6
 ENDLESS = {"prompt": "once upon a time", "max_tokens": 400, "ignore_eos": True, "temperature": 0, "stream": True}
@@ -163,6 +163,16 @@ def test_a_model_that_cannot_be_served_is_one_line(tmp_path: Path, tiny_model: P
         told = done.stderr.decode()
         assert done.returncode == 2 and named in told and "Traceback" not in told, told
         assert len(told.strip().splitlines()) == 1
+
+
+def test_a_tokenizer_of_another_model_ends_the_server(tmp_path: Path, tiny_model: Path) -> None:
+    """The engine process finds out, when the server listens already: still one line without a traceback."""
+    other = write_tiny_hf(tmp_path / "other", Tiny(vocab=330))
+    command = [*LAUNCH, "serve", str(tiny_model), "--port", "0", "--tokenizer", str(other)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)
+    *log, told = done.stderr.decode().splitlines()
+    assert done.returncode == 2 and "330 tokens but the model has embeddings for 320" in told, told
+    assert all(" info " in line for line in log), log
 
 
 POISON = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -92,7 +92,7 @@ class Compiler:
 
 
 class _Vocabulary:
-    """The attributes that `LLTokenizer` reads of a tokenizer."""
+    """The attributes that `LLTokenizer` reads of a tokenizer, which may know more tokens than the model."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
@@ -100,12 +100,31 @@ class _Vocabulary:
     def __init__(self, tokenizer: TokenBytes, size: int):
         self._encode = tokenizer.encode
         self.tokens = [tokenizer.token_bytes(token) for token in range(size)]
+        self._token_bytes = tokenizer.token_bytes
         self.special_token_ids = sorted(token for token in tokenizer.special_ids if token < size)
         self.eos_token_id = tokenizer.eos_ids[0] if tokenizer.eos_ids else size - 1
 
     def __call__(self, text: bytes | str) -> list[int]:
         words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        return self._encode(words, add_special=False, parse_special=False)
+        ids = self._encode(words, add_special=False, parse_special=False)
+        return ids if max(ids, default=0) < len(self.tokens) else list(self._spelled(ids))
+
+    def _spelled(self, ids: list[int]) -> Iterator[int]:
+        """The same text in tokens of the model: those it lacks are spelled byte by byte.
+
+        Where a grammar leaves one text only, llguidance allows the next token of its encoding and no other: it must be
+        one that the model can write.
+        """
+        for token in ids:
+            if token < len(self.tokens):
+                yield token
+            else:
+                yield from (self._of_byte[byte] for byte in self._token_bytes(token) if byte in self._of_byte)
+
+    @cached_property
+    def _of_byte(self) -> dict[int, int]:
+        """Byte -> the token that stands for it alone."""
+        return {token[0]: i for i, token in enumerate(self.tokens) if len(token) == 1}
 
 
 class Grammar:

@@ -1,11 +1,12 @@
-"""Sampling parameters: `check` refuses what is out of range. (`build` makes the sampler's arrays: see arrays.py.)"""
+"""Sampling parameters: `check` and `check_ids` refuse what is out of range. (For `build` see arrays.py.)"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ import numpy as np
 from octavo.errors import RequestError
 from octavo.sampling import grammar
 from octavo.sampling.arrays import build
-from octavo.types import SamplingParams
+from octavo.types import Request, SamplingParams
 
-__all__ = ["build", "check"]
+__all__ = ["build", "check", "check_ids", "check_range"]
 
 MAX_ANSWERS = 128
 MAX_LOGPROBS = 20
@@ -86,6 +87,31 @@ def check(params: SamplingParams, vocab_size: int) -> SamplingParams:
     checked = dataclasses.replace(params, **_tuples(params))
     _check_tokens(checked, Span(0, vocab_size - 1, whole=True))
     return checked
+
+
+def check_ids(request: Request, vocab_size: int) -> None:
+    """Raises RequestError for a token id that the model has no embedding for. Costs one look at each id.
+
+    Ids come from users and from tokenizers, which may know more tokens than the model. Backends index by them.
+    """
+    params = request.params
+    named: dict[str, Collection[int]] = {
+        "prompt": request.prompt_token_ids,
+        "eos_token_ids": request.eos_token_ids,
+        "bad_words": tuple(chain.from_iterable(request.bad_word_ids)),
+        "stop_token_ids": params.stop_token_ids,
+        "allowed_token_ids": params.allowed_token_ids or (),
+        "logit_bias": params.logit_bias,
+    }
+    for name, ids in named.items():
+        check_range(name, ids, vocab_size)
+
+
+def check_range(name: str, ids: Collection[int], vocab_size: int) -> None:
+    """`check_ids` for the ids of one field."""
+    for extreme in (min(ids), max(ids)) if ids else ():
+        if not 0 <= extreme < vocab_size:
+            raise RequestError(f"{name} must be token ids of this model, 0 to {vocab_size - 1}; got {extreme}", name)
 
 
 def _require(holds: bool, params: SamplingParams, name: str, allowed: str) -> None:

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from octavo.errors import TokenizerError
 from octavo.tokenizer import files, gguf
 from octavo.tokenizer.detokenize import Detokenizer
 from octavo.tokenizer.parts import Parts
@@ -16,7 +17,8 @@ from octavo.tokenizer.vocab import Kind
 class Tokenizer:
     """Text to ids and back. Safe to share between threads.
 
-    vocab_size: ids the tokenizer knows; a model may have rows for more (padding), which decode to nothing.
+    vocab_size: ids the tokenizer knows. A model may have embeddings for more (padding), which decode to nothing, or for
+    fewer: see `check`.
     eos_ids: tokens that end a text or a turn, the main one first. chat_template: Jinja source, None if there is none.
     """
 
@@ -38,6 +40,22 @@ class Tokenizer:
     def from_file(cls, path: str | Path) -> Tokenizer:
         """The tokenizer of a folder with a tokenizer.json, or of that file. Raises TokenizerError naming the file."""
         return cls(files.read(Path(path)))
+
+    def check(self, embeddings: int) -> None:
+        """Raises TokenizerError if a model with that many embeddings has none for a token that ends or begins texts.
+
+        Other tokens may lack one (Gemma 3's text models have a tokenizer with one token more, for images): the model
+        never writes them, and a prompt with one is refused.
+        """
+        parts = self._parts
+        uses = {"begins a text": parts.prefix_ids, "ends a text or a turn": (*self.eos_ids, *parts.suffix_ids)}
+        for use, ids in uses.items():
+            if ids and max(ids) >= embeddings:
+                raise TokenizerError(
+                    f"the tokenizer has {self.vocab_size} tokens but the model has embeddings for {embeddings}: none "
+                    f"for token {max(ids)} ({self.token_text(max(ids))!r}), which {use}; use the tokenizer that the "
+                    f"model was made with (tokenizer=..., or --tokenizer of `octavo serve`)"
+                )
 
     @cached_property
     def special_ids(self) -> frozenset[int]:

@@ -194,3 +194,24 @@ def test_what_cannot_be_compiled_is_refused_in_good_time(compiler: Compiler, wan
 def test_wrong_shapes_are_refused(wanted: object) -> None:
     with pytest.raises(RequestError, match="structured_outputs"):
         params.check(SamplingParams(structured_outputs=wanted), SIZE)  # type: ignore[arg-type]
+
+
+class LargerWords(Words):
+    """Knows a token more than the model, and uses it wherever it can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens.append(b"hello")
+
+    def encode(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]:
+        parts = text.split("hello")
+        ids = [list(part.encode()) for part in parts]
+        return ids[0] + [token for part in ids[1:] for token in [SIZE, *part]]
+
+
+def test_a_forced_text_is_spelled_in_tokens_that_the_model_has() -> None:
+    """Where one text is left only, llguidance allows its encoding only: with a token of nobody's, nothing at all."""
+    larger = LargerWords()
+    assert larger.encode("a hello") == [97, 32, SIZE]
+    seq = sequence(Compiler(larger, SIZE), StructuredOutputs(regex="oh, hello, you"))
+    assert write(seq, 0) == "oh, hello, you"
