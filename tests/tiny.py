@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from octavo.types import F32
 from octavo.weights.gguf_writer import write_gguf
-from octavo.weights.quantize import quantize
+from tests.quantize import quantize
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma3")
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from octavo.weights.gguf_writer import write_gguf
-from octavo.weights.quantize import quantize
 from tests.e2e.cli import octavo
+from tests.quantize import quantize
 from tests.tiny import Tiny, tiny_arrays, tiny_metadata
 
 Files = dict[str, Path]

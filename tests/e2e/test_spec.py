@@ -16,8 +16,8 @@ from octavo.spec.controller import Controller
 from octavo.speculation import tuned_path
 from octavo.types import StructuredOutputs
 from octavo.weights.gguf_writer import write_gguf
-from octavo.weights.quantize import quantize
 from tests.models import model_path
+from tests.quantize import quantize
 from tests.tiny import Tiny, tiny_arrays, tiny_metadata, write_tiny_gguf
 
 LAYERS = 4

@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
 CONTROL_PLANE = ("types", "errors", "config", "kv", "sampling", "spec", "scheduler", "engine")
 TENSOR_LIBRARIES = {"torch", "tensorflow", "jax"}
 NATIVE = {"backends.cpu", "bench"}  # the parts that may import the compiled module: its backend, and what measures it
+BY_NAME = ("__main__", "cli", "models", "bench.peers", "server.engine_process")  # no import statement leads to these
 
 
 @cache
@@ -105,6 +106,17 @@ def test_only_the_cpu_backend_needs_the_compiled_module() -> None:
 def test_nothing_in_the_default_install_imports_torch() -> None:
     users = [name for name, path in modules().items() if "torch" in {found.split(".")[0] for found in imports(path)}]
     assert not [name for name in users if part(name) != "backends.cuda"]
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if not name.startswith(BY_NAME)])
+def test_nothing_is_shipped_that_only_tests_use(module: str) -> None:
+    name = f"octavo.{module}"
+    users = [other for other, path in modules().items() if other != module and _reaches(imports(path), name)]
+    assert users, f"{name} is imported by no other module: it belongs in tests/, or nowhere"
+
+
+def _reaches(found: set[str], name: str) -> bool:
+    return any(each == name or each.startswith(f"{name}.") for each in found)
 
 
 def test_the_rule_has_teeth(tmp_path: Path) -> None:

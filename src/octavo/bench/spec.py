@@ -16,8 +16,8 @@ from octavo.assemble import Assembly, load_tokenizer, make_backend
 from octavo.bench.written import Task, fitted, repeated, workloads
 from octavo.scheduler.stats import Stats
 from octavo.spec.proposer import Proposer
-from octavo.spec.rules import expected_tokens
 from octavo.spec.settings import parse
+from octavo.spec.speedup import expected_tokens
 from octavo.speculation import Speculation
 from octavo.types import Request, SamplingParams, Sequence
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from octavo.spec.proposer import Guess
-from octavo.spec.rules import expected_tokens
+from octavo.spec.speedup import expected_tokens
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ from octavo.spec.acceptance import Acceptance
 from octavo.spec.blend import Blend, blend
 from octavo.spec.costs import PRIOR_SLOPE, ROWS, StepCosts
 from octavo.spec.proposer import Drafter, Guess, Observer, room
-from octavo.spec.rules import expected_tokens
+from octavo.spec.speedup import expected_tokens
 from octavo.types import Batch, Sequence, Status, StepResult
 
 GAIN = 1.02  # a choice must promise so many times the speed of none: estimates are noisy, and none is always safe

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from octavo.spec.rules import expected_speedup
+from octavo.spec.speedup import expected_speedup
 
 Layers = tuple[int, ...]
 

@@ -1,7 +1,7 @@
 """Tensor encodings: how many values a block holds and in how many bytes.
 
 GGUF's own (ggml's block structs), and those for what GGUF cannot say: groups of 64 and 128 with integer zero points,
-as GPTQ, AWQ and `octavo quantize` make them. native/pack.h describes their bytes.
+as GPTQ and AWQ make them. native/pack.h describes their bytes.
 """
 
 from __future__ import annotations

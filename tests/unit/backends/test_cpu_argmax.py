@@ -14,8 +14,8 @@ from octavo.models.registry import build_model
 from octavo.types import Batch, StepResult
 from octavo.weights.gguf import open_gguf
 from octavo.weights.gguf_writer import write_gguf
-from octavo.weights.quantize import quantize
 from tests.batches import Row, make_batch
+from tests.quantize import quantize
 from tests.tiny import Tiny, tiny_arrays, tiny_metadata
 
 VOCAB = 317  # the last panel of 16 has 13 rows

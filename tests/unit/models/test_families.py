@@ -16,8 +16,8 @@ from octavo.models.registry import load_model
 from octavo.types import F32
 from octavo.weights.dequantize import dequantize
 from octavo.weights.gguf_writer import write_gguf
-from octavo.weights.quantize import quantize
 from tests.batches import Row, make_batch
+from tests.quantize import quantize
 from tests.tiny import FAMILIES, Tiny, tiny_arrays, tiny_metadata, write_tiny_gguf, write_tiny_hf
 
 IDS = np.random.default_rng(1).integers(0, 320, 48).tolist()

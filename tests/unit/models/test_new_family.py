@@ -24,8 +24,8 @@ from octavo.types import F32
 from octavo.weights import open_checkpoint
 from octavo.weights.artifact import write_artifact
 from octavo.weights.gguf_writer import write_gguf
-from octavo.weights.quantize import quantize
 from tests.batches import Row, make_batch
+from tests.quantize import quantize
 from tests.tiny import Tiny, hf_name, tiny_metadata, write_tokenizer
 from tests.unit.models import toy
 

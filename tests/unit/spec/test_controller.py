@@ -14,7 +14,7 @@ from octavo.spec.acceptance import Acceptance, confidence_class
 from octavo.spec.controller import Controller
 from octavo.spec.costs import StepCosts
 from octavo.spec.proposer import Guess
-from octavo.spec.rules import expected_tokens
+from octavo.spec.speedup import expected_tokens
 from octavo.types import Batch, Chunk, Request, SamplingParams, Sequence, Status, StepResult
 
 STEPS = 600

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from octavo.spec import rules
+from octavo.spec.speedup import expected_speedup, expected_tokens
+from tests.unit.spec import rules
 
 DRAWS = 1_000_000
 PART = 100_000
@@ -117,6 +118,6 @@ def test_expected_tokens_is_what_chains_give() -> None:
     for alpha, length in ((0.0, 3), (0.6, 4), (0.9, 8), (1.0, 5)):
         stands = rng.random((200_000, length)) < alpha
         tokens = 1 + np.cumprod(stands, axis=1).sum(1)
-        assert tokens.mean() == pytest.approx(rules.expected_tokens(alpha, length), abs=0.03)
-    assert rules.expected_speedup(1.0, 5, verify_cost=1.2) == pytest.approx(5)
-    assert rules.expected_speedup(0.8, 3, verify_cost=1.1, draft_cost=0.5) < 1.2
+        assert tokens.mean() == pytest.approx(expected_tokens(alpha, length), abs=0.03)
+    assert expected_speedup(1.0, 5, verify_cost=1.2) == pytest.approx(5)
+    assert expected_speedup(0.8, 3, verify_cost=1.1, draft_cost=0.5) < 1.2

@@ -12,8 +12,8 @@ from octavo.errors import ConfigError
 from octavo.ir import Weight
 from octavo.weights.dequantize import CHUNK, UNPACK, dequantize, dequantize_rows, unpack
 from octavo.weights.formats import BY_ID, FORMATS, GGUF_TYPES, UNSUPPORTED, tensor_bytes
-from octavo.weights.quantize import QUANTIZE, quantize
 from tests.models import model_path
+from tests.quantize import QUANTIZE, quantize
 from tests.unit.weights.tiny import random_weight
 
 gguf = pytest.importorskip("gguf")

@@ -81,7 +81,6 @@ class Figures(Collector):
             "position",
             lambda r: ((str(place), count) for place, count in sorted(r.watch.counted("accepted_at").items())),
         )
-        yield self._labelled("swap_bytes", "Bytes of KV cache swapped.", "direction", _swapped)
         for name, (_, help) in HISTOGRAMS.items():
             yield self._histogram(name, help, partial(_histogram_of, name))
         yield self._histogram("spec_draft_length", "Tokens of a draft.", lambda r: r.watch.draft_lengths())
@@ -111,10 +110,6 @@ class Figures(Collector):
 
 def _histogram_of(name: str, runtime: Runtime) -> Histogram:
     return runtime.watch.histograms[name]
-
-
-def _swapped(runtime: Runtime) -> list[tuple[str, int]]:
-    return [(way, runtime.watch.total(f"swapped_{way}_bytes")) for way in ("in", "out")]
 
 
 def _cumulative(histogram: Histogram) -> Iterator[tuple[str, int]]:

@@ -1,7 +1,7 @@
 """From numbers to block encodings, by rounding to the nearest code.
 
-One pass, no search for better scales: right and predictable, for small test models and for `octavo quantize`.
-Shapes as in dequantize.py: B blocks of G groups of n values.
+One pass, no search for better scales: right and predictable, for small test models.
+Shapes as in octavo/weights/dequantize.py: B blocks of G groups of n values.
 """
 
 from __future__ import annotations
