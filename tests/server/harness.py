@@ -76,9 +76,17 @@ class Server:
 
     def engine(self) -> psutil.Process:
         """The engine's process."""
-        children = psutil.Process(self.process.pid).children()
-        (found,) = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+        (found,) = self.engines()
         return found
+
+    def engines(self) -> list[psutil.Process]:
+        """The engine processes that are alive."""
+        alive = []
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.status() != psutil.STATUS_ZOMBIE:
+                    alive.append(child)
+        return alive
 
     def state(self) -> dict[str, Any]:
         """The first model's /octavo/state, as it is now."""

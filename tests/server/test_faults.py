@@ -74,25 +74,30 @@ def join(made: list[Reader]) -> None:
 
 
 def test_a_killed_engine(tmp_path: Path, logs: Path) -> None:
-    """Each request in flight gets an explicit error; the next request works; ready again in load time + 2 s."""
+    """Each request in flight gets an explicit error; the next request works; the next engine is started within 2 s."""
     # Answers so long that the first one still runs when the last one has begun.
     model = write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(context=32_768))
     with serving(model, folder=logs) as server:
-        load, back = [], []
+        gone, load = [], []  # seconds without an engine process, and from its start until it is ready
         for _ in range(KILLS):
             streams = readers(server, 3, max_tokens=30_000)
-            server.engine().send_signal(signal.SIGKILL)
+            engine = server.engine()
+            engine.send_signal(signal.SIGKILL)
             killed = time.monotonic()
             until(lambda: server.status("/health") == 503, 5, 0.005)
+            until(lambda engine=engine: server.engines() not in ([], [engine]), 60, 0.005)
+            started = time.monotonic()
             join(streams)
             for stream in streams:
                 assert stream.done and stream.error and stream.error["code"] == "unavailable", stream.error
             server.wait_ready(30)
-            back.append(time.monotonic() - killed)
+            gone.append(started - killed)
+            load.append(time.monotonic() - started)
             assert server.post("/v1/completions", {"prompt": "x", "max_tokens": 2})[0] == 200
-            load.append(float(server.engine().create_time()))
-        print(f"killed {KILLS} times: ready again after {max(back):.2f} s at most, {min(back):.2f} s at least")
-        assert max(back) < min(back) + 10
+        print(f"killed {KILLS} times: started again after {max(gone):.2f} s at most, ready {max(load):.2f} s later")
+        # An engine that has worked is started again at once. If each kill doubled the wait, the sixth would take 3.2 s.
+        # What a load takes here is added for machines that are busy.
+        assert max(gone) < 2 + load[0]
         assert server.get("/health")[1]["engines"]["tiny"]["restarts"] == KILLS
         assert len(psutil.Process(server.process.pid).children(recursive=True)) == 1
         assert "Traceback" not in server.log

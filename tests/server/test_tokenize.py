@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 import pytest
 
+from octavo.server.job import LONG_TEXT, off_loop
 from tests.server.harness import Server
 
 TEXT = "Grüße, world: 3.14 ☃"
@@ -60,3 +63,17 @@ def test_messages_are_what_a_chat_reads(smollm: Server) -> None:
 def test_what_is_wrong_is_named(smollm: Server, path: str, body: dict[str, Any], field: str) -> None:
     status, answer = smollm.post(path, body)
     assert status == 400 and str(answer["error"]["param"]).startswith(field), answer
+
+
+def test_long_texts_are_tokenised_off_the_event_loop() -> None:
+    """Others are answered meanwhile."""
+
+    async def threads() -> list[int]:
+        return [await off_loop(threading.get_ident, size) for size in (LONG_TEXT - 1, LONG_TEXT)]
+
+    here, elsewhere = asyncio.run(threads())
+    assert here == threading.get_ident() != elsewhere
+
+
+def test_a_text_of_maximal_size_is_tokenised(smollm: Server) -> None:
+    assert tokenize(smollm, prompt="word " * 700_000)["count"] > 700_000

@@ -237,15 +237,7 @@ def test_all_arrays_are_contiguous_and_of_their_type() -> None:
     for _ in range(4):  # mixed steps, then decodes alone
         rig.step()
         assert rig.batch is not None
-        for name in (
-            "token_ids",
-            "positions",
-            "slot_mapping",
-            "query_starts",
-            "context_lens",
-            "block_tables",
-            "logit_rows",
-        ):
+        for name in ARRAYS:
             array = getattr(rig.batch, name)
             assert array.dtype == np.int32 and array.flags.c_contiguous, name
 
