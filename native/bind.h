@@ -1,5 +1,5 @@
 // What the bindings share: array types, checks, and the sampling arrays as native code sees them. Arrays are numpy's,
-// checked for type, rank and contiguity by nanobind; lengths are checked here.
+// checked for type, rank and contiguity by nanobind; lengths are checked here, values in bounds.h.
 #pragma once
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "bounds.h"
 #include "kernels/kernels.h"
 
 namespace octavo {
@@ -41,26 +42,30 @@ T* optional_out(const std::optional<Out<T>>& a, size_t length) {
 template <class T, int Rank = 1>
 const T* field(nanobind::handle arrays, const char* name, size_t length, bool exact = true) {
   auto a = nanobind::cast<In<T, Rank>>(arrays.attr(name));
-  require(exact ? a.shape(0) == length : a.shape(0) >= length, name);
+  if (exact ? a.shape(0) != length : a.shape(0) < length)
+    throw std::invalid_argument(std::string(name) + " has the wrong length");
   return a.data();
 }
 
-// Batch.parents, or null. A node's parent is an earlier row of its own sequence.
-inline const int32_t* parents_of(const std::optional<In<int32_t>>& parents, const In<int32_t>& query_starts) {
+// Batch.parents, or null.
+inline const int32_t* parents_of(const std::optional<In<int32_t>>& parents, size_t tokens) {
   if (!parents) return nullptr;
-  const size_t seqs = query_starts.size() - 1;
-  require(parents->size() == size_t(query_starts.data()[seqs]), "parents needs one entry a token");
-  for (size_t s = 0; s < seqs; ++s) {
-    const int32_t start = query_starts.data()[s], stop = query_starts.data()[s + 1];
-    for (int32_t t = start; t < stop; ++t) {
-      const int32_t parent = parents->data()[t];
-      require(parent < 0 || (parent >= start && parent < t), "a node's parent must be an earlier row of its sequence");
-    }
-  }
+  require(parents->size() == tokens, "parents needs one entry a token");
   return parents->data();
 }
 
-inline SamplingView sampling_view(nanobind::handle a, size_t rows) {
+// Edits in CSR form: the starts, and the tokens that they cut.
+inline size_t edited_tokens(nanobind::handle a, const char* starts_name, const char* tokens_name, size_t rows,
+                            int vocab, const int32_t*& starts, const int32_t*& tokens) {
+  starts = field<int32_t>(a, starts_name, rows + 1);
+  check_starts(starts_name, starts, rows);
+  const auto count = size_t(starts[rows]);
+  tokens = field<int32_t>(a, tokens_name, count, false);
+  check_values(tokens_name, tokens, count, 0, vocab);
+  return count;
+}
+
+inline SamplingView sampling_view(nanobind::handle a, size_t rows, int vocab) {
   SamplingView v{};
   v.temperature = field<float>(a, "temperature", rows);
   v.top_p = field<float>(a, "top_p", rows);
@@ -72,19 +77,17 @@ inline SamplingView sampling_view(nanobind::handle a, size_t rows) {
   v.top_k = field<int32_t>(a, "top_k", rows);
   v.seeds = field<uint64_t>(a, "seeds", rows);
   v.positions = field<int64_t>(a, "positions", rows);
-  v.penalty_starts = field<int32_t>(a, "penalty_starts", rows + 1);
-  const auto penalties = size_t(v.penalty_starts[rows]);
-  v.penalty_tokens = field<int32_t>(a, "penalty_tokens", penalties, false);
+  const size_t penalties =
+      edited_tokens(a, "penalty_starts", "penalty_tokens", rows, vocab, v.penalty_starts, v.penalty_tokens);
   v.penalty_counts = field<int32_t>(a, "penalty_counts", penalties, false);
-  v.bias_starts = field<int32_t>(a, "bias_starts", rows + 1);
-  const auto biases = size_t(v.bias_starts[rows]);
-  v.bias_tokens = field<int32_t>(a, "bias_tokens", biases, false);
+  const size_t biases = edited_tokens(a, "bias_starts", "bias_tokens", rows, vocab, v.bias_starts, v.bias_tokens);
   v.bias_values = field<float>(a, "bias_values", biases, false);
-  v.mask_rows = field<int32_t>(a, "mask_rows", rows);
   auto masks = nanobind::cast<In<uint32_t, 2>>(a.attr("masks"));
   v.masks = masks.data();
   v.mask_words = int(masks.shape(1));
-  for (size_t r = 0; r < rows; ++r) require(v.mask_rows[r] < int(masks.shape(0)), "mask_rows");
+  v.mask_rows = field<int32_t>(a, "mask_rows", rows);
+  check_values("mask_rows", v.mask_rows, rows, -1, int64_t(masks.shape(0)));
+  require(masks.shape(0) == 0 || masks.shape(1) * 32 >= size_t(vocab), "masks needs a bit for each token");
   return v;
 }
 

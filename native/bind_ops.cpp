@@ -44,6 +44,7 @@ void qkv(const std::string& isa, KvCache& cache, int layer, In<int32_t> slots, O
   require(q.shape(0) == tokens && k.shape(0) == tokens && v.shape(0) == tokens, "slots, q, k and v differ in tokens");
   require(q.shape(1) % size_t(kv.head_dim) == 0 && k.shape(1) == width && v.shape(1) == width,
           "q, k or v has the wrong width");
+  check_values("slots", slots.data(), tokens, 0, cache.slots());
   StepView step;
   step.tokens = int(tokens);
   step.slots = slots.data();
@@ -80,10 +81,11 @@ std::pair<int, int> attention(const std::string& isa, const KvCache& cache, int 
   step.tokens = tokens, step.seqs = seqs, step.table_width = int(block_tables.shape(1));
   step.query_starts = query_starts.data(), step.context_lens = context_lens.data(),
   step.block_tables = block_tables.data();
-  step.parents = parents_of(parents, query_starts);
+  step.parents = parents_of(parents, size_t(tokens));
   const AttentionShape shape{int(q.shape(1)) / kv.head_dim, kv.kv_heads, kv.head_dim, window, scale, softcap};
 
   const int max_context = step.table_width * kv.block_size;
+  check_sequences(step, {0, 0, max_context, cache.num_blocks(), kv.block_size});
   Memory memory(attention_work_bytes(tokens, seqs, max_context, shape));
   std::vector<float> partials(attention_partial_floats(tokens, seqs, max_context, shape));
   AttentionWork work;
@@ -104,8 +106,9 @@ void sample_rows(const std::string& isa, In<float, 2> logits, In<int32_t> target
                  std::optional<Out<float>> top_logprobs, int num_top) {
   const size_t rows = logits.shape(0), vocab = logits.shape(1), n = size_t(num_top);
   require(targets.size() == rows && tokens.size() == rows && finite.size() == rows, "one entry a row");
+  check_values("targets", targets.data(), rows, -1, int64_t(vocab));
   SamplingView view{};
-  if (!sampling.is_none()) view = sampling_view(sampling, rows);
+  if (!sampling.is_none()) view = sampling_view(sampling, rows, int(vocab));
   const SampleArgs args{sampling.is_none() ? nullptr : &view, int(vocab), num_top, logprobs.has_value()};
   const SampleOut all{tokens.data(),
                       finite.data(),
@@ -142,7 +145,13 @@ void bind_ops(nb::module_& parent) {
   m.def("attention", &attention, "isa"_a, "kv"_a, "layer"_a, "q"_a, "query_starts"_a, "context_lens"_a,
         "block_tables"_a, "parents"_a.none(), "window"_a, "scale"_a, "softcap"_a, "out"_a);
   m.def(
-      "copy_slot", [](KvCache& cache, int from, int to) { cache.copy_slot(from, to); }, "kv"_a, "source"_a, "target"_a);
+      "copy_slot",
+      [](KvCache& cache, int from, int to) {
+        const int32_t pair[] = {from, to};
+        check_values("slots", pair, 2, 0, cache.slots());
+        cache.copy_slot(from, to);
+      },
+      "kv"_a, "source"_a, "target"_a);
   m.def("sample_rows", &sample_rows, "isa"_a, "logits"_a, "targets"_a, "sampling"_a.none(), "tokens"_a, "finite"_a,
         "logprobs"_a.none(), "ranks"_a.none(), "top_ids"_a.none(), "top_logprobs"_a.none(), "num_top"_a);
 }

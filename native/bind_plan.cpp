@@ -1,5 +1,5 @@
 // Bindings of weights, cache, pool and plan. Arrays are numpy's, checked for type, rank and contiguity by nanobind;
-// lengths are checked here.
+// lengths are checked here, what a step refers to in bounds.h.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/map.h>
@@ -62,10 +62,10 @@ struct Weights {
   }
 };
 
-void run(Plan& plan, KvCache& kv, In<int32_t> token_ids, In<int32_t> positions, In<int32_t> slots,
-         In<int32_t> query_starts, In<int32_t> context_lens, In<int32_t, 2> block_tables, In<int32_t> logit_rows,
-         In<int32_t> targets, nb::object sampling, In<int32_t, 2> copies, std::optional<In<int32_t>> parents,
-         In<int32_t, 2> moves, Out<int32_t> tokens, Out<uint8_t> finite, std::optional<Out<float>> logprobs,
+void run(Plan& plan, In<int32_t> token_ids, In<int32_t> positions, In<int32_t> slots, In<int32_t> query_starts,
+         In<int32_t> context_lens, In<int32_t, 2> block_tables, In<int32_t> logit_rows, In<int32_t> targets,
+         nb::object sampling, In<int32_t, 2> copies, std::optional<In<int32_t>> parents, In<int32_t, 2> moves,
+         Out<int32_t> tokens, Out<uint8_t> finite, std::optional<Out<float>> logprobs,
          std::optional<Out<int32_t>> ranks, std::optional<Out<int32_t>> top_ids, std::optional<Out<float>> top_logprobs,
          int num_top, std::optional<Out<float>> logits, std::optional<Out<float>> hidden) {
   const size_t T = token_ids.size(), S = context_lens.size(), R = logit_rows.size();
@@ -74,6 +74,8 @@ void run(Plan& plan, KvCache& kv, In<int32_t> token_ids, In<int32_t> positions, 
           "query_starts, context_lens and block_tables disagree");
   require(T <= size_t(plan.max_tokens()) && S <= size_t(plan.max_seqs()), "the batch is larger than the plan");
   require(targets.size() == R && tokens.size() == R && finite.size() == R, "the logit rows disagree in length");
+  require(copies.shape(1) == 2 && moves.shape(1) == 2, "copies and moves are pairs");
+  const StepLimits limits = plan.limits();
   Step step;
   step.view = {int(T),
                int(S),
@@ -86,11 +88,11 @@ void run(Plan& plan, KvCache& kv, In<int32_t> token_ids, In<int32_t> positions, 
                context_lens.data(),
                block_tables.data(),
                logit_rows.data(),
-               parents_of(parents, query_starts)};
+               parents_of(parents, T)};
   step.targets = targets.data();
   SamplingView view;
   if (!sampling.is_none()) {
-    view = sampling_view(sampling, R);
+    view = sampling_view(sampling, R, limits.vocab);
     step.sampling = &view;
   }
   step.out = {tokens.data(),
@@ -104,9 +106,12 @@ void run(Plan& plan, KvCache& kv, In<int32_t> token_ids, In<int32_t> positions, 
               num_top};
   const int32_t *blocks = copies.data(), *keys = moves.data();
   const size_t num_copies = copies.shape(0), num_moves = moves.shape(0);
+  check_step(step.view, step.targets, limits);
+  check_values("copies", blocks, 2 * num_copies, 0, limits.num_blocks);
+  check_values("moves", keys, 2 * num_moves, 0, limits.slots());
   nb::gil_scoped_release release;
-  for (size_t i = 0; i < num_moves; ++i) kv.copy_slot(keys[2 * i], keys[2 * i + 1]);
-  for (size_t i = 0; i < num_copies; ++i) kv.copy_block(blocks[2 * i], blocks[2 * i + 1]);
+  for (size_t i = 0; i < num_moves; ++i) plan.kv().copy_slot(keys[2 * i], keys[2 * i + 1]);
+  for (size_t i = 0; i < num_copies; ++i) plan.kv().copy_block(blocks[2 * i], blocks[2 * i + 1]);
   plan.run(step);
 }
 
@@ -179,6 +184,7 @@ void bind_plan(nb::module_& m) {
       .def(
           "__init__",
           [](KvCache* self, const std::vector<std::pair<int, int>>& layers, int num_blocks, int block_size, int type) {
+            require(!layers.empty(), "a cache needs a layer");
             for (auto [heads, dim] : layers)
               require(heads > 0 && dim > 0 && dim % 16 == 0 && dim <= kMaxHeadDim,
                       "head_dim must be a multiple of 16, at most 512");
@@ -241,8 +247,11 @@ void bind_plan(nb::module_& m) {
       .def("profile", &Plan::profile, "on"_a, "Counts the seconds of each operation from now on, or no longer.")
       .def("profiled", &Plan::profiled, "decoding"_a,
            "{operation: seconds} since then, of the steps with one token a sequence, or of the others.")
-      .def("run", &run, "kv"_a, "token_ids"_a, "positions"_a, "slot_mapping"_a, "query_starts"_a, "context_lens"_a,
-           "block_tables"_a, "logit_rows"_a, "targets"_a, "sampling"_a.none(), "copies"_a, "parents"_a.none(),
-           "moves"_a, "tokens"_a, "finite"_a, "logprobs"_a.none(), "ranks"_a.none(), "top_ids"_a.none(),
-           "top_logprobs"_a.none(), "num_top"_a, "logits"_a.none(), "hidden"_a.none());
+      .def(
+          "run", &run, "token_ids"_a, "positions"_a, "slot_mapping"_a, "query_starts"_a, "context_lens"_a,
+          "block_tables"_a, "logit_rows"_a, "targets"_a, "sampling"_a.none(), "copies"_a, "parents"_a.none(), "moves"_a,
+          "tokens"_a, "finite"_a, "logprobs"_a.none(), "ranks"_a.none(), "top_ids"_a.none(), "top_logprobs"_a.none(),
+          "num_top"_a, "logits"_a.none(), "hidden"_a.none(),
+          "Runs a step. Raises ValueError, before anything is written, for a value that lies outside the plan's or the "
+          "pool's bounds.");
 }

@@ -104,7 +104,10 @@ int Plan::act(int K, int group, unsigned sides) {
   return int(context_->acts.size()) - 1;
 }
 
-void Plan::embed(int weight, int out, float scale) { push<ops::Embed>(weight, out, scale); }
+void Plan::embed(int weight, int out, float scale) {
+  embeddings_ = context_->weights[size_t(weight)].N;
+  push<ops::Embed>(weight, out, scale);
+}
 void Plan::linear(int x, int act, int norm, float eps, const std::vector<Segment>& segments) {
   push<ops::Quantize>(x, act, norm, eps);
   const auto* quantize = static_cast<const ops::Quantize*>((in_head_ ? head_ : trunk_).back().get());
@@ -178,6 +181,8 @@ int Plan::barriers(int tokens) const {
   return n;
 }
 
+StepLimits Plan::limits() const { return {embeddings_, vocab_, max_context_, kv_->num_blocks(), kv_->block_size()}; }
+
 // ---------------------------------------------------------------- running
 
 namespace {
@@ -220,7 +225,7 @@ void Plan::run(const Step& step) {
   c.argmax = !step.sampling && !step.out.logprobs && !step.out.logits;
   Profile* profile = profiling_ ? &profiles_[step.view.tokens == step.view.seqs] : nullptr;
   for (size_t i = 0; i < c.shapes.size(); ++i)
-    build_attention_work(step.view, kv_->layer(0).block_size, c.shapes[i], c.works[i]);
+    build_attention_work(step.view, kv_->block_size(), c.shapes[i], c.works[i]);
   run_section(trunk_, profile);
   for (c.row0 = 0; c.row0 < step.view.rows; c.row0 += kHeadRows) {
     c.rows = std::min(kHeadRows, step.view.rows - c.row0);

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "bounds.h"
 #include "kernels/kernels.h"
 #include "memory.h"
 #include "threads.h"
@@ -31,6 +32,8 @@ class KvCache {
   KvCache(const std::vector<std::pair<int, int>>& heads_and_dims, int num_blocks, int block_size, KvType type);
   const KvLayer& layer(int i) const { return layers_[size_t(i)]; }
   int num_blocks() const { return num_blocks_; }
+  int block_size() const { return layers_[0].block_size; }
+  int64_t slots() const { return int64_t(num_blocks_) * block_size(); }
   size_t bytes() const { return memory_->bytes(); }
   void copy_block(int from, int to);
   void copy_slot(int from, int to);
@@ -110,6 +113,8 @@ class Plan {
   size_t scratch_bytes() const { return scratch_bytes_; }
   // Operations of the trunk that a step of that many tokens waits for, one after the other.
   int barriers(int tokens) const;
+  KvCache& kv() { return *kv_; }
+  StepLimits limits() const;
   int max_tokens() const { return max_tokens_; }
   int max_seqs() const { return max_seqs_; }
   int vocab() const { return vocab_; }
@@ -131,7 +136,7 @@ class Plan {
   std::vector<std::unique_ptr<Op>> trunk_, head_;
   bool in_head_ = false;
   size_t scratch_bytes_ = 0;
-  int vocab_ = 0, hidden_ = 0;
+  int embeddings_ = 0, vocab_ = 0, hidden_ = 0;
   size_t partial_bytes_ = 0;
   std::unique_ptr<Memory> partials_;
   std::unique_ptr<Context> context_;

@@ -50,8 +50,9 @@ struct AttentionShape {
 
 constexpr int kMaxHeadDim = 512;
 constexpr int kSplit = 512;  // positions whose softmax is summed on its own; splits are then folded in order
-constexpr int kTileRows =
-    30;  // (token, head) rows that a tile of an item holds: register tiles of 2, 5 and 6 divide it
+// (token, head) rows that a tile of an item holds. Register tiles of 2, 5 and 6 rows divide it; NEON's, of 4, leave a
+// last one of 2, which for_rows takes as it takes any rest.
+constexpr int kTileRows = 30;
 constexpr int kPartialHead = 2;  // m and l, before the head_dim sums of a row in the scratch
 
 // A query token. Its keys at positions below `straight` lie at their own places in its sequence's blocks: all of them,
@@ -188,7 +189,7 @@ struct ActArgs {
   unsigned sides;        // bit s: side s is wanted
 };
 
-// A product of so many rows waits for memory, one of more for arithmetic.
+// Up to this many rows a product is memory-bound; beyond, compute-bound.
 constexpr int kFewRows = 2;
 
 // The panels that the thread will read after this one, to be fetched on the way: the next at `panel` (null: fetch

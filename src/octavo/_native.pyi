@@ -35,7 +35,7 @@ class ReadBuffer:
     def bytes(self) -> int: ...
     def bytes_per_second(self, isa: str, pool: Pool, streams: int, repeat: int) -> float:
         """
-        Read by all the pool's threads together, each from 1, 2 or 4 places at a time; the best of `repeat` tries.
+        Read by all the pool's threads together, each from 1, 2, 4 or 8 places at a time; the best of `repeat` tries.
         """
 
 def unpack(
@@ -196,7 +196,6 @@ class Plan:
 
     def run(
         self,
-        kv: KvCache,
         token_ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
         positions: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
         slot_mapping: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
@@ -220,4 +219,7 @@ class Plan:
         num_top: int,
         logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu")] | None,
         hidden: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu")] | None,
-    ) -> None: ...
+    ) -> None:
+        """
+        Runs a step. Raises ValueError, before anything is written, for a value that lies outside the plan's or the pool's bounds.
+        """

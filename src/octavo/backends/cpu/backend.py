@@ -72,7 +72,6 @@ class CpuBackend:
         if batch.want_hidden:
             result.hidden = np.empty((rows, self.model.hidden_size), np.float32)
         self._plan.run(
-            self._kv,
             batch.token_ids,
             batch.positions,
             batch.slot_mapping,
