@@ -4,7 +4,6 @@
 #include <nanobind/stl/vector.h>
 
 #include "kernels/kernels.h"
-#include "threads.h"
 
 namespace nb = nanobind;
 
@@ -24,7 +23,6 @@ NB_MODULE(_native, m) {
         return names;
       },
       "Instruction sets that this build and this processor have, best first.");
-  m.def("default_threads", &octavo::default_threads, "Physical cores that this process may use.");
   bind_limits(m);
   bind_matmul(m);
   bind_ops(m);

@@ -2,14 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
-#include <set>
-#include <string>
-#include <utility>
 
-#if defined(__linux__)
-#include <sched.h>
-#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -125,32 +118,6 @@ void Pool::run(Job& job) {
   generation_.store(generation);
   if (parked_.load() > 0) generation_.notify_all();
   execute(generation, 0);
-}
-
-int default_threads() {
-#if defined(__linux__)
-  cpu_set_t mask;
-  CPU_ZERO(&mask);
-  if (sched_getaffinity(0, sizeof mask, &mask) == 0) {
-    std::set<std::pair<int, int>> cores;  // (package, core)
-    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-      if (!CPU_ISSET(cpu, &mask)) continue;
-      auto read = [cpu](const char* what) {
-        const std::string path = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/" + what;
-        int value = -1;
-        if (FILE* file = std::fopen(path.c_str(), "r")) {
-          if (std::fscanf(file, "%d", &value) != 1) value = -1;
-          std::fclose(file);
-        }
-        return value;
-      };
-      const int core = read("core_id");
-      cores.insert({read("physical_package_id"), core < 0 ? 1000000 + cpu : core});
-    }
-    if (!cores.empty()) return int(cores.size());
-  }
-#endif
-  return std::max(1u, std::thread::hardware_concurrency());
 }
 
 }  // namespace octavo

@@ -5,8 +5,8 @@
 // something, and one that comes late finds finished operations and skips through them.
 //
 // Each operation has one word {generation, front, back}: even threads claim from the front, odd ones from the back (two
-// sequential memory streams), 3/8 of a fair share at a time, so claims are few and the end is balanced. The generation
-// in the word keeps a late worker of an earlier run from claiming anything of this one.
+// sequential memory streams), 3/4 of a fair share of what is left at a time, so claims are few and the end is balanced.
+// The generation in the word keeps a late worker of an earlier run from claiming anything of this one.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -75,8 +75,5 @@ class Pool {
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;
 };
-
-// Physical cores that this process may use: its affinity mask, one hardware thread a core.
-int default_threads();
 
 }  // namespace octavo

@@ -14,9 +14,6 @@ ops: ModuleType
 def isas() -> list[str]:
     """Instruction sets that this build and this processor have, best first."""
 
-def default_threads() -> int:
-    """Physical cores that this process may use."""
-
 def limit_loops(isa: str) -> list[tuple[str, str]]:
     """
     (kind, instruction) of the instructions whose throughput can be measured.

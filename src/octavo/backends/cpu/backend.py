@@ -10,7 +10,7 @@ from octavo import _native
 from octavo.backends.cpu.lower import cache_layers, fused, lower
 from octavo.backends.cpu.packing import PackedMatrices, Progress, check_panels, matrices
 from octavo.backends.plan.nodes import Trace
-from octavo.config import KV_DTYPES, CacheConfig
+from octavo.config import KV_DTYPES, CacheConfig, default_threads
 from octavo.errors import ConfigError
 from octavo.ir import Model
 from octavo.types import Batch, StepResult
@@ -19,7 +19,7 @@ from octavo.types import Batch, StepResult
 class CpuBackend:
     """Runs batches of up to `max_tokens` tokens of `max_seqs` sequences, none longer than `max_context` tokens.
 
-    isa: "auto" (the best there is) or one of `_native.isas()`. threads: None is one for each physical core.
+    isa: "auto" (the best there is) or one of `_native.isas()`. threads: None is one for each core to be had.
     """
 
     trees = True
@@ -39,7 +39,7 @@ class CpuBackend:
         check_panels(model)
         self.model = model
         self.isa = _choose_isa(isa)
-        self.threads = threads or _native.default_threads()
+        self.threads = threads or default_threads()
         self._pool = _native.Pool(self.threads)
         self._kv = _native.KvCache(
             cache_layers(model), cache.num_blocks, cache.block_size, KV_DTYPES.index(cache.dtype)

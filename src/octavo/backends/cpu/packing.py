@@ -9,6 +9,7 @@ import numpy as np
 from octavo import _native
 from octavo.backends.cpu.lower import fused
 from octavo.backends.plan.nodes import Embed, Linear, Trace
+from octavo.config import default_threads
 from octavo.errors import ModelFileError
 from octavo.ir import ROWS, Model, Weight
 from octavo.weights.checkpoint import Bytes, release
@@ -90,7 +91,7 @@ def watched(weights: list[Weight], progress: Progress | None) -> Iterator[Weight
 
 def panels(model: Model, progress: Progress | None = None) -> Iterator[tuple[str, Weight, Bytes]]:
     """Name, weight and panels of each matrix in turn; the panels are good until the next. For `write_artifact`."""
-    pool = _native.Pool(_native.default_threads())
+    pool = _native.Pool(default_threads())
     names = {weight: name for name, weight in model.weights.items()}
     for weight in watched(matrices(fused(model)), progress):
         memory = _native.Weights(packed_bytes(weight))

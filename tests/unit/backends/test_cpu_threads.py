@@ -1,0 +1,56 @@
+"""How many threads there are: as many as the machine lets the process use, whoever asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from octavo import _native, config
+from octavo.backends.cpu.backend import CpuBackend
+from octavo.backends.cpu.packing import panels
+from octavo.bench import limits
+from octavo.cli.plan import sizes
+from octavo.config import CacheConfig, EngineConfig
+from octavo.models.registry import build_model
+from octavo.weights.gguf import open_gguf
+from tests.tiny import Tiny, write_tiny_gguf
+
+CACHE = CacheConfig(num_blocks=8)
+
+
+@pytest.fixture
+def pools(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the native pools made from here on."""
+    made: list[int] = []
+    native = _native.Pool
+
+    def pool(threads: int) -> _native.Pool:
+        made.append(threads)
+        return native(threads)
+
+    monkeypatch.setattr(_native, "Pool", pool)
+    return made
+
+
+@pytest.fixture
+def quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that may use one CPU of a machine with three cores."""
+    monkeypatch.setattr(config, "_cgroup_cpus", lambda: 1)
+    monkeypatch.setattr(config.os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr(config, "_core", str)
+
+
+def test_a_quota_holds_for_running_building_and_measuring(tmp_path: Path, pools: list[int], quota: None) -> None:
+    model = build_model(open_gguf(write_tiny_gguf(tmp_path / "m.gguf")))
+    assert CpuBackend(model, CACHE).threads == 1
+    next(panels(model))
+    limits.measure("portable", repeat=1)
+    assert set(pools) == {1}
+
+
+def test_a_quota_holds_for_planning(tmp_path: Path, quota: None) -> None:
+    quantised = Tiny(type="Q8_0")  # each thread has activations of its own
+    model = build_model(open_gguf(write_tiny_gguf(tmp_path / "m.gguf", quantised)))
+    automatic, one, two = (sizes(model, EngineConfig(max_model_len=64, threads=n), CACHE) for n in (None, 1, 2))
+    assert automatic == one != two
