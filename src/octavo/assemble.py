@@ -133,8 +133,17 @@ def load_tokenizer(checkpoint: Checkpoint, source: str | Path | None = None) -> 
     return Tokenizer.from_file(checkpoint.path)
 
 
-def make_backend(model: Model, config: EngineConfig, cache: CacheConfig, progress: Progress | None = None) -> Backend:
-    """The backend that `config.backend` names; only that one is imported. config: resolved."""
+def make_backend(
+    model: Model,
+    config: EngineConfig,
+    cache: CacheConfig,
+    progress: Progress | None = None,
+    beside: Backend | None = None,
+) -> Backend:
+    """The backend that `config.backend` names; only that one is imported. config: resolved.
+
+    beside: a backend that never runs at the same time as this one, so that they can share threads.
+    """
     if config.backend == "null":
         from octavo.backends.null import NullBackend
 
@@ -151,6 +160,7 @@ def make_backend(model: Model, config: EngineConfig, cache: CacheConfig, progres
         model,
         cache,
         threads=config.threads,
+        pool=beside.pool if isinstance(beside, CpuBackend) else None,
         isa=config.isa,
         max_tokens=budget if config.enable_chunked_prefill else max(budget, config.max_model_len),
         max_seqs=config.max_num_seqs,

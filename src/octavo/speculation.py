@@ -46,7 +46,7 @@ class Speculation:
     config: EngineConfig
     cache: CacheConfig
     source: str
-    make_backend: Callable[[Model, EngineConfig, CacheConfig], Backend]
+    make_backend: Callable[..., Backend]  # assemble's
     load_words: Callable[[Checkpoint], Tokenizer]
 
     def proposer(self) -> Proposer:
@@ -118,7 +118,7 @@ class Speculation:
         cache = dataclasses.replace(self.cache, num_blocks=blocks)
         length = min(self.config.max_model_len or model.max_context, model.max_context)
         config = dataclasses.replace(self.config, max_model_len=length)
-        backend = self.make_backend(model, config, cache)
+        backend = self.make_backend(model, config, cache, beside=self.backend)
         budget = config.max_num_batched_tokens
         least = self.settings.draft_min_probability
         return ModelDrafter(backend, manager.create(config, cache), model.vocab_size, budget, least)

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from octavo import _native, config
+from octavo.assemble import assemble
 from octavo.backends.cpu.backend import CpuBackend
 from octavo.backends.cpu.packing import panels
 from octavo.bench import limits
 from octavo.cli.plan import sizes
 from octavo.config import CacheConfig, EngineConfig
 from octavo.models.registry import build_model
+from octavo.types import Request, SamplingParams
 from octavo.weights.gguf import open_gguf
 from tests.tiny import Tiny, write_tiny_gguf
 
@@ -54,3 +56,14 @@ def test_a_quota_holds_for_planning(tmp_path: Path, quota: None) -> None:
     model = build_model(open_gguf(write_tiny_gguf(tmp_path / "m.gguf", quantised)))
     automatic, one, two = (sizes(model, EngineConfig(max_model_len=64, threads=n), CACHE) for n in (None, 1, 2))
     assert automatic == one != two
+
+
+def test_a_draft_model_runs_on_the_threads_of_the_main_one(tmp_path: Path, pools: list[int]) -> None:
+    path = write_tiny_gguf(tmp_path / "m.gguf")
+    drafting = {"method": "draft_model", "model": str(path)}
+    parts = assemble(path, EngineConfig(max_model_len=64, threads=2, speculative_config=drafting))
+    assert pools == [2]
+    seq, *_ = parts.engine.add(Request("r", [1, 2, 3], SamplingParams(temperature=0, max_tokens=20)))
+    while parts.engine.has_work:
+        parts.engine.step()
+    assert seq.num_output_tokens == 20 and parts.engine.stats.accepted_tokens > 0

@@ -20,6 +20,8 @@ class CpuBackend:
     """Runs batches of up to `max_tokens` tokens of `max_seqs` sequences, none longer than `max_context` tokens.
 
     isa: "auto" (the best there is) or one of `_native.isas()`. threads: None is one for each core to be had.
+    pool: another backend's threads, to run on these instead. The two must not run at once: two pools would, and the
+    waiting threads of one take the cores from the other.
     """
 
     trees = True
@@ -30,6 +32,7 @@ class CpuBackend:
         cache: CacheConfig,
         *,
         threads: int | None = None,
+        pool: _native.Pool | None = None,
         isa: str = "auto",
         max_tokens: int = 512,
         max_seqs: int = 64,
@@ -39,18 +42,17 @@ class CpuBackend:
         check_panels(model)
         self.model = model
         self.isa = _choose_isa(isa)
-        self.threads = threads or default_threads()
-        self._pool = _native.Pool(self.threads)
+        self.pool = pool or _native.Pool(threads or default_threads())
         self._kv = _native.KvCache(
             cache_layers(model), cache.num_blocks, cache.block_size, KV_DTYPES.index(cache.dtype)
         )
         self._limits = (max_seqs, max_context or model.max_context)
         trace = fused(model)
-        self._weights = PackedMatrices(matrices(trace), self._pool, progress)
+        self._weights = PackedMatrices(matrices(trace), self.pool, progress)
         self._plan = self._lower(trace, max_tokens)
 
     def _lower(self, trace: Trace, max_tokens: int) -> _native.Plan:
-        plan = _native.Plan(self.isa, self._pool, self._kv, max_tokens, *self._limits)
+        plan = _native.Plan(self.isa, self.pool, self._kv, max_tokens, *self._limits)
         lower(trace, plan, self._weights.views)
         return plan
 
@@ -96,6 +98,10 @@ class CpuBackend:
         )
         batch.moves.clear()
         return result
+
+    @property
+    def threads(self) -> int:
+        return self.pool.threads
 
     def barriers(self, tokens: int = 1) -> float:
         """Operations a layer that a step of that many tokens waits for, one after the other."""
