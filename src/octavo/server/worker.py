@@ -101,20 +101,18 @@ class Worker:
         self._channel.send(Step(told, engine_report.stats(self._engine)))
 
     def _delta(self, new: SequenceDelta) -> Delta | None:
+        """What the server is told: of a pooled request only the end, with the vector."""
         request_id = new.seq.request.request_id
-        told = engine_report.delta(new, self._scheduled.pop(request_id, None))
+        pool = self._pools.get(request_id)
+        if pool is not None:
+            pool.take(new)
+            if not new.finished:
+                return None
         if new.finished:
             self._unscheduled.pop(request_id, None)
-        if (pool := self._pools.get(request_id)) is None:
-            return told
-        return self._pooled(pool, new, told)
-
-    def _pooled(self, pool: Pool, new: SequenceDelta, told: Delta) -> Delta | None:
-        """Of a pooled request only the end is told, with the vector."""
-        pool.take(new)
-        if not new.finished:
-            return None
-        del self._pools[told.request_id]
-        if told.finish_reason == "stop":
-            told.pooled = pool.vector(normalize=False).tobytes()
+        told = engine_report.delta(new, self._scheduled.pop(request_id, None))
+        if pool is not None:
+            del self._pools[request_id]
+            if told.finish_reason == "stop":
+                told.pooled = pool.vector(normalize=False).tobytes()
         return told
