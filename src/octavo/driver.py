@@ -1,4 +1,4 @@
-"""Steps an engine in this process and keeps texts, streams and pooled vectors up with it."""
+"""Steps an engine in this process and keeps texts and streams up with it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Generator, Iterable
 from octavo.engine import Engine
 from octavo.output_processor import OutputProcessor
 from octavo.outputs import OutputDelta, RequestOutput
-from octavo.pooling import Pool
+from octavo.pooling import Pooling
 from octavo.progress import Watch
 from octavo.tokenizer import Tokenizer
-from octavo.types import F32, Request, SequenceDelta
+from octavo.types import Request, SequenceDelta
 
 Job = tuple[Request, str | None]  # a request, and its prompt's text where it came as text
 Stream = Generator[OutputDelta, None, RequestOutput]
@@ -24,10 +24,10 @@ class Driver:
         self._engine = engine
         self._processor = OutputProcessor(tokenizer)
         self._inboxes: dict[str, deque[OutputDelta]] = {}  # of the requests that are being streamed
-        self._pools: dict[str, Pool] = {}  # of the requests that are being pooled
+        self._pooling = Pooling()
 
     def generate(self, jobs: list[Job], watch: Watch | None = None) -> list[RequestOutput]:
-        """The answers, in order. watch: told what each step brought.
+        """The answers (or the vectors of pooled prompts), in order. watch: told what each step brought.
 
         All or nothing: if a request is refused, or the caller is interrupted, none of them stays behind in the engine.
         """
@@ -58,23 +58,6 @@ class Driver:
                 self.abort([request.request_id])
         return output
 
-    def pool(self, requests: list[Request], normalize: bool) -> list[F32]:
-        """The pooled hidden states of each request's prompt, [D] each. Raises RequestError if the engine fails one."""
-        pools = [Pool(request.pooling or "mean") for request in requests]
-        try:
-            for request, pool in zip(requests, pools, strict=True):
-                self._engine.add(request)
-                self._pools[request.request_id] = pool
-            while not all(pool.finished for pool in pools):
-                self._step()
-            return [pool.vector(normalize) for pool in pools]
-        except BaseException:
-            self.abort(request.request_id for request in requests)
-            raise
-        finally:
-            for request in requests:
-                self._pools.pop(request.request_id, None)
-
     def abort(self, request_ids: Iterable[str]) -> None:
         """Drops these requests, as far as they are unfinished; their outputs end with the reason "abort"."""
         for request_id in request_ids:
@@ -82,6 +65,7 @@ class Driver:
 
     def _add(self, request: Request, text: str | None) -> RequestOutput:
         self._engine.add(request)
+        self._pooling.add(request)
         return self._processor.add(request, text)
 
     def _step(self) -> list[OutputDelta]:
@@ -91,10 +75,7 @@ class Driver:
         return new
 
     def _deliver(self, deltas: list[SequenceDelta]) -> list[OutputDelta]:
-        for delta in deltas:
-            if (pool := self._pools.get(delta.seq.request.request_id)) is not None:
-                pool.take(delta)
-        new = self._processor.process(deltas)
+        new = self._processor.process(self._pooling.collect(deltas))
         for out in new:
             if (inbox := self._inboxes.get(out.request_id)) is not None:
                 inbox.append(out)

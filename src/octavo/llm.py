@@ -13,7 +13,7 @@ from octavo import beam
 from octavo.assemble import Progress, assemble, engine_config
 from octavo.beam import BeamSearchOutput, BeamSearchParams, BeamSearchSequence, Candidates
 from octavo.driver import Driver, Stream
-from octavo.errors import CapacityError, RequestError, TokenizerError
+from octavo.errors import CapacityError, RequestError
 from octavo.outputs import (
     EmbeddingOutput,
     EmbeddingRequestOutput,
@@ -23,11 +23,11 @@ from octavo.outputs import (
     ScoringOutput,
     ScoringRequestOutput,
 )
-from octavo.pooling import MODES
+from octavo.pooling import MODES, pooled_vector
 from octavo.progress import progress
 from octavo.requests import Prompt, RequestMaker, Tokens, as_list, pair
 from octavo.tokenizer import Tokenizer
-from octavo.types import F32, Request, SamplingParams
+from octavo.types import F32, SamplingParams
 
 Message = Mapping[str, Any]
 Prompts = Prompt | list[Prompt]
@@ -126,36 +126,24 @@ class LLM:
         """The conversation as a prompt, made by the model's chat template or the given one. variables: more for it."""
         from octavo import chat  # jinja2 takes 40 ms, which plain completion need not spend
 
-        tokenizer = self.parts.tokenizer
-        template = tokenizer.chat_template if chat_template is None else chat_template
-        if template is None:
-            raise TokenizerError("this model has no chat template: pass chat_template, or use generate")
-        text = chat.render(
-            template,
-            messages,
-            add_generation_prompt=add_generation_prompt,
-            tools=tools,
-            bos_token="" if tokenizer.bos_id is None else tokenizer.token_text(tokenizer.bos_id),
-            eos_token=tokenizer.token_text(tokenizer.eos_ids[0]) if tokenizer.eos_ids else "",
-            **variables,
-        )
-        # Templates write their own beginning-of-text token.
-        return {"prompt": text, "prompt_token_ids": tokenizer.encode(text, add_special=False)}
+        options = {"add_generation_prompt": add_generation_prompt, "tools": tools, **variables}
+        text, ids = chat.prompt(self.parts.tokenizer, messages, chat_template, **options)
+        return {"prompt": text, "prompt_token_ids": ids}
 
     def encode(self, prompts: Prompts, pooling: str = "mean", normalize: bool = False) -> list[PoolingRequestOutput]:
         """The last layer's hidden states of each prompt, pooled: "mean" over its tokens, or "last"."""
-        requests, vectors = self._pool(prompts, pooling, normalize)
+        outputs, vectors = self._pool(prompts, pooling, normalize)
         return [
-            PoolingRequestOutput(request.request_id, request.prompt_token_ids, PoolingOutput(vector))
-            for request, vector in zip(requests, vectors, strict=True)
+            PoolingRequestOutput(output.request_id, output.prompt_token_ids, PoolingOutput(vector))
+            for output, vector in zip(outputs, vectors, strict=True)
         ]
 
     def embed(self, prompts: Prompts, pooling: str = "mean") -> list[EmbeddingRequestOutput]:
         """`encode` as lists of floats, of length 1."""
-        requests, vectors = self._pool(prompts, pooling, normalize=True)
+        outputs, vectors = self._pool(prompts, pooling, normalize=True)
         return [
-            EmbeddingRequestOutput(request.request_id, request.prompt_token_ids, EmbeddingOutput(vector.tolist()))
-            for request, vector in zip(requests, vectors, strict=True)
+            EmbeddingRequestOutput(output.request_id, output.prompt_token_ids, EmbeddingOutput(vector.tolist()))
+            for output, vector in zip(outputs, vectors, strict=True)
         ]
 
     def score(self, text_1: Prompts, text_2: Prompts, pooling: str = "mean") -> list[ScoringRequestOutput]:
@@ -163,12 +151,12 @@ class LLM:
         left, right = as_list(text_1), as_list(text_2)
         if len(left) not in (1, len(right)):
             raise RequestError(f"text_1 has {len(left)} texts: it must have 1, or {len(right)} as text_2", "text_1")
-        requests, vectors = self._pool([*left, *right], pooling, normalize=True)
+        outputs, vectors = self._pool([*left, *right], pooling, normalize=True)
         pairs = [(0 if len(left) == 1 else i, len(left) + i) for i in range(len(right))]
         return [
             ScoringRequestOutput(
-                requests[b].request_id,
-                requests[a].prompt_token_ids + requests[b].prompt_token_ids,
+                outputs[b].request_id,
+                outputs[a].prompt_token_ids + outputs[b].prompt_token_ids,
                 ScoringOutput(float(np.dot(vectors[a], vectors[b]))),
             )
             for a, b in pairs
@@ -203,9 +191,10 @@ class LLM:
             raise RequestError("this LLM has been shut down")
         return [self._maker.tokens(prompt) for prompt in as_list(prompts)]
 
-    def _pool(self, prompts: Prompts, pooling: str, normalize: bool) -> tuple[list[Request], list[F32]]:
-        if pooling not in MODES:
-            raise RequestError(f"pooling must be {' or '.join(MODES)}; got {pooling!r}", "pooling")
+    def _pool(self, prompts: Prompts, mode: str, normalize: bool) -> tuple[list[RequestOutput], list[F32]]:
+        if mode not in MODES:
+            raise RequestError(f"pooling must be {' or '.join(MODES)}; got {mode!r}", "pooling")
         params = SamplingParams(max_tokens=0)
-        requests = [self._maker.make(tokens, params, pooling=pooling) for tokens in self._tokens(prompts)]
-        return requests, self._driver.pool(requests, normalize)
+        requests = [self._maker.make(tokens, params, pooling=mode) for tokens in self._tokens(prompts)]
+        outputs = self._driver.generate([(request, None) for request in requests])
+        return outputs, [pooled_vector(output, normalize) for output in outputs]

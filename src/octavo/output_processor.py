@@ -49,20 +49,33 @@ class OutputProcessor:
         made = (self._take(delta) for delta in deltas)
         return [delta for delta in made if delta is not None]
 
+    def drop(self, request_id: str, reason: str) -> None:
+        """Ends a request that the engine need not or cannot end: its unfinished answers get this finish reason.
+
+        Later deltas of it are ignored. Does nothing if the request is unknown or has ended.
+        """
+        if (output := self._outputs.pop(request_id, None)) is None:
+            return
+        for writer in self._writers.pop(request_id):
+            if not writer.output.finished():
+                writer.end(reason)
+        output.finished, output.metrics.finished_time = True, self._clock()
+
     def take_aborts(self) -> list[str]:
         """Requests that stop strings completed since the last call while the engine still works on them."""
         aborts, self._aborts = self._aborts, []
         return aborts
 
     def _take(self, delta: SequenceDelta) -> OutputDelta | None:
-        request_id = delta.seq.request.request_id
+        request_id = delta.request_id
         if (output := self._outputs.get(request_id)) is None:
             return None
-        if delta.seq.index == 0:  # the others take the prompt over from it
-            output.num_cached_tokens = delta.seq.num_cached_tokens
+        if delta.index == 0:  # the others take the prompt over from it
+            output.num_cached_tokens, output.pooled = delta.num_cached_tokens, delta.pooled
+            output.metrics.first_scheduled_time = delta.scheduled
         if delta.prompt_logprobs and output.prompt_logprobs is not None:
             output.prompt_logprobs += map(self._map, delta.prompt_logprobs)
-        writer = self._writers[request_id][delta.seq.index]
+        writer = self._writers[request_id][delta.index]
         if writer.output.finished():
             return None
         new = writer.write(delta, None if delta.logprobs is None else list(map(self._map, delta.logprobs)))
@@ -124,12 +137,20 @@ class Writer:
                 break
         self.engine_done = delta.finished
         if delta.finished and self._stops.found is None:
-            text += self._filter(self._detokenizer.flush()) + self._stops.flush()
+            text += self._flush()
         return self._append(delta, text, delta.token_ids[:count], logprobs and logprobs[:count])
+
+    def end(self, reason: str) -> None:
+        """Ends the answer where it is; what was held back is part of it."""
+        self.output.text += self._flush()
+        self.output.finish_reason = reason
+
+    def _flush(self) -> str:
+        return self._filter(self._detokenizer.flush()) + self._stops.flush()
 
     def _hides_last(self, delta: SequenceDelta) -> bool:
         """The token that ended the sequence is no part of its text."""
-        return delta.finished and delta.seq.finish_reason == "stop" and not self._show_stop
+        return delta.finish_reason == "stop" and not self._show_stop
 
     def _filter(self, text: str) -> str:
         """What of this text may be shown; stop strings do not count until `min_tokens` are written."""
@@ -149,6 +170,6 @@ class Writer:
         if self._stops.found is not None:
             output.finish_reason, output.stop_reason = "stop", self._stops.found
         elif delta.finished:
-            output.finish_reason, output.stop_reason = delta.seq.finish_reason, delta.seq.stop_reason
+            output.finish_reason, output.stop_reason = delta.finish_reason, delta.stop_reason
         reasons = (output.finish_reason, output.stop_reason)
         return OutputDelta(self._request_id, output.index, text, token_ids, logprobs, *reasons)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from octavo.types import F32
+from octavo.types import F32, F64
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,10 @@ class CompletionOutput:
 
 @dataclass(slots=True)
 class RequestMetrics:
+    """first_scheduled_time: when the first step with the request began; until then it waited."""
+
     arrival_time: float
+    first_scheduled_time: float | None = None
     first_token_time: float | None = None
     last_token_time: float | None = None
     finished_time: float | None = None
@@ -53,7 +56,10 @@ class RequestMetrics:
 
 @dataclass(slots=True)
 class RequestOutput:
-    """A prompt and its answers. prompt_logprobs: one entry a prompt token; None for the first: nothing predicts it."""
+    """A prompt and its answers. prompt_logprobs: one entry a prompt token; None for the first: nothing predicts it.
+
+    pooled: [D], instead of an answer, for a prompt that was to be pooled: see `pooling.pooled_vector`.
+    """
 
     request_id: str
     prompt: str | None
@@ -63,6 +69,7 @@ class RequestOutput:
     finished: bool
     metrics: RequestMetrics
     num_cached_tokens: int = 0
+    pooled: F64 | None = None
 
 
 @dataclass(slots=True)

@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from octavo.errors import RequestError
-from octavo.types import F32, SequenceDelta
+from octavo.outputs import RequestOutput
+from octavo.types import F32, F64, Request, SequenceDelta
 
 MODES = ("mean", "last")
+
+
+class Pooling:
+    """The pooled requests of one engine. Their hidden states end here; the vector leaves with the last delta."""
+
+    def __init__(self) -> None:
+        self._pools: dict[str, Pool] = {}
+
+    def add(self, request: Request) -> None:
+        """To be called for every request that the engine takes; one that is not pooled is none of our business."""
+        if request.pooling is not None:
+            self._pools[request.request_id] = Pool(request.pooling)
+
+    def collect(self, deltas: list[SequenceDelta]) -> list[SequenceDelta]:
+        """The deltas to pass on. Of a pooled request that is the last one only, with `pooled` unless it failed."""
+        return [delta for delta in deltas if self._passes(delta)] if self._pools else deltas
+
+    def _passes(self, delta: SequenceDelta) -> bool:
+        if (pool := self._pools.get(delta.request_id)) is None:
+            return True
+        if delta.hidden is not None:
+            pool.add(delta.hidden)
+            delta.hidden = None
+        if not delta.finished:
+            return False
+        del self._pools[delta.request_id]
+        if delta.finish_reason == "stop":
+            delta.pooled = pool.vector()
+        return True
 
 
 class Pool:
@@ -18,29 +47,25 @@ class Pool:
     """
 
     def __init__(self, mode: str):
-        self.finish_reason: str | None = None
         self._mean = mode == "mean"
-        self._sum: NDArray[np.float64] = np.zeros(0)
+        self._sum: F64 = np.zeros(0)
         self._count = 0
 
-    @property
-    def finished(self) -> bool:
-        return self.finish_reason is not None
-
-    def take(self, delta: SequenceDelta) -> None:
-        """Hidden states come in token order, [tokens, D] a delta."""
-        for row in () if delta.hidden is None else delta.hidden.astype(np.float64):
+    def add(self, hidden: F32) -> None:
+        """hidden: [tokens, D], the next tokens' states in order."""
+        for row in hidden.astype(np.float64):
             self._sum = self._sum + row if self._mean and self._count else row
             self._count += 1
-        if delta.finished:
-            self.finish_reason = delta.seq.finish_reason
 
-    def vector(self, normalize: bool) -> F32:
-        """[D]; of length 1 if `normalize`. Raises RequestError if the request did not get to its end."""
-        if self.finish_reason != "stop":
-            raise RequestError(
-                f"the prompt could not be embedded: its request ended with {self.finish_reason!r}", "prompt"
-            )
-        vector = self._sum / self._count if self._mean else self._sum
-        length = float(np.linalg.norm(vector)) if normalize else 1.0
-        return np.asarray(vector / (length or 1.0), np.float32)
+    def vector(self) -> F64:
+        """[D]"""
+        return self._sum / self._count if self._mean else self._sum
+
+
+def pooled_vector(output: RequestOutput, normalize: bool) -> F32:
+    """[D]: what a pooled request has brought; of length 1 if `normalize`. Raises RequestError if it failed."""
+    if output.pooled is None:
+        reason = output.outputs[0].finish_reason
+        raise RequestError(f"the prompt could not be embedded: its request ended with {reason!r}", "prompt")
+    length = float(np.linalg.norm(output.pooled)) if normalize else 1.0
+    return np.asarray(output.pooled / (length or 1.0), np.float32)

@@ -1,4 +1,4 @@
-"""The shared vocabulary: requests, sequences, and what one engine step takes and gives. Imports numpy only.
+"""The shared vocabulary: requests, sequences, and what one engine step takes and gives. Imports numpy and msgspec only.
 
 Terms. A *request* asks for `n` *sequences*. A sequence's tokens live in KV *blocks* of `block_size` tokens, listed in
 its *block table*; the *slot* of a token is `block * block_size + offset`. A *step* runs one `Batch`: for each scheduled
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +22,7 @@ I64 = NDArray[np.int64]
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +129,17 @@ class Sequence:
     finish_reason: str | None = None  # "stop" | "length" | "abort" | "deadline" | "error"
     stop_reason: int | None = None  # the stop token that ended it; None for the end-of-sequence token
     cumulative_logprob: float = 0.0
+    scheduled: float | None = None  # `time.monotonic()` at which it first ran
     sampler: Any = None  # what sampling.params keeps for this sequence between steps
 
     @property
     def num_output_tokens(self) -> int:
         return len(self.token_ids) - self.num_prompt_tokens
+
+    def delta(self) -> SequenceDelta:
+        """What there is to say of it now, with no new token yet."""
+        name, reason, stop = self.request.request_id, self.finish_reason, self.stop_reason
+        return SequenceDelta(name, self.index, [], reason, stop, self.num_cached_tokens, self.scheduled)
 
 
 @dataclass(slots=True)
@@ -226,9 +234,8 @@ class StepResult:
     hidden: F32 | None = None  # [R, D]
 
 
-@dataclass(slots=True)
-class TokenLogprob:
-    """One entry of `logprobs`: the chosen token's own value first, then the most likely (id -> (logprob, rank))."""
+class TokenLogprob(msgspec.Struct, array_like=True, gc=False):
+    """One entry of `logprobs`: the chosen token's own value, then the most likely tokens as (id, logprob)."""
 
     token_id: int
     logprob: float
@@ -236,16 +243,27 @@ class TokenLogprob:
     top: list[tuple[int, float]]
 
 
-@dataclass(slots=True)
-class SequenceDelta:
-    """What one step added to one sequence."""
+class SequenceDelta(msgspec.Struct, array_like=True, gc=False):
+    """What one step added to one sequence. It says all there is to know, so it can go to another process as it is.
 
-    seq: Sequence
+    The fields that follow `scheduled` are rare. `hidden` stays in the engine's process: see `pooling.Pooling`.
+    """
+
+    request_id: str
+    index: int
     token_ids: list[int]
-    logprobs: list[TokenLogprob] | None = None
+    finish_reason: str | None = None  # not None: the last delta of this sequence
+    stop_reason: int | None = None  # see Sequence
+    num_cached_tokens: int = 0  # see Sequence
+    scheduled: float | None = None  # see Sequence
+    logprobs: list[TokenLogprob] | None = None  # one a token of `token_ids`
     prompt_logprobs: list[TokenLogprob] | None = None  # for prompt tokens scored in this step, in order
-    hidden: F32 | None = None
-    finished: bool = False
+    hidden: F32 | None = None  # [tokens, D]: of a pooled request's prompt tokens in this step
+    pooled: F64 | None = None  # [D]: what a pooled request asked for, with its last delta
+
+    @property
+    def finished(self) -> bool:
+        return self.finish_reason is not None
 
 
 Metadata = Mapping[str, Any]

@@ -73,7 +73,7 @@ def run(
 
 def take(answers: list[Answer], delta: SequenceDelta) -> None:
     for entry in delta.logprobs or []:
-        answers[int(delta.seq.request.request_id)].append((entry.token_id, entry.logprob))
+        answers[int(delta.request_id)].append((entry.token_id, entry.logprob))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 
 from octavo.assemble import Assembly, assemble, engine_config
+from octavo.driver import Driver
+from octavo.errors import RequestError
+from octavo.pooling import pooled_vector
 from octavo.server import protocol
 from octavo.server.engine_client import EngineClient
 from octavo.server.generation import Generation, Inbox
-from octavo.server.protocol import Command, Event, Message, Stop
+from octavo.server.protocol import Command, Event, Message, Step, Stop
 from octavo.server.watch import Watch
 from octavo.server.worker import Worker
-from octavo.types import Request, SamplingParams
+from octavo.types import Request, SamplingParams, SequenceDelta, TokenLogprob
 
 PROMPT = [40 + i % 50 for i in range(40)]  # five steps of 8 tokens
 
@@ -37,6 +40,7 @@ class Loop:
         self.watch = Watch()
         self.events: list[Event] = []  # all that the worker has sent
         self.commands: deque[Command] = deque()
+        self.after: Callable[[], None] = lambda: None  # called when something came from the worker
         self.client = EngineClient(parts.tokenizer, self._command, self.watch)
         self._worker = Worker(self, parts)  # type: ignore[arg-type]
 
@@ -53,6 +57,7 @@ class Loop:
         """As `Channel.send`."""
         self.events.append(event := protocol.events.decode(protocol.encode(message)[4:]))
         self.client.hear(event)
+        self.after()
 
     def receive(self, timeout: float | None) -> list[Command]:
         """As `Channel.receive`, but who would wait for ever is told to stop."""
@@ -73,8 +78,57 @@ def test_the_queue_time_of_a_long_prompt_is_recorded(loop: Loop, pooling: str | 
     made = loop.add(Request("r", PROMPT, SamplingParams(max_tokens=2, ignore_eos=True), pooling=pooling))
     loop.run()
     assert made.output.finished
-    assert (made.pooled is None) == (pooling is None)
-    assert made.pooled is None or np.isfinite(made.pooled).all()
+    assert (made.output.pooled is None) == (pooling is None)
     waited = loop.watch.histograms["request_queue_time_seconds"]
     assert sum(waited.counts) == 1
     assert 0 <= waited.total < loop.watch.histograms["e2e_request_latency_seconds"].total
+
+
+def test_a_delta_crosses_as_it_is() -> None:
+    logprob = TokenLogprob(7, -0.5, 2, [(3, -0.25), (7, -0.5)])
+    vector = np.arange(3, dtype=np.float64) / 7
+    plain = SequenceDelta("r", 1, [5, 6])
+    full = SequenceDelta("r", 0, [7], "stop", 7, 16, 1.5, [logprob], [logprob, logprob], pooled=vector)
+    step = protocol.events.decode(protocol.encode(Step([plain, full], {"steps": 1}))[4:])
+    assert isinstance(step, Step)
+    got = step.deltas
+    assert got[0] == plain
+    assert got[1].pooled is not None and got[1].pooled.tolist() == vector.tolist()
+    got[1].pooled = full.pooled = None
+    assert got[1] == full
+
+
+def test_what_no_message_can_hold_is_our_bug() -> None:
+    with pytest.raises(TypeError, match="cannot hold object"):
+        protocol.encode(Step([], {"x": object()}))
+
+
+@pytest.mark.parametrize("mode", ["mean", "last"])
+def test_a_prompt_has_the_same_vector_here_and_in_a_process_of_its_own(parts: Assembly, loop: Loop, mode: str) -> None:
+    made = loop.add(Request("r", PROMPT, SamplingParams(max_tokens=0), pooling=mode))
+    loop.run()
+    (here,) = Driver(parts.engine, parts.tokenizer).generate(
+        [(Request("r", PROMPT, made.request.params, pooling=mode), None)]
+    )
+    for normalize in (True, False):
+        there = pooled_vector(made.output, normalize)
+        assert there.tobytes() == pooled_vector(here, normalize).tobytes()
+        assert not normalize or abs(np.linalg.norm(there) - 1) < 1e-6
+
+
+def test_a_pooled_prompt_that_fails_has_no_vector(loop: Loop) -> None:
+    made = loop.add(Request("r", PROMPT, SamplingParams(max_tokens=0), pooling="mean", deadline=0.0))
+    loop.run()
+    assert made.output.finished and made.output.pooled is None
+    with pytest.raises(RequestError, match="ended with 'deadline'"):
+        pooled_vector(made.output, normalize=True)
+
+
+def test_answers_that_a_client_no_longer_wants_end_everywhere(parts: Assembly, loop: Loop) -> None:
+    params = SamplingParams(n=2, max_tokens=50, ignore_eos=True)
+    made = loop.add(Request("r", PROMPT, params))
+    loop.after = lambda: loop.client.abort([made])
+    loop.run()
+    assert {answer.finish_reason for answer in made.output.outputs} == {"abort"}
+    assert loop.watch.finished == {"abort": 1} and loop.client.in_flight == 0
+    assert parts.engine.cache.usage == 0

@@ -60,23 +60,19 @@ Answers = dict[tuple[str, int], Answer]
 
 def collect(answers: Answers, deltas: list[SequenceDelta]) -> None:
     for delta in deltas:
-        answer = answers[delta.seq.request.request_id, delta.seq.index]
+        answer = answers[delta.request_id, delta.index]
         assert answer.finish_reason is None, "a delta after the last"
         answer.token_ids += delta.token_ids
-        assert delta.seq.token_ids[len(delta.seq.token_ids) - len(delta.token_ids) :] == delta.token_ids
         answer.logprobs += delta.logprobs or []
         answer.prompt_logprobs += delta.prompt_logprobs or []
         answer.hidden += [] if delta.hidden is None else delta.hidden.tolist()
-        if delta.finished:
-            answer.finish_reason, answer.stop_reason = delta.seq.finish_reason, delta.seq.stop_reason
-            assert delta.seq.finish_reason is not None
+        answer.finish_reason, answer.stop_reason = delta.finish_reason, delta.stop_reason
 
 
 def drain(engine: Engine, requests: Iterable[Request] = (), max_steps: int = 20_000) -> Answers:
     """Adds the requests and runs the engine until it is idle, checking its books after every step."""
     answers: Answers = defaultdict(Answer)
-    for item in requests:
-        engine.add(item)
+    sequences = [seq for item in requests for seq in engine.add(item)]
     for _ in range(max_steps):
         if not engine.has_work:
             break
@@ -84,6 +80,9 @@ def drain(engine: Engine, requests: Iterable[Request] = (), max_steps: int = 20_
         engine.cache.check_integrity()
     assert not engine.has_work, "livelock"
     assert engine.cache.usage == 0, "blocks leaked"
+    for seq in sequences:
+        made = seq.token_ids[seq.num_prompt_tokens :]
+        assert answers[seq.request.request_id, seq.index].token_ids == made, "the deltas do not add up"
     return dict(answers)
 
 

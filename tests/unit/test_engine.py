@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import random
+import time
 from collections import defaultdict
 from typing import Any
 
@@ -168,7 +169,7 @@ def test_the_oldest_finishes_first_when_blocks_are_short() -> None:
         )
     finished = []
     while tight.has_work:
-        finished += [delta.seq.request.request_id for delta in tight.step() if delta.finished]
+        finished += [delta.request_id for delta in tight.step() if delta.finished]
         tight.cache.check_integrity()
     assert finished == [f"r{index}" for index in range(6)]
 
@@ -293,7 +294,7 @@ def test_abort_at_any_phase_frees_everything_and_disturbs_nobody() -> None:
         last = busy.abort("victim")
         collect(answers, last)
         busy.cache.check_integrity()
-        assert {delta.seq.finish_reason for delta in last} <= {"abort"}
+        assert {delta.finish_reason for delta in last} <= {"abort"}
         assert busy.abort("victim") == []
         rest = drain(busy)
         for key, answer in rest.items():
@@ -392,3 +393,19 @@ def test_time_is_split_between_the_control_plane_and_the_backend() -> None:
     drain(small, [request("a", prompt(6))])
     assert small.stats.steps == 12
     assert 0 < small.stats.control_seconds < 1 and 0 < small.stats.backend_seconds < 1
+
+
+def test_a_delta_says_when_its_sequence_first_ran():
+    """Its first step, however often it is preempted later and however many steps the prompt takes."""
+    small = engine(max_num_seqs=1, max_num_batched_tokens=8)
+    for name in "ab":
+        small.add(request(name, prompt(30, seed=ord(name)), SamplingParams(temperature=0, max_tokens=3)))
+    before = time.monotonic()
+    seen: dict[str, set[float | None]] = defaultdict(set)
+    while small.has_work:
+        for delta in small.step():
+            seen[delta.request_id].add(delta.scheduled)
+    (a,), (b,) = seen["a"], seen["b"]
+    assert a is not None and b is not None and before <= a < b <= time.monotonic()
+    small.add(request("c", prompt(30), deadline=time.monotonic()))
+    assert [(delta.finish_reason, delta.scheduled) for delta in small.step()] == [("deadline", None)]

@@ -8,7 +8,7 @@ import pytest
 
 from octavo.output_processor import OutputProcessor
 from octavo.outputs import OutputDelta, RequestOutput
-from octavo.types import Request, SamplingParams, Sequence, SequenceDelta, TokenLogprob
+from octavo.types import Request, SamplingParams, SequenceDelta, TokenLogprob
 
 EOS = 99
 VOCABULARY = {
@@ -46,16 +46,12 @@ class Talk:
         self.now = 10.0
         self.processor = OutputProcessor(Words(), clock=lambda: self.now)  # type: ignore[arg-type]
         self.request = Request("r", [1] * prompt, SamplingParams(n=n, **params), arrival=9.0)
-        self.seqs = [Sequence(self.request, index, [1] * prompt, prompt) for index in range(n)]
         self.output: RequestOutput = self.processor.add(self.request, "prompt")
 
     def say(
         self, *tokens: int, index: int = 0, reason: str | None = None, stop: int | None = None, **more: Any
     ) -> list[OutputDelta]:
-        seq = self.seqs[index]
-        seq.token_ids += tokens
-        seq.finish_reason, seq.stop_reason = reason, stop
-        return self.processor.process([SequenceDelta(seq, list(tokens), finished=reason is not None, **more)])
+        return self.processor.process([SequenceDelta("r", index, list(tokens), reason, stop, **more)])
 
     @property
     def answer(self) -> tuple[str, list[int], str | None, int | str | None]:
@@ -206,17 +202,30 @@ def test_prompt_logprobs_come_in_chunks_after_a_none():
 
 def test_metrics_and_cached_tokens():
     talk = Talk()
-    talk.seqs[0].num_cached_tokens = 2
-    talk.say(1)
+    talk.say(1, num_cached_tokens=2, scheduled=9.5)
     talk.now = 12.0
-    talk.say(2, reason="length")
+    talk.say(2, reason="length", num_cached_tokens=2, scheduled=9.5)
     metrics = talk.output.metrics
     assert (metrics.arrival_time, metrics.first_token_time, metrics.last_token_time) == (9.0, 10.0, 12.0)
-    assert metrics.finished_time == 12.0 and metrics.ttft == 1.0
+    assert metrics.first_scheduled_time == 9.5 and metrics.finished_time == 12.0 and metrics.ttft == 1.0
     assert talk.output.num_cached_tokens == 2
 
 
 def test_unknown_requests_are_ignored():
     talk = Talk()
-    stranger = Sequence(Request("x", [1], SamplingParams()), 0, [1], 1)
-    assert talk.processor.process([SequenceDelta(stranger, [1])]) == []
+    assert talk.processor.process([SequenceDelta("x", 0, [1])]) == []
+    talk.processor.drop("x", "abort")
+
+
+def test_a_dropped_request_ends_and_its_late_deltas_are_ignored():
+    talk = Talk(n=2, stop=("lo!",))
+    talk.say(1, 2, index=0)
+    talk.say(3, index=1, reason="length")
+    talk.now = 12.0
+    talk.processor.drop("r", "abort")
+    first, second = talk.output.outputs
+    assert (first.text, first.finish_reason) == ("Hello", "abort"), "text held back belongs to the answer"
+    assert (second.text, second.finish_reason) == (" wor", "length")
+    assert talk.output.finished and talk.output.metrics.finished_time == 12.0
+    assert talk.processor.take_aborts() == [], "who drops it tells the engine"
+    assert talk.say(5) == [] and first.token_ids == [1, 2]

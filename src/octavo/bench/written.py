@@ -52,11 +52,8 @@ def encoded(parts: Assembly, text: str) -> list[int]:
         return tokenizer.encode(text + "\n\n")
     from octavo import chat
 
-    bos = "" if tokenizer.bos_id is None else tokenizer.token_text(tokenizer.bos_id)
-    eos = tokenizer.token_text(tokenizer.eos_ids[0]) if tokenizer.eos_ids else ""
-    messages = [{"role": "user", "content": text}]
-    rendered = chat.render(tokenizer.chat_template, messages, bos_token=bos, eos_token=eos)
-    return tokenizer.encode(rendered, add_special=False)
+    _, ids = chat.prompt(tokenizer, [{"role": "user", "content": text}])
+    return ids
 
 
 def fitted(tasks: list[Task], length: int) -> list[Task]:
@@ -83,7 +80,7 @@ def write(parts: Assembly, tasks: list[Task], temperature: float, seed: int = 0)
         parts.engine.add(request)
     while parts.engine.has_work:
         for delta in parts.engine.step():
-            outputs[index[delta.seq.request.request_id]] += delta.token_ids
+            outputs[index[delta.request_id]] += delta.token_ids
     return outputs
 
 
@@ -103,5 +100,5 @@ def hidden_states(parts: Assembly, texts: list[list[int]]) -> list[F32]:
     while parts.engine.has_work:
         for delta in parts.engine.step():
             if delta.hidden is not None:
-                found[index[delta.seq.request.request_id]].append(delta.hidden)
+                found[index[delta.request_id]].append(delta.hidden)
     return [np.concatenate(pieces) for pieces in found]

@@ -1,4 +1,4 @@
-"""Chat messages to a prompt, by the model's own Jinja template: `render`.
+"""Chat messages to a prompt, by the model's own Jinja template: `prompt`, and `render` for the text alone.
 
 Templates come from model files, which are not trusted: see `sandbox`. Text in a message that looks like a control
 token ("<|im_end|>") is not defused here: encoding the prompt makes it that token, as in transformers, vLLM and
@@ -18,8 +18,25 @@ from octavo.chat.limits import LimitError, Meter
 from octavo.chat.messages import normalise
 from octavo.chat.sandbox import Sandbox
 from octavo.errors import TokenizerError
+from octavo.tokenizer import Tokenizer
 
-__all__ = ["render"]
+__all__ = ["prompt", "render"]
+
+
+def prompt(
+    tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], template: str | None = None, /, **options: Any
+) -> tuple[str, list[int]]:
+    """The prompt for `messages` and its token ids. template: None is the model's own. options: as for `render`.
+
+    Raises what `render` raises, and TokenizerError for a model that has no template.
+    """
+    template = tokenizer.chat_template if template is None else template
+    if template is None:
+        raise TokenizerError("this model has no chat template: pass chat_template, or use generate")
+    bos = "" if tokenizer.bos_id is None else tokenizer.token_text(tokenizer.bos_id)
+    eos = tokenizer.token_text(tokenizer.eos_ids[0]) if tokenizer.eos_ids else ""
+    text = render(template, messages, bos_token=bos, eos_token=eos, **options)
+    return text, tokenizer.encode(text, add_special=False)  # templates write their own beginning-of-text token
 
 
 def render(

@@ -37,12 +37,12 @@ class Commit:
         if not (self._all_finite or self._finite(chunk, rows)):
             deltas += self._roster.end_request(seq.request.request_id, "error")
             return
-        delta = SequenceDelta(seq, [])
+        delta = seq.delta()
         if first > chunk.row_start or seq.request.pooling is not None:
             self._score(delta, chunk, first)
         if chunk.samples:
             self._roster.prefilling.discard(seq)
-            self._append(delta, rows)
+            self._append(seq, delta, rows)
             chunk.last_row = rows[-1]
         self._advance(seq, chunk.num_tokens - chunk.num_drafts + chunk.accepted)
         if chunk.samples or delta.prompt_logprobs is not None or delta.hidden is not None:
@@ -50,7 +50,7 @@ class Commit:
         if chunk.samples and seq in self._roster.siblings:
             self._start_siblings(chunk, first + 1, deltas)
         if seq.finish_reason is not None:
-            self._finish(delta)
+            self._finish(seq, delta)
 
     def _finite(self, chunk: Chunk, rows: Many[int]) -> bool:
         """Whether all rows that count are: of a draft's rows those that stand, which are all that such a chunk has."""
@@ -80,9 +80,8 @@ class Commit:
         stats.draft_lengths[chunk.num_drafts] += 1
         stats.accepted_at.update(range(chunk.accepted))
 
-    def _append(self, delta: SequenceDelta, rows: Many[int]) -> None:
+    def _append(self, seq: Sequence, delta: SequenceDelta, rows: Many[int]) -> None:
         """Appends the tokens sampled by these rows, up to the first that ends the sequence."""
-        seq = delta.seq
         if seq.request.pooling is not None:
             seq.finish_reason = "stop"
             return
@@ -104,7 +103,7 @@ class Commit:
 
     def _score(self, delta: SequenceDelta, chunk: Chunk, first: int) -> None:
         """What the prompt's own rows say: logprobs, and for a pooled request the hidden states."""
-        seq, rows = delta.seq, range(chunk.row_start, first)
+        seq, rows = chunk.seq, range(chunk.row_start, first)
         seq.num_scored_tokens += len(rows)
         if rows and (count := seq.request.params.prompt_logprobs) is not None:
             delta.prompt_logprobs = read_logprobs(self._result, rows, count)
@@ -116,16 +115,16 @@ class Commit:
         """Forks have their first token in rows `first` and on; siblings there was no room for queue."""
         siblings = self._roster.siblings.pop(chunk.seq)
         for row, sibling in enumerate(chunk.forks, first):
-            deltas.append(delta := SequenceDelta(sibling, []))
-            self._append(delta, range(row, row + 1))
+            deltas.append(delta := sibling.delta())
+            self._append(sibling, delta, range(row, row + 1))
             if sibling.finish_reason is None:
                 self._roster.fork(chunk.seq, sibling)
             else:
-                self._finish(delta)
+                self._finish(sibling, delta)
         for sibling in siblings[len(chunk.forks) :]:
             self._roster.wait(sibling)
 
-    def _finish(self, delta: SequenceDelta) -> None:
-        assert delta.seq.finish_reason is not None
-        delta.finished = True
-        self._roster.end(delta.seq, delta.seq.finish_reason)
+    def _finish(self, seq: Sequence, delta: SequenceDelta) -> None:
+        assert seq.finish_reason is not None
+        delta.finish_reason, delta.stop_reason = seq.finish_reason, seq.stop_reason
+        self._roster.end(seq, seq.finish_reason)

@@ -34,6 +34,7 @@ class Roster:
         self.prefilling: set[Sequence] = set()
         self.siblings: dict[Sequence, list[Sequence]] = {}
         self._requests: dict[str, list[Sequence]] = {}  # the unfinished sequences of each request
+        self._clock = clock
         self._deadlines = Deadlines(clock)
         self._order = policy.order(config.policy)
         self._max_seqs = config.max_num_seqs
@@ -89,6 +90,8 @@ class Roster:
 
     def _run(self, seq: Sequence) -> None:
         seq.status = Status.RUNNING
+        if seq.scheduled is None:
+            seq.scheduled = self._clock()
         insort(self.running, seq, key=self._order)
 
     def _count_admission(self, seq: Sequence) -> None:
@@ -146,7 +149,7 @@ class Roster:
         deltas = []
         for seq in list(self._requests.get(request_id, ())):
             self.end(seq, reason)
-            deltas.append(SequenceDelta(seq, [], finished=True))
+            deltas.append(seq.delta())
         return deltas
 
     def expire(self) -> list[SequenceDelta]:

@@ -97,12 +97,10 @@ def _role_known(message: Json) -> Json:
 
 
 def _encode(runtime: Runtime, messages: list[Json], given: list[Json] | None, variables: Json) -> Tokens:
-    text = runtime.render(messages, given, **variables)
-    assert runtime.tokenizer is not None
-    ids = runtime.tokenizer.encode(text, add_special=False)  # templates write their own beginning-of-text token
-    if not ids:
+    prompt = runtime.render(messages, given, **variables)
+    if not prompt.ids:
         raise bad_request("messages: the chat template makes an empty prompt of them", "messages")
-    return Tokens(ids, text)
+    return prompt
 
 
 def _marked_by_control_token(runtime: Runtime) -> bool:

@@ -11,8 +11,8 @@ from octavo.output_processor import OutputProcessor
 from octavo.outputs import OutputDelta
 from octavo.server import errors
 from octavo.server.errors import ApiError
-from octavo.server.generation import Generation, Inbox, mirror, vector
-from octavo.server.protocol import Abort, Add, Delta, Event, Message, Pong, Refused, Snapshot, Step
+from octavo.server.generation import Generation, Inbox
+from octavo.server.protocol import Abort, Add, Event, Message, Pong, Refused, Snapshot, Step
 from octavo.server.watch import Watch
 from octavo.tokenizer import Tokenizer
 from octavo.types import Request, SequenceDelta
@@ -23,7 +23,6 @@ class EngineClient:
 
     def __init__(self, tokenizer: Tokenizer, send: Callable[[Message], None], watch: Watch):
         self.snapshot: dict[str, Any] = {}
-        self._tokenizer = tokenizer
         self._send = send
         self._watch = watch
         self._processor = OutputProcessor(tokenizer)
@@ -36,7 +35,7 @@ class EngineClient:
     def add(self, request: Request, text: str | None, inbox: Inbox, number: int = 0) -> Generation:
         """Sends the request; what it brings comes into the inbox."""
         output = self._processor.add(request, text)
-        made = Generation(request, output, inbox, number, mirror(request))
+        made = Generation(request, output, inbox, number)
         self._generations[request.request_id] = made
         inbox.expect()
         self._send(Add(request))
@@ -54,7 +53,6 @@ class EngineClient:
         for generation in list(self._generations.values()):
             generation.inbox.fail(error)
             self._end(generation, "error")
-        self._processor = OutputProcessor(self._tokenizer)
 
     def hear(self, event: Event) -> None:
         match event:
@@ -74,29 +72,18 @@ class EngineClient:
         made = CapacityError(event.reason) if event.kind == "capacity" else RequestError(event.reason, event.field)
         self._fail(generation, errors.from_octavo(made))
 
-    def _take(self, deltas: list[Delta]) -> None:
-        known = [delta for delta in deltas if delta.request_id in self._generations]
-        touched = [self._generations[delta.request_id] for delta in known]
-        for new in self._processor.process(map(self._sequence_delta, known)):
+    def _take(self, deltas: list[SequenceDelta]) -> None:
+        ended: list[Generation] = []  # some may have a sibling's last words still to come in this step
+        for new in self._processor.process(deltas):
             if (generation := self._generations.get(new.request_id)) is not None:  # a sibling may have failed it
                 self._deliver(generation, new)
-        for generation in touched:
+                if new.finish_reason is not None:
+                    ended.append(generation)
+        for generation in ended:
             if generation.output.finished:
                 self._end(generation, generation.output.outputs[0].finish_reason or "stop")
         for request_id in self._processor.take_aborts():
             self._send(Abort(request_id))
-
-    def _sequence_delta(self, delta: Delta) -> SequenceDelta:
-        generation = self._generations[delta.request_id]
-        seq = generation.sequences[delta.index]
-        seq.num_cached_tokens = delta.num_cached
-        seq.finish_reason, seq.stop_reason = delta.finish_reason, delta.stop_reason
-        if delta.scheduled is not None:
-            generation.scheduled = delta.scheduled
-        if delta.pooled is not None:
-            generation.pooled = vector(delta.pooled)
-        finished = delta.finish_reason is not None
-        return SequenceDelta(seq, delta.token_ids, delta.logprobs, delta.prompt_logprobs, finished=finished)
 
     def _deliver(self, generation: Generation, new: OutputDelta) -> None:
         if new.token_ids:
@@ -118,13 +105,6 @@ class EngineClient:
             return
         generation.ended = True
         self._generations.pop(generation.request.request_id, None)
-        if not generation.output.finished:
-            self._drop(generation, reason)
+        self._processor.drop(generation.request.request_id, reason)
         generation.inbox.end()
         self._watch.ended(generation, reason, time.monotonic())
-
-    def _drop(self, generation: Generation, reason: str) -> None:
-        """Makes the processor forget a request that ends early. (What the engine still says of it is not looked at.)"""
-        for seq in generation.sequences:
-            seq.finish_reason = reason
-        self._processor.process(SequenceDelta(seq, [], finished=True) for seq in generation.sequences)

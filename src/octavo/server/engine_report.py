@@ -1,4 +1,4 @@
-"""What an engine process tells of itself: deltas, counters, and how the KV blocks lie."""
+"""What an engine process tells of itself: counters, and how the KV blocks lie."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from octavo.assemble import Assembly
 from octavo.engine import Engine
 from octavo.kv.paged import PagedCache
 from octavo.scheduler.stats import Stats
-from octavo.server.protocol import Delta, Ready
-from octavo.types import SequenceDelta
+from octavo.server.protocol import Ready
 
 FREE, CACHED = -1, -2  # blocks that no sequence holds; any other number is an index of Snapshot's sequences
 COUNTERS = [field.name for field in dataclasses.fields(Stats)]
@@ -23,21 +22,6 @@ def ready(parts: Assembly) -> Ready:
     sizes = (parts.model.vocab_size, config.max_model_len, config.max_num_seqs, cache.num_blocks, cache.block_size)
     capacity = parts.engine.cache.capacity
     return Ready(*sizes, capacity, parts.model.hidden_size, parts.backend.memory(), dataclasses.asdict(config))
-
-
-def delta(new: SequenceDelta, scheduled: float | None) -> Delta:
-    seq = new.seq
-    reasons = (seq.finish_reason, seq.stop_reason) if new.finished else (None, None)
-    return Delta(
-        seq.request.request_id,
-        seq.index,
-        new.token_ids,
-        *reasons,
-        seq.num_cached_tokens,
-        scheduled,
-        new.logprobs,
-        new.prompt_logprobs,
-    )
 
 
 def stats(engine: Engine) -> dict[str, Any]:

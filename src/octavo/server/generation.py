@@ -5,39 +5,25 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from octavo.outputs import OutputDelta, RequestOutput
 from octavo.server.errors import ApiError
-from octavo.types import F32, Request, Sequence
+from octavo.types import Request
 
 
 @dataclass(eq=False, slots=True)
 class Generation:
-    """One engine request: a prompt with its n answers. `number` tells the prompts of one HTTP request apart.
-
-    sequences: mirrors of the engine's, which exist so that deltas can be taken in as everywhere else.
-    """
+    """One engine request: a prompt with its n answers. `number` tells the prompts of one HTTP request apart."""
 
     request: Request
     output: RequestOutput
     inbox: Inbox
     number: int
-    sequences: list[Sequence] = field(default_factory=list)
-    scheduled: float | None = None  # when it first ran, monotonic
     last_tokens: dict[int, float] = field(default_factory=dict)  # of each answer, when its latest token came
-    pooled: F32 | None = None
     ended: bool = False
 
     @property
     def num_output_tokens(self) -> int:
         return sum(len(answer.token_ids) for answer in self.output.outputs)
-
-
-def mirror(request: Request) -> list[Sequence]:
-    """What the engine's sequences look like from here: no tokens, just who they are and how they ended."""
-    answers = 1 if request.pooling is not None else request.params.n
-    return [Sequence(request, index, [], len(request.prompt_token_ids)) for index in range(answers)]
 
 
 Item = tuple[Generation, OutputDelta]
@@ -105,7 +91,3 @@ class Inbox:
             await self._waiter
         items, self._items, self._nudged = self._items, [], False
         return items
-
-
-def vector(data: bytes) -> F32:
-    return np.frombuffer(data, np.float32)

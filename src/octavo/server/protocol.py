@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+import numpy as np
 
-from octavo.types import Request, TokenLogprob
+from octavo.types import Request, SequenceDelta
 
 MAX_FRAME = 1 << 28  # bytes; a frame of more is a bug, not a message
 _LENGTH = struct.Struct("<I")
@@ -99,25 +100,10 @@ class Refused(Message):
     kind: str
 
 
-class Delta(Message):
-    """What a step added to one sequence. scheduled: when it first ran, in the delta that follows (monotonic)."""
-
-    request_id: str
-    index: int
-    token_ids: list[int]
-    finish_reason: str | None = None
-    stop_reason: int | None = None
-    num_cached: int = 0
-    scheduled: float | None = None
-    logprobs: list[TokenLogprob] | None = None
-    prompt_logprobs: list[TokenLogprob] | None = None
-    pooled: bytes | None = None  # float32 [D], in the last delta of a pooled request
-
-
 class Step(Message):
     """stats: see `engine_report.stats`."""
 
-    deltas: list[Delta]
+    deltas: list[SequenceDelta]
     stats: dict[str, Any]
 
 
@@ -130,9 +116,21 @@ class Snapshot(Message):
 Command = Start | Add | Abort | Ping | Inspect | Stop
 Event = Loading | Ready | Failed | Pong | Refused | Step | Snapshot
 
-_encoder = msgspec.msgpack.Encoder()
+
+def _array_out(array: Any) -> Any:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"a message cannot hold {type(array).__name__}")
+    return array.dtype.str, array.shape, array.tobytes()
+
+
+def _array_in(kind: Any, parts: Any) -> Any:
+    dtype, shape, data = parts
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_array_out)
 commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
-events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
+events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event, dec_hook=_array_in)
 
 
 def encode(message: Message) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 from octavo.assemble import load_tokenizer
 from octavo.errors import CapacityError, OctavoError, TokenizerError
 from octavo.models.registry import open_checkpoint
-from octavo.requests import RequestMaker
+from octavo.requests import RequestMaker, Tokens
 from octavo.scheduler import admission as capacity
 from octavo.server import errors
 from octavo.server.admission import Admission
@@ -152,17 +152,15 @@ class Runtime:
             raise errors.bad_request(f"the model {self.name} has no chat template: use /v1/completions", "messages")
         return template
 
-    def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, **variables: Any) -> str:
-        """The conversation as the model's template writes it. Takes up to 250 ms."""
+    def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, /, **variables: Any) -> Tokens:
+        """The conversation as the model's template writes it. Takes up to 250 ms. Raises ApiError."""
         from octavo import chat
 
-        tokenizer = self.tokenizer
-        assert tokenizer is not None
-        bos = "" if tokenizer.bos_id is None else tokenizer.token_text(tokenizer.bos_id)
-        eos = tokenizer.token_text(tokenizer.eos_ids[0]) if tokenizer.eos_ids else ""
+        assert self.tokenizer is not None
         try:
-            return chat.render(self.template, messages, tools=tools, bos_token=bos, eos_token=eos, **variables)
+            text, ids = chat.prompt(self.tokenizer, messages, self.template, tools=tools, **variables)
         except TokenizerError as error:
             raise errors.bad_request(str(error), "messages") from error
         except OctavoError as error:
             raise errors.from_octavo(error) from error
+        return Tokens(ids, text)

@@ -112,16 +112,17 @@ class Watch:
     def ended(self, generation: Generation, reason: str, now: float) -> None:
         self.finished[reason] += 1
         request, output = generation.request, generation.output
-        made, first = generation.num_output_tokens, output.metrics.first_token_time
+        made, times = generation.num_output_tokens, output.metrics
+        scheduled, first = times.first_scheduled_time, times.first_token_time
         self.cached_tokens += output.num_cached_tokens
         add = self._add
         add("request_prompt_tokens", len(request.prompt_token_ids))
         add("request_generation_tokens", made)
         add("e2e_request_latency_seconds", now - request.arrival)
-        if generation.scheduled is not None:
-            add("request_queue_time_seconds", generation.scheduled - request.arrival)
+        if scheduled is not None:
+            add("request_queue_time_seconds", scheduled - request.arrival)
         if first is not None:
-            add("request_prefill_time_seconds", first - (generation.scheduled or request.arrival))
+            add("request_prefill_time_seconds", first - (scheduled or request.arrival))
             add("request_decode_time_seconds", now - first)
             if (length := made / request.params.n) > 1:
                 add("request_time_per_output_token_seconds", (now - first) / (length - 1))

@@ -120,7 +120,7 @@ def test_deadlines_end_running_and_waiting_requests() -> None:
     rig.step()
     rig.now = 4.5
     finished = rig.schedule().finished
-    assert [(d.seq.request.request_id, d.seq.index, d.seq.finish_reason) for d in finished] == [
+    assert [(d.request_id, d.index, d.finish_reason) for d in finished] == [
         ("waits", 0, "deadline"),
         ("waits", 1, "deadline"),
     ]
@@ -153,7 +153,7 @@ def test_a_stop_inside_an_accepted_run_ends_it() -> None:
     (seq,) = rig.scheduler.decoding()
     seq.drafts = [1, 2, 3]
     (delta,) = rig.run(rig.schedule(), [1, 2, 3, 4])
-    assert (delta.token_ids, delta.finished, seq.finish_reason) == ([1, 2], True, "stop")
+    assert (delta.token_ids, delta.finish_reason, seq.finish_reason) == ([1, 2], "stop", "stop")
 
 
 def test_drafts_are_cut_at_max_tokens_and_at_the_budget() -> None:

@@ -7,12 +7,12 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from fastapi import APIRouter, Request
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
 from octavo.outputs import OutputDelta
+from octavo.pooling import pooled_vector
 from octavo.server import sse
 from octavo.server.api.common import caller_of, generate, new_id, openai_error, state_of
 from octavo.server.api.completions import PromptBody, as_prompts, encode
@@ -103,8 +103,7 @@ class EmbeddingRenderer:
         )
 
     def _entry(self, generation: Generation) -> dict[str, Any]:
-        assert generation.pooled is not None
-        vector = generation.pooled if self._body.normalize is False else _unit(generation.pooled)
+        vector = pooled_vector(generation.output, normalize=self._body.normalize is not False)
         return {"object": "embedding", "index": generation.number, "embedding": self._coded(vector)}
 
     def _coded(self, vector: F32) -> list[float] | str:
@@ -124,7 +123,3 @@ class EmbeddingRenderer:
 
     def error(self, error: ApiError) -> bytes:
         raise AssertionError("embeddings are not streamed")
-
-
-def _unit(vector: F32) -> F32:
-    return np.asarray(vector / (float(np.linalg.norm(vector)) or 1.0), np.float32)
