@@ -62,19 +62,30 @@ struct Weights {
   }
 };
 
+// types.Transfers: all is checked before anything is copied.
+void transfer(KvCache& kv, const In<int32_t, 2>& moves, const In<int32_t, 2>& copies) {
+  require(moves.shape(1) == 2 && copies.shape(1) == 2, "moves and copies are pairs");
+  const int32_t *slots = moves.data(), *blocks = copies.data();
+  const size_t num_moves = moves.shape(0), num_copies = copies.shape(0);
+  check_values("moves", slots, 2 * num_moves, 0, kv.slots());
+  check_values("copies", blocks, 2 * num_copies, 0, kv.num_blocks());
+  nb::gil_scoped_release release;
+  for (size_t i = 0; i < num_moves; ++i) kv.copy_slot(slots[2 * i], slots[2 * i + 1]);
+  for (size_t i = 0; i < num_copies; ++i) kv.copy_block(blocks[2 * i], blocks[2 * i + 1]);
+}
+
 void run(Plan& plan, In<int32_t> token_ids, In<int32_t> positions, In<int32_t> slots, In<int32_t> query_starts,
          In<int32_t> context_lens, In<int32_t, 2> block_tables, In<int32_t> logit_rows, In<int32_t> targets,
-         nb::object sampling, In<int32_t, 2> copies, std::optional<In<int32_t>> parents, In<int32_t, 2> moves,
-         Out<int32_t> tokens, Out<uint8_t> finite, std::optional<Out<float>> logprobs,
-         std::optional<Out<int32_t>> ranks, std::optional<Out<int32_t>> top_ids, std::optional<Out<float>> top_logprobs,
-         int num_top, std::optional<Out<float>> logits, std::optional<Out<float>> hidden) {
+         nb::object sampling, std::optional<In<int32_t>> parents, Out<int32_t> tokens, Out<uint8_t> finite,
+         std::optional<Out<float>> logprobs, std::optional<Out<int32_t>> ranks, std::optional<Out<int32_t>> top_ids,
+         std::optional<Out<float>> top_logprobs, int num_top, std::optional<Out<float>> logits,
+         std::optional<Out<float>> hidden) {
   const size_t T = token_ids.size(), S = context_lens.size(), R = logit_rows.size();
   require(positions.size() == T && slots.size() == T, "token_ids, positions and slot_mapping differ in length");
   require(query_starts.size() == S + 1 && block_tables.shape(0) == S,
           "query_starts, context_lens and block_tables disagree");
   require(T <= size_t(plan.max_tokens()) && S <= size_t(plan.max_seqs()), "the batch is larger than the plan");
   require(targets.size() == R && tokens.size() == R && finite.size() == R, "the logit rows disagree in length");
-  require(copies.shape(1) == 2 && moves.shape(1) == 2, "copies and moves are pairs");
   const StepLimits limits = plan.limits();
   Step step;
   step.view = {int(T),
@@ -104,14 +115,8 @@ void run(Plan& plan, In<int32_t> token_ids, In<int32_t> positions, In<int32_t> s
               optional_out(logits, R * size_t(plan.vocab())),
               optional_out(hidden, R * size_t(plan.hidden_size())),
               num_top};
-  const int32_t *blocks = copies.data(), *keys = moves.data();
-  const size_t num_copies = copies.shape(0), num_moves = moves.shape(0);
   check_step(step.view, step.targets, limits);
-  check_values("copies", blocks, 2 * num_copies, 0, limits.num_blocks);
-  check_values("moves", keys, 2 * num_moves, 0, limits.slots());
   nb::gil_scoped_release release;
-  for (size_t i = 0; i < num_moves; ++i) plan.kv().copy_slot(keys[2 * i], keys[2 * i + 1]);
-  for (size_t i = 0; i < num_copies; ++i) plan.kv().copy_block(blocks[2 * i], blocks[2 * i + 1]);
   plan.run(step);
 }
 
@@ -193,6 +198,8 @@ void bind_plan(nb::module_& m) {
             new (self) KvCache(layers, num_blocks, block_size, KvType(type));
           },
           "layers"_a, "num_blocks"_a, "block_size"_a, "type"_a)
+      .def("transfer", &transfer, "moves"_a, "copies"_a,
+           "Copies slots and then blocks, in order: (source, target) pairs, int32 [n, 2].")
       .def_prop_ro("bytes", &KvCache::bytes);
 
   nb::class_<Plan>(m, "Plan")
@@ -249,9 +256,9 @@ void bind_plan(nb::module_& m) {
            "{operation: seconds} since then, of the steps with one token a sequence, or of the others.")
       .def(
           "run", &run, "token_ids"_a, "positions"_a, "slot_mapping"_a, "query_starts"_a, "context_lens"_a,
-          "block_tables"_a, "logit_rows"_a, "targets"_a, "sampling"_a.none(), "copies"_a, "parents"_a.none(), "moves"_a,
-          "tokens"_a, "finite"_a, "logprobs"_a.none(), "ranks"_a.none(), "top_ids"_a.none(), "top_logprobs"_a.none(),
-          "num_top"_a, "logits"_a.none(), "hidden"_a.none(),
+          "block_tables"_a, "logit_rows"_a, "targets"_a, "sampling"_a.none(), "parents"_a.none(), "tokens"_a,
+          "finite"_a, "logprobs"_a.none(), "ranks"_a.none(), "top_ids"_a.none(), "top_logprobs"_a.none(), "num_top"_a,
+          "logits"_a.none(), "hidden"_a.none(),
           "Runs a step. Raises ValueError, before anything is written, for a value that lies outside the plan's or the "
           "pool's bounds.");
 }

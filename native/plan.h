@@ -113,7 +113,6 @@ class Plan {
   size_t scratch_bytes() const { return scratch_bytes_; }
   // Operations of the trunk that a step of that many tokens waits for, one after the other.
   int barriers(int tokens) const;
-  KvCache& kv() { return *kv_; }
   StepLimits limits() const;
   int max_tokens() const { return max_tokens_; }
   int max_seqs() const { return max_seqs_; }

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from octavo.kv.transfers import Pair, pairs
 from octavo.sampling.arrays import greedy
-from octavo.types import I32, Batch
+from octavo.types import I32, Batch, Transfers
 
 
 @dataclass
@@ -50,6 +51,10 @@ def make_batch(rows: Sequence[Row], block_size: int = 16, **fields: Any) -> Batc
         logit_rows=np.concatenate(logit_rows).astype(np.int32),
         **{**defaults, **fields},
     )
+
+
+def transfers(moves: Sequence[Pair] = (), copies: Sequence[Pair] = ()) -> Transfers:
+    return Transfers(pairs(list(moves)), pairs(list(copies)))
 
 
 def _tables(rows: Sequence[Row], block_size: int) -> I32:

@@ -125,6 +125,15 @@ def act_spec(type: str) -> tuple[int, int]:
 
 class KvCache:
     def __init__(self, layers: Sequence[tuple[int, int]], num_blocks: int, block_size: int, type: int) -> None: ...
+    def transfer(
+        self,
+        moves: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+        copies: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    ) -> None:
+        """
+        Copies slots and then blocks, in order: (source, target) pairs, int32 [n, 2].
+        """
+
     @property
     def bytes(self) -> int: ...
 
@@ -204,9 +213,7 @@ class Plan:
         logit_rows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
         targets: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
         sampling: object | None,
-        copies: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
         parents: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)] | None,
-        moves: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
         tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu")],
         finite: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu")],
         logprobs: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu")] | None,

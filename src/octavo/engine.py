@@ -11,9 +11,9 @@ from octavo.config import CacheConfig, EngineConfig, check
 from octavo.kv import manager
 from octavo.sampling import params
 from octavo.scheduler import create
-from octavo.scheduler.batch import BatchBuilder
+from octavo.scheduler.batch import BatchBuilder, Schedule
 from octavo.spec.proposer import Observer, Proposer
-from octavo.types import Batch, Chunk, Request, Sequence, SequenceDelta, Status, StepResult
+from octavo.types import Batch, Request, Sequence, SequenceDelta, Status, StepResult
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,9 @@ class Engine:
         self._propose()
         start, backend_start = perf_counter(), self.stats.backend_seconds
         plan = self.scheduler.schedule()
-        deltas = plan.finished + (self._run(plan.chunks, plan.copies) if plan.chunks else [])
+        self._transfer()
+        deltas = plan.finished + (self._run(plan) if plan.chunks else [])
+        self._transfer()
         self.stats.steps += 1
         self.stats.control_seconds += perf_counter() - start - (self.stats.backend_seconds - backend_start)
         return deltas
@@ -82,18 +84,25 @@ class Engine:
                 seq.drafts = []
         self.stats.draft_seconds += perf_counter() - start
 
-    def _run(self, chunks: list[Chunk], copies: list[tuple[int, int]]) -> list[SequenceDelta]:
+    def _transfer(self) -> None:
+        """Makes the copies within the KV pool that are pending: before a step those that `schedule` asks for, after it
+        those of `commit`, which the next drafts may read. A failure is not caught: see `Backend.transfer`."""
+        if (transfers := self.cache.transfers.take()) is not None:
+            start = perf_counter()
+            self._backend.transfer(transfers)
+            self.stats.backend_seconds += perf_counter() - start
+
+    def _run(self, plan: Schedule) -> list[SequenceDelta]:
         """Builds, runs and commits a batch. If that raises, each chunk runs alone, so that only the culprit fails."""
         before = self.stats.backend_seconds
         try:
-            batch = self._builder.build(chunks, copies)
-            batch.want_hidden |= self._observer is not None and self._observer.wants_hidden
-            result = self._timed_run(batch)
+            wants_hidden = self._observer is not None and self._observer.wants_hidden
+            result = self._timed_run(self._builder.build(plan.chunks, wants_hidden))
         except Exception:
             self.stats.backend_errors += 1
-            return self._isolate(chunks, copies)
-        deltas = self.scheduler.commit(batch, result)
-        self._observe(batch, result, self.stats.backend_seconds - before)
+            return self._isolate(plan)
+        deltas = self.scheduler.commit(plan, result)
+        self._observe(plan, result, self.stats.backend_seconds - before)
         return deltas
 
     def _timed_run(self, batch: Batch) -> StepResult:
@@ -103,23 +112,22 @@ class Engine:
         finally:
             self.stats.backend_seconds += perf_counter() - start
 
-    def _observe(self, batch: Batch, result: StepResult, seconds: float) -> None:
+    def _observe(self, plan: Schedule, result: StepResult, seconds: float) -> None:
         if self._observer is None:
             return
         try:
-            self._observer.observe(batch, result, seconds)
+            self._observer.observe(plan.chunks, result, seconds)
         except Exception:
             log.exception("the proposer failed to learn from a step")
 
-    def _isolate(self, chunks: list[Chunk], copies: list[tuple[int, int]]) -> list[SequenceDelta]:
-        """Repeating a chunk is harmless: it writes the same values to the same slots."""
-        if len(chunks) == 1:
-            request_id = chunks[0].seq.request.request_id
+    def _isolate(self, plan: Schedule) -> list[SequenceDelta]:
+        """Repeating a chunk is harmless: it writes the same values to the same slots. Transfers are not repeated."""
+        if len(plan.chunks) == 1:
+            request_id = plan.chunks[0].seq.request.request_id
             log.exception("request %s failed", request_id)
             return self.scheduler.end_request(request_id, "error")
         deltas: list[SequenceDelta] = []
-        for chunk in chunks:
+        for chunk in plan.chunks:
             if chunk.seq.status is not Status.FINISHED:
-                own = [copy for copy in copies if copy[1] in chunk.seq.block_table]
-                deltas += self._run([chunk], own)
+                deltas += self._run(plan.alone(chunk))
         return deltas

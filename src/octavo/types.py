@@ -3,6 +3,9 @@
 Terms. A *request* asks for `n` *sequences*. A sequence's tokens live in KV *blocks* of `block_size` tokens, listed in
 its *block table*; the *slot* of a token is `block * block_size + offset`. A *step* runs one `Batch`: for each scheduled
 sequence some consecutive *query* tokens (a prefill chunk, one decode token, or one token and its drafts).
+
+`Batch`, `Transfers` and `StepResult` are what a backend sees: arrays and plain values, so that they can cross a process
+(`wire`). Sequences stay with the control plane.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import enum
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -95,7 +98,7 @@ class Request:
     cache_salt: str = ""
     eos_token_ids: tuple[int, ...] = ()
     bad_word_ids: tuple[tuple[int, ...], ...] = ()
-    grammar: Any = None  # `structured_outputs` compiled, a `sampling.grammar.Grammar`
+    grammar: Grammar | None = None  # `structured_outputs` compiled
     pooling: str | None = None  # "mean" | "last": return the prompt's hidden states, generate nothing (embeddings)
     arrival: float = field(default_factory=time.monotonic)
 
@@ -107,9 +110,10 @@ class Request:
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """One of a request's `n` answers. `token_ids` is prompt + output; KV of the first `num_computed_tokens` is cached.
+    """One of a request's `n` answers. `token_ids` is prompt + output.
 
-    A preempted sequence goes back to WAITING with `num_computed_tokens = 0` and keeps its tokens.
+    KV of the first `num_computed_tokens` is cached. A preempted sequence goes back to WAITING with
+    `num_computed_tokens = 0` and keeps its tokens.
     """
 
     request: Request
@@ -130,7 +134,7 @@ class Sequence:
     stop_reason: int | None = None  # the stop token that ended it; None for the end-of-sequence token
     cumulative_logprob: float = 0.0
     scheduled: float | None = None  # `time.monotonic()` at which it first ran
-    sampler: Any = None  # what sampling.params keeps for this sequence between steps
+    sampler: Sampler | None = None  # attached when its first logit row is built
 
     @property
     def num_output_tokens(self) -> int:
@@ -142,9 +146,35 @@ class Sequence:
         return SequenceDelta(name, self.index, [], reason, stop, self.num_cached_tokens, self.scheduled)
 
 
-@dataclass(slots=True)
-class SamplingArrays:
-    """What the sampler needs, one entry a logit row, in a form that native code reads without Python.
+class Grammar(Protocol):
+    """Structured output, compiled: see `sampling.grammar`."""
+
+    def matcher(self) -> Matcher:
+        """A sequence's own place in the grammar, at its start."""
+
+
+class Matcher(Protocol):
+    """How far one sequence is in its grammar."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing but the end may follow."""
+
+    def mask(self, seq: Sequence, position: int) -> U32:
+        """[ceil(V / 32)]: the tokens that may stand at `position`, which may lie behind the sequence's drafts."""
+
+
+class Sampler(Protocol):
+    """What sampling keeps of a sequence between steps: see `sampling.state`."""
+
+    @property
+    def seed(self) -> int:
+        """Of the sequence's random numbers."""
+
+
+class SamplingArrays(NamedTuple):
+    """What the sampler needs, one entry a logit row, in a form that native code reads without Python. (A named tuple is
+    cheap to make, and each step makes one.)
 
     Sparse edits are in CSR form: row r owns entries starts[r] .. starts[r+1].
     The random number of a row depends on (seed, position) alone: see `sampling.rules.uniform`.
@@ -187,9 +217,15 @@ class Chunk:
     last_row: int = -1  # the logit row that chose the sequence's newest token
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Batch:
     """The input of one step: S sequences with T query tokens in all, R logit rows. All arrays are C-contiguous.
+
+    A batch never changes once it is built, and neither do its arrays: a backend may keep it, send it, or still read it
+    while the next one is built. Batches may share arrays.
+
+    A token's position is its place in the text. Its slot is where its K and V go. It sees its sequence's context up to
+    itself.
 
     Where `parents` is given, some rows are nodes of a draft tree: parents[t] is the row of node t's parent (the root
     is the sequence's last ordinary row), -1 for ordinary rows. A parent comes before its children. A sequence's rows
@@ -210,11 +246,25 @@ class Batch:
     num_logprobs: int = -1  # -1: none wanted; n >= 0: logprob of the token and the n most likely
     want_logits: bool = False  # return the raw logits too (tests, custom processors)
     want_hidden: bool = False  # return the final hidden state of each logit row (embeddings)
-    copies: list[tuple[int, int]] = field(default_factory=list)  # (source, target) blocks to copy before the step
     parents: I32 | None = None  # [T]; None: no draft trees
-    moves: list[tuple[int, int]] = field(default_factory=list)  # (source, target) slots to copy before `copies`, in
-    # order. The backend empties the list when it has done so: a step that is repeated must not repeat them.
-    chunks: list[Chunk] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Transfers:
+    """Copies within the KV pool, to be made before the next batch runs: all moves in order, then all copies in order.
+
+    Moves come first: they finish the step before, and a block whose slots they fill may be copied or given away.
+    Making them twice would be wrong (a move's source may be an earlier move's target, and by then the step has written
+    new tokens to both), so they are no part of a batch. `kv.transfers` hands each out once, and the engine makes it
+    once, also where a failed step is repeated.
+
+    A tier below the pool adds two more, whose places are fixed by the same reasoning. Stores go between moves and
+    copies: a block that is evicted may be the target of a copy. Loads go last: a copy's source may be released in the
+    same step and be loaded over.
+    """
+
+    moves: I32  # [M, 2]: (source, target) slots
+    copies: I32  # [C, 2]: (source, target) blocks
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 
@@ -13,9 +14,9 @@ from octavo.backends.cpu.backend import CpuBackend
 from octavo.config import CacheConfig
 from octavo.models.registry import build_model
 from octavo.sampling.arrays import build
-from octavo.types import Batch, Sequence
+from octavo.types import Batch, SamplingArrays, Sequence, Transfers
 from octavo.weights.gguf import open_gguf
-from tests.batches import Row, make_batch
+from tests.batches import Row, make_batch, transfers
 from tests.tiny import Tiny, write_tiny_gguf
 from tests.unit.sampling.rows import sequence
 
@@ -48,17 +49,15 @@ def batch() -> Batch:
         sampling=build([(edited[0], 3), *[(plain, 2)] * 4, (edited[1], 3)], VOCAB),
         targets=np.array([-1, 5, -1, -1, -1, -1], np.int32),
         parents=parents,
-        copies=[(7, 0)],
-        moves=[(112, 113)],
     )
 
 
-def attempt(backend: CpuBackend, made: Batch) -> str:
+def attempt(backend: CpuBackend, made: Batch | Transfers) -> str:
     """The error's message. The cache holds the same bytes as before."""
     memory = _native.ops.kv_memory(backend._kv)
     before = memory.copy()
     with pytest.raises(ValueError) as error:
-        backend.run(made)
+        backend.run(made) if isinstance(made, Batch) else backend.transfer(made)
     assert (memory == before).all(), "something was written"
     return str(error.value)
 
@@ -121,12 +120,10 @@ def test_a_sequence_has_a_token(backend: CpuBackend) -> None:
 def test_transfers_stay_in_the_pool(backend: CpuBackend, name: str, limit: int) -> None:
     for value in (-1, limit, *OUT):
         for pair in ((0, value), (value, 0)):
-            made = batch()
-            getattr(made, name).append(pair)
-            assert f"{name}[{2 + pair.index(value)}] is {value}: must be from 0 to {limit - 1}" in attempt(
-                backend, made
-            )
-            assert made.moves, "moves that were not made are kept"
+            pairs = {"moves": [(112, 113)], "copies": [(7, 0)]}
+            pairs[name].append(pair)
+            told = attempt(backend, transfers(**pairs))
+            assert f"{name}[{2 + pair.index(value)}] is {value}: must be from 0 to {limit - 1}" in told
 
 
 SAMPLING: list[tuple[str, int, int, int]] = [
@@ -146,20 +143,20 @@ def test_sampling_entries_have_ranges(backend: CpuBackend, name: str, place: int
         made = batch()
         array = getattr(made.sampling, name).copy()
         array[place] = value
-        setattr(made.sampling, name, array)
-        assert re.search(rf"{name}\[\d+\] is -?\d+: must be", attempt(backend, made))
+        wrong = dataclasses.replace(made, sampling=made.sampling._replace(**{name: array}))
+        assert re.search(rf"{name}\[\d+\] is -?\d+: must be", attempt(backend, wrong))
 
 
-def _short_mask(made: Batch) -> None:
-    made.sampling.masks = made.sampling.masks[:, :-1].copy()
+def _short_mask(arrays: SamplingArrays) -> SamplingArrays:
+    return arrays._replace(masks=arrays.masks[:, :-1].copy())
 
 
-def _short_tokens(made: Batch) -> None:
-    made.sampling.bias_tokens = made.sampling.bias_tokens[:-1]
+def _short_tokens(arrays: SamplingArrays) -> SamplingArrays:
+    return arrays._replace(bias_tokens=arrays.bias_tokens[:-1])
 
 
-def _long_starts(made: Batch) -> None:
-    made.sampling.penalty_starts = made.sampling.penalty_starts + np.arange(7, dtype=np.int32)
+def _long_starts(arrays: SamplingArrays) -> SamplingArrays:
+    return arrays._replace(penalty_starts=arrays.penalty_starts + np.arange(7, dtype=np.int32))
 
 
 @pytest.mark.parametrize(
@@ -170,10 +167,11 @@ def _long_starts(made: Batch) -> None:
         (_long_starts, "penalty_tokens has the wrong length"),
     ],
 )
-def test_sampling_arrays_are_long_enough(backend: CpuBackend, shorten: Callable[[Batch], None], message: str) -> None:
+def test_sampling_arrays_are_long_enough(
+    backend: CpuBackend, shorten: Callable[[SamplingArrays], SamplingArrays], message: str
+) -> None:
     made = batch()
-    shorten(made)
-    assert attempt(backend, made) == message
+    assert attempt(backend, dataclasses.replace(made, sampling=shorten(made.sampling))) == message
 
 
 def test_an_end_that_only_the_tokenizer_knows_is_not_written(backend: CpuBackend) -> None:

@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from octavo import assemble
+from octavo.config import CacheConfig, EngineConfig
 from octavo.types import Batch, StepResult
 
 RAISES, NAN, SLOW = 250, 251, 252
 
 
 class Poisoned:
-    def __init__(self, inner: Any):
+    def __init__(self, inner: Any, cache: CacheConfig):
         self._inner = inner
+        self._held = np.zeros((cache.num_blocks, cache.block_size), np.int64)  # the token in each slot of the KV pool
 
     def run(self, batch: Batch) -> StepResult:
         if (batch.token_ids == RAISES).any():
@@ -28,10 +30,12 @@ class Poisoned:
             end = time.monotonic() + 3
             while time.monotonic() < end:
                 pass
+        self._held.reshape(-1)[batch.slot_mapping] = batch.token_ids
         result: StepResult = self._inner.run(batch)
-        for chunk in batch.chunks:
-            if NAN in chunk.seq.token_ids[: chunk.seq.num_prompt_tokens]:
-                result.finite[chunk.row_start : chunk.row_stop] = np.False_
+        owners = np.searchsorted(batch.query_starts, batch.logit_rows, side="right") - 1
+        for seq, length in enumerate(batch.context_lens.tolist()):
+            if NAN in self._held[batch.block_tables[seq]].reshape(-1)[:length]:
+                result.finite[owners == seq] = np.False_
         return result
 
     def __getattr__(self, name: str) -> Any:
@@ -42,7 +46,11 @@ def engine(descriptor: str) -> int:
     from octavo.server.engine_process import main
 
     real = assemble.make_backend
-    assemble.make_backend = lambda *args, **more: Poisoned(real(*args, **more))  # type: ignore[assignment]
+
+    def poisoned(model: Any, config: EngineConfig, cache: CacheConfig, *rest: Any) -> Any:
+        return Poisoned(real(model, config, cache, *rest), cache)
+
+    assemble.make_backend = poisoned
     return main(int(descriptor))
 
 

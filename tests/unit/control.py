@@ -12,6 +12,7 @@ from typing import Any
 from octavo.backends.null import NullBackend
 from octavo.config import CacheConfig, EngineConfig
 from octavo.engine import Engine
+from octavo.scheduler import tree
 from octavo.spec.proposer import Proposer
 from octavo.types import Request, SamplingParams, Sequence, SequenceDelta, TokenLogprob
 
@@ -101,3 +102,24 @@ class RandomDrafts:
             seq.drafts = [
                 token if self._random.random() < self._skill else self._random.randrange(VOCAB) for token in right
             ]
+
+
+@dataclass
+class RandomTrees:
+    """Trees with the right tokens, as known from `answers`, here and there among wrong ones."""
+
+    answers: Answers
+    random: random.Random
+
+    def propose(self, sequences: list[Sequence]) -> None:
+        for seq in sequences:
+            known = self.answers[seq.request.request_id, seq.index].token_ids[seq.num_output_tokens :]
+            tokens: list[int] = []
+            parents: list[int] = []
+            for _ in range(self.random.randint(0, 8)):
+                parent = self.random.randint(-1, len(tokens) - 1)
+                depth = 0 if parent < 0 else tree.depths(parents)[parent]
+                right = known[depth] if depth < len(known) else 0
+                tokens.append(right if self.random.random() < 0.6 else self.random.randrange(50, VOCAB))
+                parents.append(parent)
+            seq.drafts, seq.draft_parents = tokens, parents

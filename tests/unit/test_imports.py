@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "ir": set(),
     "_native": set(),
     "config": {"errors"},
+    "wire": {"types"},
     "kv": VOCABULARY,
     "sampling": VOCABULARY,
     "spec": VOCABULARY | {"kv", "sampling", "backends.base"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from octavo.ir import Model
-from octavo.types import Batch, StepResult
+from octavo.types import Batch, StepResult, Transfers
 
 
 class Backend(Protocol):
@@ -13,7 +13,15 @@ class Backend(Protocol):
 
     trees: bool  # whether it runs batches with `parents`
 
-    def run(self, batch: Batch) -> StepResult: ...
+    def transfer(self, transfers: Transfers) -> None:
+        """Copies KV within the pool, before the next `run`. If it raises, the pool's content is unknown: the engine
+        cannot go on.
+        """
+
+    def run(self, batch: Batch) -> StepResult:
+        """Runs one step. It may be repeated, whole or in part, also if it raised: it writes the same values to the same
+        slots.
+        """
 
     def share(self, model: Model) -> Backend:
         """A backend for another pass over the same model (`Model.with_layers`), on the same weights and KV cache, for

@@ -17,7 +17,7 @@ from octavo.backends.base import branch
 from octavo.config import CacheConfig
 from octavo.errors import ConfigError
 from octavo.ir import Model
-from octavo.types import F32, I32, I64, U64, Batch, StepResult
+from octavo.types import F32, I32, I64, U64, Batch, StepResult, Transfers
 
 Bools = NDArray[np.bool_]
 DECAY = 0.5  # the token `d` places (mod V) after the most likely has the logit -DECAY * d
@@ -39,15 +39,17 @@ class NullBackend:
         self._nan_tokens = np.array(list(nan_tokens), np.int64)
         self._crash_tokens = np.array(list(crash_tokens), np.int32)
 
+    def transfer(self, transfers: Transfers) -> None:
+        flat = self._slots.reshape(-1, 2)
+        for source, target in transfers.moves:
+            flat[target] = flat[source]
+        for source, target in transfers.copies:
+            self._slots[target] = self._slots[source]
+
     def run(self, batch: Batch) -> StepResult:
         if np.isin(batch.token_ids, self._crash_tokens).any():
             raise RuntimeError("injected failure")
         flat = self._slots.reshape(-1, 2)
-        for source, target in batch.moves:
-            flat[target] = flat[source]
-        batch.moves.clear()
-        for source, target in batch.copies:
-            self._slots[target] = self._slots[source]
         flat[batch.slot_mapping, 0] = batch.token_ids
         flat[batch.slot_mapping, 1] = batch.positions
         best, finite = self._likeliest(batch)

@@ -14,7 +14,7 @@ from octavo.config import CacheConfig
 from octavo.errors import ConfigError
 from octavo.ir import ROWS, Attention, Model, Rope, Weight
 from octavo.sampling import rules
-from octavo.types import F32, Batch, StepResult
+from octavo.types import F32, Batch, StepResult, Transfers
 from octavo.weights.dequantize import dequantize, dequantize_rows
 
 WEIGHT_MEMORY = 2 << 30  # bytes of dequantised weights to keep by default
@@ -42,10 +42,11 @@ class ReferenceBackend:
         other.model = model
         return other
 
+    def transfer(self, transfers: Transfers) -> None:
+        self.cache.move_slots(transfers.moves)
+        self.cache.copy_blocks(transfers.copies)
+
     def run(self, batch: Batch) -> StepResult:
-        self.cache.move_slots(batch.moves)
-        batch.moves.clear()
-        self.cache.copy_blocks(batch.copies)
         ops = ReferenceOps(batch, self.cache, self.weights)
         with np.errstate(all="ignore"):  # a NaN is reported by `StepResult.finite`
             logits = self.model.forward(ops)

@@ -65,13 +65,13 @@ class PagedCache:
         index = np.arange(length, dtype=np.int32)
         return block_table[index // self.block_size] * np.int32(self.block_size) + index % self.block_size
 
-    def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
-        for source, target in copies:
+    def copy_blocks(self, copies: I32) -> None:
+        for source, target in copies.tolist():
             for plane in (plane for layer in self.layers for plane in layer):
                 plane.copy(self._span(source), self._span(target))
 
-    def move_slots(self, moves: list[tuple[int, int]]) -> None:
-        for source, target in moves:
+    def move_slots(self, moves: I32) -> None:
+        for source, target in moves.tolist():
             for plane in (plane for layer in self.layers for plane in layer):
                 plane.copy(source, target)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from octavo.config import CacheConfig
 from octavo.errors import CapacityError
 from octavo.kv.tables import BlockTables
+from octavo.kv.transfers import PendingTransfers
 from octavo.types import Sequence
 
 
@@ -21,6 +22,7 @@ class ContiguousCache:
                 f"{cache.num_blocks}: lower max_model_len, or raise kv_cache_memory or num_kv_blocks"
             )
         self.tables = BlockTables(max_sequences, max_blocks)
+        self.transfers = PendingTransfers()
         self._free = list(range(self.num_regions - 1, -1, -1))
 
     @property
@@ -42,9 +44,6 @@ class ContiguousCache:
     def grow(self, seq: Sequence, num_tokens: int) -> bool:
         assert seq.num_computed_tokens + num_tokens <= self.capacity
         return True
-
-    def take_copies(self) -> list[tuple[int, int]]:
-        return []
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:
         return False

@@ -9,6 +9,7 @@ from octavo.errors import ConfigError
 from octavo.kv.contiguous import ContiguousCache
 from octavo.kv.paged import PagedCache
 from octavo.kv.tables import BlockTables
+from octavo.kv.transfers import PendingTransfers
 from octavo.types import Sequence
 
 
@@ -17,6 +18,7 @@ class CacheManager(Protocol):
 
     block_size: int
     tables: BlockTables
+    transfers: PendingTransfers
 
     @property
     def capacity(self) -> int:
@@ -34,13 +36,11 @@ class CacheManager(Protocol):
         """
 
     def grow(self, seq: Sequence, num_tokens: int) -> bool:
-        """Makes the slots of the next `num_tokens` uncomputed tokens exist and be the sequence's own.
+        """Makes the slots of the next `num_tokens` uncomputed tokens exist and be the sequence's own. A shared block
+        among them becomes a copy of its own (`transfers`).
 
         False, with nothing changed, when the blocks do not suffice.
         """
-
-    def take_copies(self) -> list[tuple[int, int]]:
-        """The (source, target) block copies that `grow` asks for, in order, to be made before the next step writes."""
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:
         """Lets `child` share all that `parent` has computed. False: this cache cannot, `child` computes its own."""

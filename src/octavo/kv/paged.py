@@ -6,6 +6,7 @@ from octavo.config import CacheConfig
 from octavo.kv.blocks import BlockPool
 from octavo.kv.prefix import extend_chain, match, root_key
 from octavo.kv.tables import BlockTables
+from octavo.kv.transfers import PendingTransfers
 from octavo.types import Sequence
 
 
@@ -17,7 +18,7 @@ class PagedCache:
         self.prefix_caching = prefix_caching
         self.pool = BlockPool(cache.num_blocks)
         self.tables = BlockTables(max_sequences, max_blocks)
-        self._copies: list[tuple[int, int]] = []
+        self.transfers = PendingTransfers()
 
     @property
     def capacity(self) -> int:
@@ -61,15 +62,11 @@ class PagedCache:
         if shared:  # only ever the block at `first`: a fork's table ends with it
             source = table[first]
             self.tables.replace(seq, first, pool.copy_on_write(source))
-            self._copies.append((source, table[first]))
+            self.transfers.copies.append((source, table[first]))
         if missing:
             for block in pool.allocate(missing):
                 self.tables.append(seq, block)
         return True
-
-    def take_copies(self) -> list[tuple[int, int]]:
-        copies, self._copies = self._copies, []
-        return copies
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:
         self.tables.add(child, self.pool.fork(parent.block_table))

@@ -13,7 +13,6 @@ class BlockTables:
     def __init__(self, max_sequences: int, max_blocks: int):
         self.array: I32 = np.zeros((max_sequences, max_blocks), np.int32)
         self.rows: dict[Sequence, int] = {}
-        self.moves: list[tuple[int, int]] = []  # (source, target) slots to copy before anything else is run
         self._unused = list(range(max_sequences - 1, -1, -1))
 
     def __contains__(self, seq: Sequence) -> bool:

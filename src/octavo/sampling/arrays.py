@@ -26,7 +26,7 @@ def build(rows: list[tuple[Sequence, int]], vocab_size: int) -> SamplingArrays:
     drafts. A row inside the prompt is scored, not sampled, and gets no edits. Steps may share the arrays: do not write.
     """
     for seq, position in rows:
-        sampler = seq.sampler or _attach(seq, vocab_size)
+        sampler = _sampler(seq, vocab_size)
         if sampler.first <= position < sampler.plain_from:
             return _build(rows, vocab_size)
     return greedy(len(rows))
@@ -35,34 +35,35 @@ def build(rows: list[tuple[Sequence, int]], vocab_size: int) -> SamplingArrays:
 @lru_cache(maxsize=256)
 def greedy(count: int) -> SamplingArrays:
     """Arrays for `count` rows of plain greedy choice."""
-    arrays = _assemble((_PLAIN,) * count, np.zeros(count, np.int64), [_NO_COUNTS] * count, [_NO_BIAS] * count)
-    arrays.plain_greedy = True
-    return arrays
+    nothing: list[U32 | None] = [None] * count
+    settings, positions = (_PLAIN,) * count, np.zeros(count, np.int64)
+    return _assemble(settings, positions, [_NO_COUNTS] * count, [_NO_BIAS] * count, nothing, plain_greedy=True)
 
 
-def _attach(seq: Sequence, vocab_size: int) -> Sampler:
-    seq.sampler = sampler = Sampler(seq, vocab_size)
-    return sampler
+def _sampler(seq: Sequence, vocab_size: int) -> Sampler:
+    """The sequence's own, made when it is first asked for."""
+    if not isinstance(seq.sampler, Sampler):
+        seq.sampler = Sampler(seq, vocab_size)
+    return seq.sampler
 
 
 def _build(rows: list[tuple[Sequence, int]], vocab_size: int) -> SamplingArrays:
     settings, counts, biases, masks = [], [], [], []
     for seq, position in rows:
-        sampler: Sampler = seq.sampler or _attach(seq, vocab_size)
+        sampler = _sampler(seq, vocab_size)
         chosen = position >= sampler.first
         settings.append(sampler.settings if chosen else _PLAIN)
         counts.append(sampler.history.at(seq, position) if chosen and sampler.history else _NO_COUNTS)
         masks.append(sampler.mask(seq, position) if chosen else None)
         biases.append(sampler.bias(seq, position) if chosen else _NO_BIAS)
     positions = np.array([position for _, position in rows], np.int64)
-    arrays = _assemble(tuple(settings), positions, counts, biases)
-    if any(mask is not None for mask in masks):
-        arrays.mask_rows, arrays.masks = _add_masks(arrays.mask_rows, arrays.masks, masks)
-    return arrays
+    return _assemble(tuple(settings), positions, counts, biases, masks)
 
 
 def _add_masks(mask_rows: I32, masks: U32, changing: list[U32 | None]) -> tuple[I32, U32]:
     """Those of the settings, and behind them the masks that this step's positions have of their own."""
+    if all(mask is None for mask in changing):
+        return mask_rows, masks
     rows, own = mask_rows.copy(), [mask for mask in changing if mask is not None]
     rows[[row for row, mask in enumerate(changing) if mask is not None]] = np.arange(len(masks), len(masks) + len(own))
     return rows, np.stack([*masks, *own])
@@ -73,8 +74,11 @@ def _assemble(
     positions: NDArray[np.int64],
     counts: list[tuple[I32, I32]],
     biases: list[tuple[I32, F32]],
+    changing: list[U32 | None],
+    plain_greedy: bool = False,
 ) -> SamplingArrays:
     floats, top_k, seeds, mask_rows, masks = _static(settings)
+    mask_rows, masks = _add_masks(mask_rows, masks, changing)
     penalty_starts, penalty_tokens, penalty_counts = _csr(counts, _NO_COUNTS)
     bias_starts, bias_tokens, bias_values = _csr(biases, _NO_BIAS)
     temperature, top_p, min_p, typical_p, repetition, presence, frequency = floats
@@ -97,7 +101,7 @@ def _assemble(
         bias_values=bias_values,
         mask_rows=mask_rows,
         masks=masks,
-        plain_greedy=False,
+        plain_greedy=plain_greedy,
     )
 
 

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from octavo.sampling.grammar import Matcher
 from octavo.sampling.rules import pack
-from octavo.types import F32, I32, U32, SamplingParams, Sequence
+from octavo.types import F32, I32, U32, Matcher, SamplingParams, Sequence
 
 Entries = tuple[I32, F32]  # token ids and the values added to their logits
 
@@ -123,6 +122,10 @@ class Sampler:
         self.matcher: Matcher | None = None if request.grammar is None else request.grammar.matcher()
         busy = self.settings.floats[0] > 0 or penalised or params.logit_bias or self._bad_words or self.matcher
         self.plain_from = NEVER if busy or self.settings.mask is not None else self._ends_until
+
+    @property
+    def seed(self) -> int:
+        return self.settings.seed
 
     def mask(self, seq: Sequence, position: int) -> U32 | None:
         """The tokens that may stand here, as far as that changes from one position to the next; None: it does not."""

@@ -18,18 +18,22 @@ BuildSampling = Callable[[list[Row]], SamplingArrays]
 
 @dataclass(slots=True)
 class Schedule:
-    """What one step shall do. `finished`: sequences that ended without running (deadline)."""
+    """What one step shall do: the control plane's side of a batch. `finished`: sequences that ended without running
+    (deadline)."""
 
     budget: int  # query tokens that may still be added
     scored_rows: int  # logit rows of scored prompt tokens that may still be added
     chunks: list[Chunk] = field(default_factory=list)
-    copies: list[tuple[int, int]] = field(default_factory=list)
     finished: list[SequenceDelta] = field(default_factory=list)
 
     def add(self, seq: Sequence, num_tokens: int, samples: bool, forks: list[Sequence] | None = None) -> None:
         parents = seq.draft_parents[: len(seq.drafts)] if seq.drafts and seq.draft_parents is not None else None
         self.chunks.append(Chunk(seq, num_tokens, len(seq.drafts), 0, 0, samples, forks or [], parents))
         self.budget -= num_tokens
+
+    def alone(self, chunk: Chunk) -> Schedule:
+        """A step of this chunk alone."""
+        return Schedule(self.budget, self.scored_rows, [chunk])
 
 
 class BatchBuilder:
@@ -38,8 +42,8 @@ class BatchBuilder:
         self._block_size = block_size
         self._build_sampling = build_sampling
 
-    def build(self, chunks: list[Chunk], copies: list[tuple[int, int]]) -> Batch:
-        """The step's arrays; sets each chunk's row span."""
+    def build(self, chunks: list[Chunk], want_hidden: bool = False) -> Batch:
+        """The step's arrays; sets each chunk's row span. want_hidden: also where no chunk's request needs them."""
         tokens: list[int] = []
         logit_rows: list[int] = []
         rows: list[Row] = []
@@ -69,11 +73,8 @@ class BatchBuilder:
             targets=_targets(len(rows), scored),
             sampling=self._build_sampling(rows),
             num_logprobs=wanted_logprobs(chunks),
-            want_hidden=any([chunk.seq.request.pooling is not None for chunk in chunks]),
-            copies=copies,
+            want_hidden=want_hidden or any([chunk.seq.request.pooling is not None for chunk in chunks]),
             parents=parents,
-            moves=self._tables.moves,
-            chunks=chunks,
         )
 
     def _place(self, chunks: list[Chunk], num_tokens: int) -> tuple[I32, I32, I32, I32, I32]:

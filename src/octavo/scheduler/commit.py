@@ -7,7 +7,7 @@ from collections.abc import Sequence as Many
 from octavo.scheduler import tree
 from octavo.scheduler.accept import agreeing, append, read_logprobs
 from octavo.scheduler.roster import Roster
-from octavo.types import Batch, Chunk, Sequence, SequenceDelta, Status, StepResult
+from octavo.types import Chunk, Sequence, SequenceDelta, Status, StepResult
 
 
 class Commit:
@@ -16,16 +16,16 @@ class Commit:
     A chunk's logit rows are, in order: scored prompt tokens, the sampled rows (1 + drafts), its siblings' first tokens.
     """
 
-    def __init__(self, roster: Roster, batch: Batch, result: StepResult):
+    def __init__(self, roster: Roster, chunks: list[Chunk], result: StepResult):
         self._roster = roster
-        self._batch = batch
+        self._chunks = chunks
         self._result = result
         self._tokens: list[int] = result.token_ids.tolist()
         self._all_finite = bool(result.finite.all())
 
     def deltas(self) -> list[SequenceDelta]:
         deltas: list[SequenceDelta] = []
-        for chunk in self._batch.chunks:
+        for chunk in self._chunks:
             if chunk.seq.status is not Status.FINISHED:  # a sibling's error ends the whole request
                 self._commit(chunk, deltas)
         return deltas
@@ -67,7 +67,7 @@ class Commit:
             path = tree.accepted_path(sampled, drafts, chunk.parents)
             chunk.accepted = len(path)
             rows = [first, *(first + 1 + node for node in path)]
-            self._roster.cache.tables.moves += tree.compaction(chunk.seq, path, self._roster.cache.block_size)
+            self._roster.cache.transfers.moves += tree.compaction(chunk.seq, path, self._roster.cache.block_size)
         self._count(chunk)
         return rows
 

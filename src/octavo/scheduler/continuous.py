@@ -16,7 +16,7 @@ from octavo.scheduler.batch import Schedule, scored_positions
 from octavo.scheduler.commit import Commit
 from octavo.scheduler.pace import Pace
 from octavo.scheduler.roster import Roster
-from octavo.types import Batch, Request, Sequence, SequenceDelta, Status, StepResult
+from octavo.types import Request, Sequence, SequenceDelta, Status, StepResult
 
 SCORED_ROWS = 64  # prompt tokens scored in one step: each has a logit row, a whole vocabulary of float32
 
@@ -62,17 +62,17 @@ class ContinuousScheduler:
         self._limit_prompts(plan)
         self._admit(plan.budget)
         self._prefill(plan)
-        plan.copies = self._cache.take_copies()
         self._measure(plan)
         self._began = self._clock()
         return plan
 
-    def commit(self, batch: Batch, result: StepResult) -> list[SequenceDelta]:
+    def commit(self, plan: Schedule, result: StepResult) -> list[SequenceDelta]:
         """Takes the step's results in: tokens, stop rules, blocks. Returns what is new for each sequence."""
         if self._pace:
-            prompt = sum([chunk.num_tokens for chunk in batch.chunks if chunk.seq in self._roster.prefilling])
-            self._pace.observe(len(batch.token_ids) - prompt, prompt, self._clock() - self._began)
-        return Commit(self._roster, batch, result).deltas()
+            sizes = [(chunk.num_tokens, chunk.seq in self._roster.prefilling) for chunk in plan.chunks]
+            rows, prompt = (sum(size for size, prefills in sizes if prefills is kind) for kind in (False, True))
+            self._pace.observe(rows, prompt, self._clock() - self._began)
+        return Commit(self._roster, plan.chunks, result).deltas()
 
     def _decode(self, plan: Schedule) -> None:
         decoding = self.decoding()

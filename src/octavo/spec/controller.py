@@ -22,9 +22,9 @@ from time import perf_counter
 from octavo.spec.acceptance import Acceptance
 from octavo.spec.blend import Blend, blend
 from octavo.spec.costs import PRIOR_SLOPE, ROWS, StepCosts
-from octavo.spec.proposer import Drafter, Guess, Observer, room
+from octavo.spec.proposer import Drafter, Guess, observers, room
 from octavo.spec.speedup import expected_tokens
-from octavo.types import Batch, Sequence, Status, StepResult
+from octavo.types import Chunk, Sequence, Status, StepResult
 
 GAIN = 1.02  # a choice must promise so many times the speed of none: estimates are noisy, and none is always safe
 BASELINE = 3  # plain steps of a batch size to measure before any with drafts: there is nothing to compare with else
@@ -69,7 +69,8 @@ class Controller:
         self._seen: set[Sequence] = set()
         self._allowance = 0.0  # seconds that trials may still cost
         self._resting = 0  # steps without free guesses that are still to come
-        self.wants_hidden = any(getattr(drafter, "wants_hidden", False) for drafter in drafters)
+        self._observers = observers(drafters)
+        self.wants_hidden = any(observer.wants_hidden for observer in self._observers)
 
     def propose(self, sequences: list[Sequence]) -> None:
         for seq in sequences:
@@ -214,18 +215,16 @@ class Controller:
 
     # What came of it.
 
-    def observe(self, batch: Batch, result: StepResult, seconds: float) -> None:
-        drafted = sum([chunk.num_drafts for chunk in batch.chunks])
-        for chunk in batch.chunks:
+    def observe(self, chunks: list[Chunk], result: StepResult, seconds: float) -> None:
+        for chunk in chunks:
             self._judge(chunk.seq)
-        if len(batch.token_ids) == len(batch.chunks) + drafted:  # no prefill in it
+        if all([chunk.num_tokens == 1 + chunk.num_drafts for chunk in chunks]):  # no prefill in it
             if self._costs.unit == 0:
-                self._allowance = PROBE_START * seconds / len(batch.chunks)
-            self._costs.observe(len(batch.token_ids), seconds)
+                self._allowance = PROBE_START * seconds / len(chunks)
+            self._costs.observe(sum([chunk.num_tokens for chunk in chunks]), seconds)
         self._allowance += PROBE_SHARE * seconds
-        for method in self._methods:
-            if isinstance(method.drafter, Observer):
-                method.drafter.observe(batch, result, seconds)
+        for observer in self._observers:
+            observer.observe(chunks, result, seconds)
 
     def _judge(self, seq: Sequence) -> None:
         """Holds every guess, verified or not, against the tokens that came."""

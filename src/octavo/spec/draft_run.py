@@ -95,7 +95,6 @@ class DraftRunner:
                 list(zip([lane.seq for lane in lanes], contexts.tolist(), strict=True)), self._vocab_size
             ),
             num_logprobs=width or (0 if self._min_logprob > -math.inf else -1),
-            moves=self._tables.moves,
         )
 
 

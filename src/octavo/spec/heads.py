@@ -20,7 +20,7 @@ from octavo.errors import ConfigError
 from octavo.sampling.rules import draw, uniform
 from octavo.spec.draft_run import Lane, spread
 from octavo.spec.proposer import Guess
-from octavo.types import F32, I32, Batch, Sequence, Status, StepResult
+from octavo.types import F32, I32, Chunk, Sequence, Status, StepResult
 
 
 @dataclass(slots=True)
@@ -93,12 +93,12 @@ class HeadsDrafter:
             Sequence, tuple[int, F32]
         ] = {}  # length of the sequence, the state that chose its last token
 
-    def observe(self, batch: Batch, result: StepResult, seconds: float) -> None:
+    def observe(self, chunks: list[Chunk], result: StepResult, seconds: float) -> None:
         if result.hidden is None:
             return
         for seq in [seq for seq in self._hidden if seq.status is not Status.RUNNING]:
             del self._hidden[seq]
-        for chunk in batch.chunks:
+        for chunk in chunks:
             for seq, row in zip(
                 [chunk.seq, *chunk.forks], range(chunk.last_row, chunk.last_row + 1 + len(chunk.forks)), strict=True
             ):
@@ -160,5 +160,5 @@ def _pick(seq: Sequence, scores: F32, position: int) -> int:
     if temperature < 1e-5 or seq.sampler is None:
         return int(scores.argmax())
     weights = np.exp((scores - scores.max()) / np.float32(temperature))
-    seeds, positions = np.array([seq.sampler.settings.seed], np.uint64), np.array([position], np.int64)
+    seeds, positions = np.array([seq.sampler.seed], np.uint64), np.array([position], np.int64)
     return draw(weights, float(uniform(seeds, positions)[0]))

@@ -6,9 +6,10 @@ their guesses to verify: `Fixed` here, or `controller.Controller`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from octavo.types import Batch, Sequence, StepResult
+from octavo.types import Chunk, Sequence, StepResult
 
 
 class Proposer(Protocol):
@@ -23,14 +24,15 @@ class Proposer(Protocol):
 
 @runtime_checkable
 class Observer(Protocol):
-    """A proposer that learns from the steps."""
+    """A proposer, or a drafter, that learns from the steps."""
 
     @property
     def wants_hidden(self) -> bool:
         """Whether `result.hidden` is to be there."""
 
-    def observe(self, batch: Batch, result: StepResult, seconds: float) -> None:
-        """Told after each step's commit: its batch (`Chunk.accepted` is set), its result, the backend's seconds."""
+    def observe(self, chunks: list[Chunk], result: StepResult, seconds: float) -> None:
+        """Told after each step's commit: what ran (`Chunk.accepted` and `last_row` are set), its result, the backend's
+        seconds."""
 
 
 class Guess(NamedTuple):
@@ -64,16 +66,22 @@ class Fixed:
     def __init__(self, drafter: Drafter, count: int):
         self._drafter = drafter
         self._count = count
-        self.wants_hidden = bool(getattr(drafter, "wants_hidden", False))
+        self._observers = observers([drafter])
+        self.wants_hidden = any(observer.wants_hidden for observer in self._observers)
 
     def propose(self, sequences: list[Sequence]) -> None:
         limits = [min(self._count, room(seq)) for seq in sequences]
         for seq, guess in zip(sequences, self._drafter.draft(sequences, limits), strict=True):
             seq.drafts, seq.draft_parents = guess.tokens, guess.parents
 
-    def observe(self, batch: Batch, result: StepResult, seconds: float) -> None:
-        if isinstance(self._drafter, Observer):
-            self._drafter.observe(batch, result, seconds)
+    def observe(self, chunks: list[Chunk], result: StepResult, seconds: float) -> None:
+        for observer in self._observers:
+            observer.observe(chunks, result, seconds)
+
+
+def observers(drafters: Iterable[Drafter]) -> list[Observer]:
+    """Those that learn from the steps."""
+    return [drafter for drafter in drafters if isinstance(drafter, Observer)]
 
 
 def room(seq: Sequence) -> int:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import Protocol
 
-from octavo.spec.proposer import Drafter, Guess, Observer
-from octavo.types import Batch, Sequence, StepResult
+from octavo.spec.proposer import Drafter, Guess, observers
+from octavo.types import Chunk, Sequence, StepResult
 
 Chains = list[list[int]]
 
@@ -31,7 +31,8 @@ class TreeDrafter:
         self._tokens = tokens
         self._trees = trees
         self.runs_model = any(part.runs_model for part in parts)
-        self.wants_hidden = any(getattr(part, "wants_hidden", False) for part in parts)
+        self._observers = observers(parts)
+        self.wants_hidden = any(observer.wants_hidden for observer in self._observers)
 
     def draft(self, sequences: list[Sequence], limits: list[int]) -> list[Guess]:
         found = [part.chains(sequences, limits, self._width) for part in self._parts]
@@ -44,10 +45,9 @@ class TreeDrafter:
             return Guess(chains[0] if chains else [])
         return merge(chains, min(self._tokens, limit * self._width))
 
-    def observe(self, batch: Batch, result: StepResult, seconds: float) -> None:
-        for part in self._parts:
-            if isinstance(part, Observer):
-                part.observe(batch, result, seconds)
+    def observe(self, chunks: list[Chunk], result: StepResult, seconds: float) -> None:
+        for observer in self._observers:
+            observer.observe(chunks, result, seconds)
 
 
 def merge(chains: Chains, limit: int) -> Guess:

@@ -13,6 +13,7 @@ from octavo.backends.null import NullBackend
 from octavo.config import CacheConfig
 from octavo.sampling.arrays import greedy
 from octavo.types import Batch
+from tests.batches import transfers
 
 CACHE = CacheConfig(num_blocks=8, block_size=4)
 VOCAB = 1000
@@ -58,7 +59,8 @@ def test_the_output_depends_on_content_alone_not_on_where_it_lies() -> None:
         pytest.param(lambda backend, step: backend.run(batch([9], 0, [5])), id="another sequence wrote into a block"),
         pytest.param(lambda backend, step: step.slot_mapping.fill(3), id="wrong slot"),
         pytest.param(lambda backend, step: step.block_tables.__setitem__((0, 0), 3), id="wrong block"),
-        pytest.param(lambda backend, step: step.copies.append((1, 5)), id="a copy too many"),
+        pytest.param(lambda backend, step: backend.transfer(transfers(copies=[(1, 5)])), id="a copy too many"),
+        pytest.param(lambda backend, step: backend.transfer(transfers([(8, 9)])), id="a move too many"),
         pytest.param(lambda backend, step: step.positions.fill(5), id="wrong position"),
         pytest.param(lambda backend, step: step.token_ids.fill(8), id="wrong token"),
     ],
@@ -67,10 +69,11 @@ def test_every_slip_changes_the_output(damage: Callable[[NullBackend, Batch], ob
     assert decode(damage) != decode()
 
 
-def test_copies_are_made_in_order_and_before_the_step_writes() -> None:
+def test_moves_and_then_copies_are_made_in_order() -> None:
     backend = NullBackend(CACHE, VOCAB)
     backend.run(batch([1, 2, 3, 4, 5, 6], 0, [2, 5]))
-    copied = backend.run(batch([7], 6, [2, 1], copies=[(5, 4), (4, 1)]))
+    backend.transfer(transfers([(20, 30), (30, 31), (31, 20)], [(5, 4), (4, 1)]))
+    copied = backend.run(batch([7], 6, [2, 1]))
     assert copied.token_ids[0] == decode()
     assert backend.run(batch([7], 6, [2, 5])).token_ids[0] == decode()  # the source is as it was
 

@@ -14,7 +14,7 @@ from octavo.ir import Attention, Model, Rope
 from octavo.models.registry import load_model
 from octavo.sampling.rules import logprobs
 from octavo.types import F32, Batch, StepResult
-from tests.batches import Row, make_batch
+from tests.batches import Row, make_batch, transfers
 from tests.tiny import FAMILIES, Tiny, write_tiny_gguf
 
 RNG = np.random.default_rng(2)
@@ -137,7 +137,8 @@ def test_block_copies_come_before_the_step(llama: Model) -> None:
     """Copy-on-write: block 0 is copied to 5, and the sequence goes on there."""
     shared = backend(llama)
     shared.run(batch(Row(IDS[:6])))
-    copied = shared.run(batch(Row(IDS[6:8], start=6, table=[5]), copies=[(0, 5)]))
+    shared.transfer(transfers(copies=[(0, 5)]))
+    copied = shared.run(batch(Row(IDS[6:8], start=6, table=[5])))
     np.testing.assert_allclose(logits(copied), logits(backend(llama).run(batch(Row(IDS[:8])))), atol=5e-5)
     other = shared.run(batch(Row(IDS[7:9], start=6, table=[0])))  # block 0 still holds the six tokens alone
     expected = backend(llama).run(batch(Row([*IDS[:6], *IDS[7:9]])))

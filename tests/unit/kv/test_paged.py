@@ -97,9 +97,11 @@ def test_growing_a_fork_copies_its_partial_block_once() -> None:
     shared = parent.block_table[1]
     assert child.block_table == parent.block_table and child.num_computed_tokens == 6
     assert paged.grow(parent, 1)
-    assert paged.take_copies() == [(shared, parent.block_table[1])] and parent.block_table[1] != shared
+    transfers = paged.transfers.take()
+    assert transfers is not None and transfers.copies.tolist() == [[shared, parent.block_table[1]]]
+    assert parent.block_table[1] != shared
     assert paged.grow(child, 1)
-    assert paged.take_copies() == [] and child.block_table[1] == shared  # the last holder writes in place
+    assert paged.transfers.take() is None and child.block_table[1] == shared  # the last holder writes in place
     assert np.array_equal(paged.tables.array[paged.tables.rows[parent], :2], parent.block_table)
     paged.check_integrity()
     paged.free(parent)
@@ -115,7 +117,7 @@ def test_grow_changes_nothing_when_it_fails() -> None:
     paged.fork(parent, child)
     table = list(child.block_table)
     assert not paged.grow(child, 1)
-    assert child.block_table == table and paged.take_copies() == []
+    assert child.block_table == table and paged.transfers.take() is None
     paged.check_integrity()
 
 

@@ -14,7 +14,7 @@ from octavo.sampling.params import build
 from octavo.scheduler import create
 from octavo.scheduler.batch import BatchBuilder, Schedule
 from octavo.scheduler.continuous import SCORED_ROWS, ContinuousScheduler
-from octavo.types import Batch, Request, SamplingParams, SequenceDelta, StepResult
+from octavo.types import Batch, Request, SamplingParams, SequenceDelta, StepResult, Transfers
 
 GREEDY = SamplingParams(temperature=0, max_tokens=20)
 
@@ -31,6 +31,7 @@ class Rig:
         self.scheduler._roster._deadlines._clock = lambda: self.now
         self.builder = BatchBuilder(self.cache.tables, block_size, lambda rows: build(rows, 100))
         self.batch: Batch | None = None
+        self.transfers: Transfers | None = None
 
     def add(self, name: str, length: int, params: SamplingParams = GREEDY, **fields: Any) -> None:
         fields.setdefault("arrival", 0.0)
@@ -42,12 +43,13 @@ class Rig:
         return self.scheduler.schedule()
 
     def run(self, plan: Schedule, tokens: list[int] | None = None) -> list[SequenceDelta]:
-        self.batch = batch = self.builder.build(plan.chunks, plan.copies)
+        self.transfers = self.cache.transfers.take()
+        self.batch = batch = self.builder.build(plan.chunks)
         sampled = np.array(tokens or [7] * len(batch.targets), np.int32)
         result = StepResult(np.where(batch.targets < 0, sampled, batch.targets), np.ones(len(sampled), np.bool_))
         if batch.num_logprobs >= 0:
             result.logprobs, result.ranks = np.zeros(len(sampled), np.float32), np.ones(len(sampled), np.int32)
-        deltas = self.scheduler.commit(batch, result)
+        deltas = self.scheduler.commit(plan, result)
         self.cache.check_integrity()
         return deltas
 
@@ -207,8 +209,10 @@ def test_siblings_share_the_prompt_s_row_and_blocks() -> None:
     assert len(set(rig.batch.sampling.seeds.tolist())) == 3
     assert [delta.token_ids for delta in deltas] == [[1], [2], [3]]
     plan = rig.schedule()
-    sources = {source for source, _ in plan.copies}
-    assert len(plan.copies) == 2 and len(sources) == 1  # the last holder of the partial block writes in place
+    rig.run(plan)
+    assert rig.transfers is not None and len(rig.transfers.moves) == 0
+    sources = {source for source, _ in rig.transfers.copies.tolist()}
+    assert len(rig.transfers.copies) == 2 and len(sources) == 1  # the last holder of the partial block writes in place
     tables = [chunk.seq.block_table for chunk in plan.chunks]
     assert len({table[0] for table in tables}) == 1 and len({table[1] for table in tables}) == 3
 

@@ -8,14 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from octavo.sampling.arrays import greedy
 from octavo.scheduler import tree
 from octavo.spec.acceptance import Acceptance, confidence_class
 from octavo.spec.controller import Controller
 from octavo.spec.costs import StepCosts
 from octavo.spec.proposer import Guess
 from octavo.spec.speedup import expected_tokens
-from octavo.types import Batch, Chunk, Request, SamplingParams, Sequence, Status, StepResult
+from octavo.types import Chunk, Request, SamplingParams, Sequence, Status, StepResult
 
 STEPS = 600
 
@@ -92,11 +91,7 @@ def speed(world: World, guessers: list[Guesser], batch: int, steps: int = STEPS,
         rows = sum(chunk.num_tokens for chunk in chunks)
         seconds = world.spend(world.cost(rows))
         nothing = np.zeros(rows, np.int32)
-        controller.observe(
-            Batch(nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing, greedy(0), chunks=chunks),
-            StepResult(nothing, nothing.astype(bool)),
-            seconds,
-        )
+        controller.observe(chunks, StepResult(nothing, nothing.astype(bool)), seconds)
     return tokens / world.now * world.cost(batch) / batch
 
 

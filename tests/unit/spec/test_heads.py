@@ -12,7 +12,6 @@ from octavo.sampling import params
 from octavo.spec.heads import Heads, HeadsDrafter
 from octavo.spec.heads_fit import PARAMETERS, FitSettings, Text, fit, gradient
 from octavo.types import Chunk, Request, SamplingParams, Sequence, Status, StepResult
-from tests.batches import Row, make_batch
 
 VOCAB, WIDTH, DEPTH = 30, 12, 3
 
@@ -71,7 +70,7 @@ def verified(drafter: HeadsDrafter, seq: Sequence, hidden: np.ndarray) -> None:
     """Tells the drafter of a step whose row 0 chose the newest token of `seq`."""
     chunk = Chunk(seq, 1, 0, 0, 1, True, last_row=0)
     nothing = np.zeros(1, np.int32)
-    drafter.observe(make_batch([Row([1])], chunks=[chunk]), StepResult(nothing, nothing > 0, hidden=hidden), 0.1)
+    drafter.observe([chunk], StepResult(nothing, nothing > 0, hidden=hidden), 0.1)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.6])

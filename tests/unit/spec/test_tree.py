@@ -4,15 +4,14 @@ so a wrong slot, position or ancestor changes the output."""
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from octavo.scheduler import tree
 from octavo.spec.tree import merge
-from octavo.types import Batch, Request, SamplingParams, Sequence, StepResult
-from tests.unit.control import VOCAB, Answers, drain, engine, prompt, request
+from octavo.types import Batch, Request, SamplingParams, Sequence, StepResult, Transfers
+from tests.unit.control import RandomTrees, drain, engine, prompt, request
 
 
 def test_chains_merge_where_they_agree() -> None:
@@ -40,27 +39,6 @@ def test_compaction_never_overwrites_what_it_still_needs() -> None:
     seq = Sequence(Request("r", [0], SamplingParams()), 0, [0] * 7, 7, num_computed_tokens=6, block_table=[5, 2, 9, 1])
     assert tree.compaction(seq, [0, 3, 5], block_size=4) == [(38, 36), (4, 37)]
     assert tree.compaction(seq, [0, 1, 2], block_size=4) == []
-
-
-@dataclass
-class RandomTrees:
-    """Trees with the right tokens, as known from `answers`, here and there among wrong ones."""
-
-    answers: Answers
-    random: random.Random
-
-    def propose(self, sequences: list[Sequence]) -> None:
-        for seq in sequences:
-            known = self.answers[seq.request.request_id, seq.index].token_ids[seq.num_output_tokens :]
-            tokens: list[int] = []
-            parents: list[int] = []
-            for _ in range(self.random.randint(0, 8)):
-                parent = self.random.randint(-1, len(tokens) - 1)
-                depth = 0 if parent < 0 else tree.depths(parents)[parent]
-                right = known[depth] if depth < len(known) else 0
-                tokens.append(right if self.random.random() < 0.6 else self.random.randrange(50, VOCAB))
-                parents.append(parent)
-            seq.drafts, seq.draft_parents = tokens, parents
 
 
 @pytest.mark.parametrize("blocks", [200, 22])
@@ -94,23 +72,40 @@ def test_prefixes_of_what_was_compacted_can_be_shared() -> None:
 
 
 def test_a_step_that_fails_does_not_repeat_its_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backend that dies after it has moved slots and run: the chunks then run alone."""
+    """A backend that dies after it has run: the chunks then run alone. Moves made twice would spoil what they move."""
     params = SamplingParams(temperature=0, max_tokens=60)
     items = [request("a", prompt(9), params), request("b", prompt(5, 1), params)]
     truth = drain(engine(), items)
     small = engine(proposer=RandomTrees(truth, random.Random(1)))
-    run, failures = small._backend.run, iter(range(10_000))
+    run, transfer, made = small._backend.run, small._backend.transfer, []
+
+    def noted(transfers: Transfers) -> None:
+        made.append(transfers)
+        transfer(transfers)
 
     def dying(batch: Batch) -> StepResult:
-        moved = bool(batch.moves)
         result = run(batch)
-        if moved and len(batch.chunks) > 1 and next(failures) % 2 == 0:
+        if made and len(batch.context_lens) > 1:
             raise RuntimeError("died late")
         return result
 
     monkeypatch.setattr(small._backend, "run", dying)
+    monkeypatch.setattr(small._backend, "transfer", noted)
     assert drain(small, items) == truth
-    assert small.stats.backend_errors > 3
+    assert small.stats.backend_errors > 3 and len(made) > 3
+
+
+def test_a_transfer_that_fails_is_not_survived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the pool holds is unknown then: going on would be guessing."""
+    item = request("a", prompt(9), SamplingParams(temperature=0, max_tokens=60))
+    small = engine(proposer=RandomTrees(drain(engine(), [item]), random.Random(1)))
+
+    def failing(transfers: Transfers) -> None:
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(small._backend, "transfer", failing)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        drain(small, [item])
 
 
 def test_positions_and_parents_of_a_batch() -> None:

@@ -13,7 +13,7 @@ from octavo.backends.plan.nodes import Trace
 from octavo.config import KV_DTYPES, CacheConfig, default_threads
 from octavo.errors import ConfigError
 from octavo.ir import Model
-from octavo.types import Batch, StepResult
+from octavo.types import Batch, StepResult, Transfers
 
 
 class CpuBackend:
@@ -63,6 +63,9 @@ class CpuBackend:
         other._plan = other._lower(fused(model), self._limits[0])
         return other
 
+    def transfer(self, transfers: Transfers) -> None:
+        self._kv.transfer(transfers.moves, transfers.copies)
+
     def run(self, batch: Batch) -> StepResult:
         rows, n = len(batch.logit_rows), batch.num_logprobs
         result = StepResult(np.empty(rows, np.int32), np.empty(rows, np.bool_))
@@ -83,9 +86,7 @@ class CpuBackend:
             batch.logit_rows,
             batch.targets,
             None if batch.sampling.plain_greedy else batch.sampling,
-            np.array(batch.copies, np.int32).reshape(-1, 2),
             batch.parents,
-            np.array(batch.moves, np.int32).reshape(-1, 2),
             result.token_ids,
             result.finite.view(np.uint8),
             result.logprobs,
@@ -96,7 +97,6 @@ class CpuBackend:
             None if result.logits is None else result.logits.reshape(-1),
             None if result.hidden is None else result.hidden.reshape(-1),
         )
-        batch.moves.clear()
         return result
 
     @property

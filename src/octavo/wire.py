@@ -1,0 +1,44 @@
+"""What a backend takes and gives, as bytes: for workers of the same step in other processes.
+
+msgpack without pickle: nothing in a message can become code. An array is its dtype, its shape and its bytes; what is
+decoded is checked against the types of `octavo.types`, and its arrays are read-only views of the message.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, TypeVar, get_args
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.types import Batch, StepResult, Transfers
+
+Message = TypeVar("Message", Batch, Transfers, StepResult)
+
+
+def _encode_array(value: object) -> tuple[str, tuple[int, ...], bytes]:
+    if not isinstance(value, np.ndarray):
+        raise NotImplementedError(f"a {type(value).__name__} cannot be sent")
+    return value.dtype.str, value.shape, value.tobytes()
+
+
+def _decode_array(annotation: Any, parts: Any) -> NDArray[Any]:
+    """annotation: NDArray[scalar type]. Raises ValueError where the parts are not of that type or not of their size."""
+    name, shape, data = msgspec.convert(parts, tuple[str, tuple[int, ...], bytes])
+    _, dtype = get_args(annotation)
+    if np.dtype(get_args(dtype)[0]).str != name:
+        raise ValueError(f"an array of {name} stands where {annotation} should")
+    if min(shape, default=0) < 0 or prod(shape) * np.dtype(name).itemsize != len(data):
+        raise ValueError(f"an array of shape {shape} cannot have {len(data)} bytes")
+    return np.frombuffer(data, name).reshape(shape)
+
+
+def encode(message: Message) -> bytes:
+    return msgspec.msgpack.encode(message, enc_hook=_encode_array)
+
+
+def decode(data: bytes, kind: type[Message]) -> Message:
+    """Raises msgspec.DecodeError for anything but an encoded message of this kind."""
+    return msgspec.msgpack.decode(data, type=kind, dec_hook=_decode_array)

@@ -1,0 +1,80 @@
+"""A step that travels: workers of one model in other processes get the batch as bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from octavo import wire
+from octavo.backends.null import NullBackend
+from octavo.config import CacheConfig
+from octavo.types import Batch, SamplingArrays, StepResult, Transfers
+from tests.unit.control import VOCAB, RandomTrees, drain, engine
+from tests.unit.test_engine import ALONE, REQUESTS
+
+
+def same(left: Any, right: Any) -> bool:
+    if isinstance(left, np.ndarray):
+        return left.dtype == right.dtype and left.shape == right.shape and bool((left == right).all())
+    if isinstance(left, SamplingArrays):
+        return type(left) is type(right) and all(map(same, left, right))
+    if dataclasses.is_dataclass(left):
+        return type(left) is type(right) and all(
+            same(getattr(left, field.name), getattr(right, field.name)) for field in dataclasses.fields(left)
+        )
+    return type(left) is type(right) and left == right
+
+
+class Remote(NullBackend):
+    """Runs what has gone through bytes and back, as a worker in another process would."""
+
+    def __init__(self, cache: CacheConfig):
+        super().__init__(cache, VOCAB)
+        self.kinds: set[str] = set()  # fields that had a value in some message
+
+    def _sent(self, message: Any) -> Any:
+        arrived = wire.decode(wire.encode(message), type(message))
+        assert same(arrived, message)
+        return arrived
+
+    def run(self, batch: Batch) -> StepResult:
+        result: StepResult = self._sent(super().run(self._sent(batch)))
+        for message in (batch, result):
+            fields = [field.name for field in dataclasses.fields(message)]
+            self.kinds |= {name for name in fields if getattr(message, name) is not None}
+        return result
+
+    def transfer(self, transfers: Transfers) -> None:
+        self.kinds |= {name for name in ("moves", "copies") if len(getattr(transfers, name))}
+        super().transfer(self._sent(transfers))
+
+
+def test_a_backend_behind_a_wire_gives_the_same_answers() -> None:
+    proposer = RandomTrees(ALONE, random.Random(4))
+    remote = engine(blocks=60, proposer=proposer)
+    remote._backend = backend = Remote(CacheConfig(60, 4))
+    assert drain(remote, REQUESTS) == ALONE
+    assert backend.kinds >= {"parents", "moves", "copies", "logprobs", "top_ids", "ranks", "token_ids", "finite"}
+
+
+@pytest.mark.parametrize(
+    "moves",
+    [
+        pytest.param(("<f4", [1, 2], b"\0" * 8), id="another type"),
+        pytest.param(("<i4", [1, 3], b"\0" * 8), id="too few bytes"),
+        pytest.param(("<i4", [-1, -2], b"\0" * 8), id="a negative shape"),
+        pytest.param(("|O", [1], b"\0" * 8), id="pointers"),
+        pytest.param(["<i4", 2], id="no array"),
+    ],
+)
+def test_what_is_no_array_of_its_type_is_refused(moves: Any) -> None:
+    good = ("<i4", [0, 2], b"")
+    data = msgspec.msgpack.encode({"moves": good, "copies": good})
+    assert wire.decode(data, Transfers).moves.shape == (0, 2)
+    with pytest.raises(msgspec.DecodeError):
+        wire.decode(msgspec.msgpack.encode({"moves": moves, "copies": good}), Transfers)
