@@ -38,9 +38,7 @@ class Engine:
         self._proposer = proposer
         self._observer: Observer | None = None
         self.speculate(proposer)
-        self._builder = BatchBuilder(
-            self.cache.tables, cache_config.block_size, partial(params.build, vocab_size=vocab_size)
-        )
+        self._builder = BatchBuilder(self.cache.tables, partial(params.build, vocab_size=vocab_size))
 
     def speculate(self, proposer: Proposer | None) -> None:
         """Lets `proposer` draft from the next step on; None stops speculation."""

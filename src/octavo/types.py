@@ -112,8 +112,11 @@ class Request:
 class Sequence:
     """One of a request's `n` answers. `token_ids` is prompt + output.
 
-    KV of the first `num_computed_tokens` is cached. A preempted sequence goes back to WAITING with
-    `num_computed_tokens = 0` and keeps its tokens.
+    num_computed_tokens: tokens that have been run: the position of the next one to run.
+    kv_length: slots of its blocks that are filled: the index among these of the next token's slot. Both are the same
+    number as long as the cache keeps every token's KV.
+
+    A preempted sequence goes back to WAITING, with both 0, and keeps its tokens.
     """
 
     request: Request
@@ -122,6 +125,7 @@ class Sequence:
     num_prompt_tokens: int
     max_length: int = 1 << 62  # tokens, prompt included, at which it ends with "length"; set when it is added
     num_computed_tokens: int = 0
+    kv_length: int = 0
     num_cached_tokens: int = 0  # prompt tokens found in the prefix cache at first admission
     num_preemptions: int = 0
     num_scored_tokens: int = 0  # prompt tokens whose logprobs (or hidden states) have been handed out already

@@ -63,8 +63,8 @@ class NullBackend:
         owners = np.searchsorted(batch.query_starts, batch.logit_rows, side="right") - 1
         for row, (token_row, owner) in enumerate(zip(batch.logit_rows, owners, strict=True)):
             nodes = branch(batch, int(token_row))
-            end = int(batch.positions[token_row]) + 1 - len(nodes)
-            assert end <= batch.context_lens[owner]
+            last = int(token_row if batch.parents is None or not nodes else batch.parents[nodes[0]])  # ordinary row
+            end = int(batch.context_lens[owner] - batch.query_starts[owner + 1]) + last + 1
             blocks = batch.block_tables[owner, : -(-end // self._block_size)]
             context = self._slots[blocks].reshape(-1, 2)[:end]
             if nodes:

@@ -13,15 +13,19 @@ block.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 class BlockPool:
-    def __init__(self, num_blocks: int):
+    """on_evict: called with the key and the block whenever a cached block is about to be used for something else. What
+    the pool holds of it is intact until the next transfers are made, their moves excepted."""
+
+    def __init__(self, num_blocks: int, on_evict: Callable[[bytes, int], None] | None = None):
         assert num_blocks > 0
         self.num_blocks = num_blocks
         self.refs = [0] * num_blocks
         self.num_evictions = 0
+        self.on_evict = on_evict
         self._free = list(range(num_blocks - 1, -1, -1))
         self._cached: OrderedDict[int, None] = OrderedDict()
         self._key_of: dict[int, bytes] = {}
@@ -50,8 +54,11 @@ class BlockPool:
 
     def _evict(self) -> int:
         block, _ = self._cached.popitem(last=False)
-        del self._block_of[self._key_of.pop(block)]
+        key = self._key_of.pop(block)
+        del self._block_of[key]
         self.num_evictions += 1
+        if self.on_evict is not None:
+            self.on_evict(key, block)
         return block
 
     def share(self, block: int) -> None:

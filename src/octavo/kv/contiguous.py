@@ -21,7 +21,7 @@ class ContiguousCache:
                 f"kv_cache='contiguous' needs {max_blocks} blocks for one sequence of max_model_len, but the pool has "
                 f"{cache.num_blocks}: lower max_model_len, or raise kv_cache_memory or num_kv_blocks"
             )
-        self.tables = BlockTables(max_sequences, max_blocks)
+        self.tables = BlockTables(max_sequences, max_blocks, cache.block_size)
         self.transfers = PendingTransfers()
         self._free = list(range(self.num_regions - 1, -1, -1))
 
@@ -42,7 +42,7 @@ class ContiguousCache:
         return True
 
     def grow(self, seq: Sequence, num_tokens: int) -> bool:
-        assert seq.num_computed_tokens + num_tokens <= self.capacity
+        assert seq.kv_length + num_tokens <= self.capacity
         return True
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:

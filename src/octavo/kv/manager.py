@@ -29,14 +29,14 @@ class CacheManager(Protocol):
         """Share of the blocks that sequences hold, 0 to 1. Blocks kept for their content alone do not count."""
 
     def admit(self, seq: Sequence, keep_free: int) -> bool:
-        """Takes blocks for all known tokens of `seq`, shared ones first, and sets `num_computed_tokens` to what these
-        hold.
+        """Takes blocks for all known tokens of `seq`, shared ones first, and sets `num_computed_tokens` and `kv_length`
+        to what these hold.
 
         False, with nothing changed, when fewer than `keep_free` blocks would be left.
         """
 
     def grow(self, seq: Sequence, num_tokens: int) -> bool:
-        """Makes the slots of the next `num_tokens` uncomputed tokens exist and be the sequence's own. A shared block
+        """Makes the next `num_tokens` slots after `kv_length` exist and be the sequence's own. A shared block
         among them becomes a copy of its own (`transfers`).
 
         False, with nothing changed, when the blocks do not suffice.
@@ -46,7 +46,7 @@ class CacheManager(Protocol):
         """Lets `child` share all that `parent` has computed. False: this cache cannot, `child` computes its own."""
 
     def commit(self, seq: Sequence, start: int) -> None:
-        """Tokens `start` .. `num_computed_tokens` are final and computed: their full blocks may be shared."""
+        """Entries `start` .. `kv_length` of its KV are final: their full blocks may be shared."""
 
     def free(self, seq: Sequence) -> None:
         """Gives back all blocks of `seq` (none is fine). Shared content stays findable until its block is needed."""

@@ -17,7 +17,7 @@ class PagedCache:
         self.block_size = cache.block_size
         self.prefix_caching = prefix_caching
         self.pool = BlockPool(cache.num_blocks)
-        self.tables = BlockTables(max_sequences, max_blocks)
+        self.tables = BlockTables(max_sequences, max_blocks, cache.block_size)
         self.transfers = PendingTransfers()
 
     @property
@@ -36,8 +36,8 @@ class PagedCache:
         if missing + revived + keep_free > pool.num_available:
             return False
         table = pool.fork(hits)  # before allocating, which could evict them
-        self.tables.add(seq, table + pool.allocate(missing))
         seq.num_computed_tokens = len(hits) * self.block_size
+        self.tables.add(seq, table + pool.allocate(missing), seq.num_computed_tokens)
         return True
 
     def _find_prefix(self, seq: Sequence) -> list[int]:
@@ -51,7 +51,7 @@ class PagedCache:
         extend_chain(seq.block_keys, seq.token_ids, count, self.block_size, root_key(seq.request.cache_salt))
 
     def grow(self, seq: Sequence, num_tokens: int) -> bool:
-        pool, table, start = self.pool, seq.block_table, seq.num_computed_tokens
+        pool, table, start = self.pool, seq.block_table, seq.kv_length
         first = start // self.block_size
         if start + num_tokens <= len(table) * self.block_size and pool.refs[table[first]] == 1:
             return True
@@ -69,13 +69,13 @@ class PagedCache:
         return True
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:
-        self.tables.add(child, self.pool.fork(parent.block_table))
+        self.tables.add(child, self.pool.fork(parent.block_table), parent.kv_length)
         child.num_computed_tokens = parent.num_computed_tokens
         child.block_keys = list(parent.block_keys)
         return True
 
     def commit(self, seq: Sequence, start: int) -> None:
-        first, stop = start // self.block_size, seq.num_computed_tokens // self.block_size
+        first, stop = start // self.block_size, seq.kv_length // self.block_size
         if first == stop or not self.prefix_caching:
             return
         self._extend_chain(seq, stop)

@@ -37,9 +37,8 @@ class Schedule:
 
 
 class BatchBuilder:
-    def __init__(self, tables: BlockTables, block_size: int, build_sampling: BuildSampling):
+    def __init__(self, tables: BlockTables, build_sampling: BuildSampling):
         self._tables = tables
-        self._block_size = block_size
         self._build_sampling = build_sampling
 
     def build(self, chunks: list[Chunk], want_hidden: bool = False) -> Batch:
@@ -60,15 +59,16 @@ class BatchBuilder:
                 tokens += seq.token_ids[start : start + chunk.num_tokens - chunk.num_drafts]
                 tokens += seq.drafts
             chunk.row_stop = len(rows)
-        starts, positions, contexts, tables, slots = self._place(chunks, len(tokens))
-        parents = tree.plant(chunks, starts, positions) if any([chunk.parents for chunk in chunks]) else None
+        placed = self._tables.place([chunk.seq for chunk in chunks], [chunk.num_tokens for chunk in chunks])
+        grafted = any([chunk.parents for chunk in chunks])
+        parents = tree.plant(chunks, placed.query_starts, placed.positions) if grafted else None
         return Batch(
             token_ids=np.array(tokens, np.int32),
-            positions=positions,
-            slot_mapping=slots,
-            query_starts=starts,
-            context_lens=contexts,
-            block_tables=tables,
+            positions=placed.positions,
+            slot_mapping=placed.slot_mapping,
+            query_starts=placed.query_starts,
+            context_lens=placed.context_lens,
+            block_tables=placed.block_tables,
             logit_rows=np.array(logit_rows, np.int32),
             targets=_targets(len(rows), scored),
             sampling=self._build_sampling(rows),
@@ -76,24 +76,6 @@ class BatchBuilder:
             want_hidden=want_hidden or any([chunk.seq.request.pooling is not None for chunk in chunks]),
             parents=parents,
         )
-
-    def _place(self, chunks: list[Chunk], num_tokens: int) -> tuple[I32, I32, I32, I32, I32]:
-        """(query_starts [S+1], positions [T], context_lens [S], block_tables [S, W], slot_mapping [T])."""
-        rows_of = self._tables.rows
-        fields = [chunk.num_tokens for chunk in chunks]
-        fields += [chunk.seq.num_computed_tokens for chunk in chunks]
-        fields += [rows_of[chunk.seq] for chunk in chunks]
-        counts, computed, rows = np.array(fields, np.int32).reshape(3, -1)  # one conversion: each has a fixed cost
-        contexts = computed + counts
-        tables = self._tables.array[rows, : -(-max(contexts.tolist()) // self._block_size)]
-        starts, positions = np.arange(len(chunks) + 1, dtype=np.int32), computed  # when each has one token
-        owners = starts[:-1]
-        if num_tokens > len(chunks):
-            owners = owners.repeat(counts)
-            counts.cumsum(out=starts[1:])
-            positions = np.arange(num_tokens, dtype=np.int32) + (computed - starts[:-1])[owners]
-        blocks, offsets = np.divmod(positions, self._block_size)
-        return starts, positions, contexts, tables, tables[owners, blocks] * self._block_size + offsets
 
 
 def _add_rows(chunk: Chunk, first: int, logit_rows: list[int], rows: list[Row], scored: dict[int, int]) -> None:

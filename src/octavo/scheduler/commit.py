@@ -67,9 +67,15 @@ class Commit:
             path = tree.accepted_path(sampled, drafts, chunk.parents)
             chunk.accepted = len(path)
             rows = [first, *(first + 1 + node for node in path)]
-            self._roster.cache.transfers.moves += tree.compaction(chunk.seq, path, self._roster.cache.block_size)
+            self._compact(chunk.seq, path)
         self._count(chunk)
         return rows
+
+    def _compact(self, seq: Sequence, path: list[int]) -> None:
+        """Puts the KV of a tree's accepted path where a chain's would lie."""
+        cache, root = self._roster.cache, seq.kv_length
+        moves = tree.compaction(root + 1, path)
+        cache.transfers.moves += [(cache.tables.slot(seq, source), cache.tables.slot(seq, to)) for source, to in moves]
 
     def _count(self, chunk: Chunk) -> None:
         stats = self._roster.stats
@@ -95,8 +101,9 @@ class Commit:
 
     def _advance(self, seq: Sequence, computed: int) -> None:
         """Marks tokens whose KV is final: no rejected drafts, and nothing behind the token that ended the sequence."""
-        start = seq.num_computed_tokens
-        seq.num_computed_tokens = min(start + computed, len(seq.token_ids))
+        start, count = seq.kv_length, min(computed, len(seq.token_ids) - seq.num_computed_tokens)
+        seq.num_computed_tokens += count
+        seq.kv_length += count
         if seq.drafts:
             seq.drafts = []
         self._roster.cache.commit(seq, start)

@@ -66,11 +66,7 @@ def accepted_path(sampled: list[int], drafts: list[int], parents: list[int]) -> 
     return path
 
 
-def compaction(seq: Sequence, path: list[int], block_size: int) -> list[tuple[int, int]]:
-    """(source, target) slots that put an accepted path right behind the root. A target never is a later source."""
-
-    def slot(index: int) -> int:
-        return seq.block_table[index // block_size] * block_size + index % block_size
-
-    first = seq.num_computed_tokens + 1  # the root is the one token of the step before the drafts
-    return [(slot(first + node), slot(first + place)) for place, node in enumerate(path) if node != place]
+def compaction(first: int, path: list[int]) -> list[tuple[int, int]]:
+    """(source, target) entries of the sequence's KV that put an accepted path right behind the root. A target never is
+    a later source. first: the entry of node 0."""
+    return [(first + node, first + place) for place, node in enumerate(path) if node != place]

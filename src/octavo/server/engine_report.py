@@ -73,5 +73,5 @@ def waste(engine: Engine) -> float:
     """Share of the slots in held blocks that no token uses (a shared block counts once for each holder)."""
     sequences = list(engine.cache.tables.rows)
     slots = sum(len(seq.block_table) for seq in sequences) * engine.cache.block_size
-    used = sum(seq.num_computed_tokens for seq in sequences)
+    used = sum(seq.kv_length for seq in sequences)
     return 1 - used / slots if slots else 0.0

@@ -29,8 +29,12 @@ class Shadow:
             return
         settled = self.seq.token_ids[self.known : self.known + len(self.ran)]
         agreed = next((i for i, pair in enumerate(zip(settled, self.ran, strict=False)) if pair[0] != pair[1]), None)
-        self.seq.num_computed_tokens = self.known + (len(settled) if agreed is None else agreed)
+        self.keep(self.known + (len(settled) if agreed is None else agreed))
         self.ran = []
+
+    def keep(self, count: int) -> None:
+        """The KV of the first `count` tokens is what its blocks hold."""
+        self.seq.num_computed_tokens = self.seq.kv_length = count
 
 
 class ModelDrafter:
@@ -48,7 +52,7 @@ class ModelDrafter:
         min_probability: float = 0.0,
     ):
         self._cache = cache
-        self._runner = DraftRunner(backend, cache.tables, cache.block_size, vocab_size, min_probability)
+        self._runner = DraftRunner(backend, cache.tables, vocab_size, min_probability)
         self._max_tokens = max_tokens
         self._shadows: States[Shadow] = States(_shadow, lambda _, shadow: cache.free(shadow.seq))
 
@@ -95,15 +99,16 @@ class ModelDrafter:
         pending = own.token_ids[own.num_computed_tokens :]
         if not self._cache.grow(own, len(pending) + limit - 1):
             return None
-        return Lane(seq, own, own.num_computed_tokens, pending, limit)
+        return Lane(seq, own, pending, limit)
 
     def _settle(self, lane: Lane) -> None:
         """Notes what the shadow has computed: known tokens for good, drafts until they are verified."""
         shadow, known = self._shadows[lane.seq], len(lane.seq.token_ids)
-        before, shadow.known = lane.holder.num_computed_tokens, known
-        lane.holder.num_computed_tokens = min(lane.start, known)
-        shadow.ran = lane.drafts[: max(0, lane.start - known)]
-        self._cache.commit(lane.holder, before)
+        before, shadow.known = shadow.seq.kv_length, known
+        computed = before + lane.ran
+        shadow.keep(min(computed, known))
+        shadow.ran = lane.drafts[: max(0, computed - known)]
+        self._cache.commit(shadow.seq, before)
 
 
 def _shadow(seq: Sequence) -> Shadow:

@@ -23,9 +23,9 @@ class Lane:
 
     seq: Sequence
     holder: Sequence
-    start: int  # position of the first query token
     tokens: list[int]  # query tokens of the next batch
     limit: int  # tokens to draft
+    ran: int = 0  # tokens that have been run since those that the holder counts
     drafts: list[int] = field(default_factory=list)
     others: list[list[int]] = field(default_factory=list)  # for each draft, the tokens that were likeliest instead
 
@@ -37,12 +37,9 @@ class DraftRunner:
     (A drawn token's probability says nothing of that kind: where both models agree even an unlikely one stands.)
     """
 
-    def __init__(
-        self, backend: Backend, tables: BlockTables, block_size: int, vocab_size: int, min_probability: float = 0.0
-    ):
+    def __init__(self, backend: Backend, tables: BlockTables, vocab_size: int, min_probability: float = 0.0):
         self._backend = backend
         self._tables = tables
-        self._block_size = block_size
         self._vocab_size = vocab_size
         self._min_logprob = math.log(min_probability) if min_probability > 0 else -math.inf
 
@@ -57,7 +54,7 @@ class DraftRunner:
         chosen = result.token_ids.tolist()
         wanted = set(map(id, drafting))
         for row, lane in enumerate(lanes):
-            lane.start += len(lane.tokens)
+            lane.ran += len(lane.tokens)
             if id(lane) in wanted and self._unsure(lane, result, row):
                 lane.limit = len(lane.drafts)
             elif id(lane) in wanted:
@@ -72,28 +69,20 @@ class DraftRunner:
         return bool(result.logprobs[row] < self._min_logprob)
 
     def _batch(self, lanes: list[Lane], width: int) -> Batch:
-        counts = np.array([len(lane.tokens) for lane in lanes], np.int32)
-        firsts = np.array([lane.start for lane in lanes], np.int32)
-        starts = np.zeros(len(lanes) + 1, np.int32)
-        counts.cumsum(out=starts[1:])
-        owners = np.arange(len(lanes)).repeat(counts)
-        positions = np.arange(starts[-1], dtype=np.int32) + (firsts - starts[:-1])[owners]
-        contexts = firsts + counts
-        blocks = -(-int(contexts.max()) // self._block_size)
-        tables = self._tables.array[[self._tables.rows[lane.holder] for lane in lanes], :blocks]
-        slots = tables[owners, positions // self._block_size] * self._block_size + positions % self._block_size
+        counts = [len(lane.tokens) for lane in lanes]
+        placed = self._tables.place([lane.holder for lane in lanes], counts, [lane.ran for lane in lanes])
+        logit_rows = placed.query_starts[1:] - np.int32(1)
+        chosen = (placed.positions[logit_rows] + 1).tolist()  # positions of the tokens that the rows choose
         return Batch(
             token_ids=np.array([token for lane in lanes for token in lane.tokens], np.int32),
-            positions=positions,
-            slot_mapping=slots,
-            query_starts=starts,
-            context_lens=contexts,
-            block_tables=tables,
-            logit_rows=starts[1:] - np.int32(1),
+            positions=placed.positions,
+            slot_mapping=placed.slot_mapping,
+            query_starts=placed.query_starts,
+            context_lens=placed.context_lens,
+            block_tables=placed.block_tables,
+            logit_rows=logit_rows,
             targets=np.full(len(lanes), -1, np.int32),
-            sampling=params.build(
-                list(zip([lane.seq for lane in lanes], contexts.tolist(), strict=True)), self._vocab_size
-            ),
+            sampling=params.build(list(zip([lane.seq for lane in lanes], chosen, strict=True)), self._vocab_size),
             num_logprobs=width or (0 if self._min_logprob > -math.inf else -1),
         )
 

@@ -112,7 +112,7 @@ class HeadsDrafter:
         return [spread(lane) for lane in self._run(sequences, limits, width)]
 
     def _run(self, sequences: list[Sequence], limits: list[int], width: int) -> list[Lane]:
-        lanes = [Lane(seq, seq, 0, [], limit) for seq, limit in zip(sequences, limits, strict=True)]
+        lanes = [Lane(seq, seq, [], limit) for seq, limit in zip(sequences, limits, strict=True)]
         ready = [lane for lane in lanes if lane.limit > 0 and self._knows(lane.seq)]
         if not ready:
             return lanes

@@ -22,7 +22,7 @@ class SelfDrafter:
     def __init__(self, name: str, backend: Backend, cache: CacheManager, vocab_size: int, min_probability: float = 0.0):
         self.name = name
         self._cache = cache
-        self._runner = DraftRunner(backend, cache.tables, cache.block_size, vocab_size, min_probability)
+        self._runner = DraftRunner(backend, cache.tables, vocab_size, min_probability)
 
     def draft(self, sequences: list[Sequence], limits: list[int]) -> list[Guess]:
         return [Guess(lane.drafts) for lane in self._chain(sequences, limits, 0)]
@@ -37,10 +37,9 @@ class SelfDrafter:
 
     def _lane(self, seq: Sequence, limit: int) -> Lane:
         """Its pending token first; no drafts where the slots they need are not to be had."""
-        start = seq.num_computed_tokens
         if limit > 0 and (_may_share_its_last_block(seq) or not self._cache.grow(seq, 1 + limit)):
             limit = 0
-        return Lane(seq, seq, start, seq.token_ids[start:], limit)
+        return Lane(seq, seq, seq.token_ids[seq.num_computed_tokens :], limit)
 
 
 def _may_share_its_last_block(seq: Sequence) -> bool:

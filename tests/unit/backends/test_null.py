@@ -78,6 +78,19 @@ def test_moves_and_then_copies_are_made_in_order() -> None:
     assert backend.run(batch([7], 6, [2, 5])).token_ids[0] == decode()  # the source is as it was
 
 
+def test_a_sequence_is_what_its_table_holds_whatever_its_positions_say() -> None:
+    """Eviction inside a sequence: positions 4 and 5 are left of six, in block 5."""
+    found = []
+    for dropped in (0, 9):
+        backend = NullBackend(CACHE, VOCAB)
+        backend.run(batch([1, 2, 3, 4, 5, 6], 0, [2, 5]))
+        backend.run(batch([dropped], 0, [2]))
+        lens, slots, positions = (np.array([value], np.int32) for value in (3, 22, 6))
+        step = batch([7], 2, [5], context_lens=lens, slot_mapping=slots, positions=positions)
+        found.append(int(backend.run(step).token_ids[0]))
+    assert found[0] == found[1] != decode()
+
+
 def test_targets_logprobs_and_logits_agree() -> None:
     backend = NullBackend(CACHE, VOCAB)
     result = backend.run(batch([1, 2, 3], 0, [0], num_logprobs=3, want_logits=True))

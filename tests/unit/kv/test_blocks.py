@@ -124,6 +124,24 @@ def test_the_tail_of_a_chain_is_evicted_before_its_head() -> None:
     assert pool.num_evictions == 1
 
 
+def test_whoever_asked_is_told_what_is_evicted_before_it_is_gone() -> None:
+    lower: dict[bytes, list[int]] = {}  # a tier below the pool, as small as can be
+    pool = BlockPool(3, on_evict=lambda key, block: lower.setdefault(key, []).append(block))
+    table = pool.allocate(3)
+    for block, key in zip(table[:2], (b"head", b"tail"), strict=True):
+        pool.register(block, key)
+    pool.release(table)
+    assert pool.allocate(1) == table[2:] and lower == {}, "a free block holds nothing worth telling"
+    assert pool.allocate(1) == table[1:2] and lower == {b"tail": table[1:2]}
+    pool.share(table[0])
+    pool.release(table[:1])
+    assert lower.keys() == {b"tail"}, "used again, then cached again"
+    pool.allocate(1)
+    assert lower == {b"tail": table[1:2], b"head": table[:1]} and pool.num_evictions == 2
+    pool.forget(table[0])
+    assert len(lower) == 2
+
+
 def test_integrity_check_sees_damage() -> None:
     pool = BlockPool(4)
     table = pool.allocate(2)

@@ -18,7 +18,7 @@ def cache(blocks: int = 8, prefix: bool = True) -> PagedCache:
 
 
 def compute(cache: PagedCache, seq: Sequence, upto: int) -> None:
-    start, seq.num_computed_tokens = seq.num_computed_tokens, upto
+    start, seq.num_computed_tokens, seq.kv_length = seq.kv_length, upto, upto
     cache.commit(seq, start)
     cache.check_integrity()
 

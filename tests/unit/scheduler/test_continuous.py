@@ -27,9 +27,8 @@ class Rig:
         config = EngineConfig(block_size=block_size, **(defaults | settings))
         self.now = 0.0
         self.cache = manager.create(config, CacheConfig(blocks, block_size))
-        self.scheduler: ContinuousScheduler = create(config, self.cache)
-        self.scheduler._roster._deadlines._clock = lambda: self.now
-        self.builder = BatchBuilder(self.cache.tables, block_size, lambda rows: build(rows, 100))
+        self.scheduler: ContinuousScheduler = create(config, self.cache, lambda: self.now)
+        self.builder = BatchBuilder(self.cache.tables, lambda rows: build(rows, 100))
         self.batch: Batch | None = None
         self.transfers: Transfers | None = None
 

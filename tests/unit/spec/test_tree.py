@@ -10,7 +10,7 @@ import pytest
 
 from octavo.scheduler import tree
 from octavo.spec.tree import merge
-from octavo.types import Batch, Request, SamplingParams, Sequence, StepResult, Transfers
+from octavo.types import Batch, SamplingParams, Sequence, StepResult, Transfers
 from tests.unit.control import RandomTrees, drain, engine, prompt, request
 
 
@@ -36,9 +36,9 @@ def test_the_path_follows_the_model_s_own_choices() -> None:
 
 
 def test_compaction_never_overwrites_what_it_still_needs() -> None:
-    seq = Sequence(Request("r", [0], SamplingParams()), 0, [0] * 7, 7, num_computed_tokens=6, block_table=[5, 2, 9, 1])
-    assert tree.compaction(seq, [0, 3, 5], block_size=4) == [(38, 36), (4, 37)]
-    assert tree.compaction(seq, [0, 1, 2], block_size=4) == []
+    assert tree.compaction(7, [0, 3, 5]) == [(10, 8), (12, 9)]
+    assert tree.compaction(7, [1, 2, 5]) == [(8, 7), (9, 8), (12, 9)]
+    assert tree.compaction(7, [0, 1, 2]) == []
 
 
 @pytest.mark.parametrize("blocks", [200, 22])
