@@ -9,7 +9,6 @@ import numpy as np
 
 from octavo.kv.tables import BlockTables
 from octavo.scheduler import tree
-from octavo.scheduler.accept import wanted_logprobs
 from octavo.types import I32, Batch, Chunk, SamplingArrays, Sequence, SequenceDelta
 
 Row = tuple[Sequence, int]  # a logit row: the sequence, and the index in it of the token the row chooses
@@ -113,3 +112,15 @@ def scored_positions(seq: Sequence, num_tokens: int) -> range:
     if not (seq.request.wants_prompt_rows and seq.index == 0):
         return range(0)
     return range(max(start, seq.num_scored_tokens), min(start + num_tokens, seq.num_prompt_tokens - 1))
+
+
+def wanted_logprobs(chunks: list[Chunk]) -> int:
+    """`Batch.num_logprobs` for these chunks: the most that any asks for, -1 when none does."""
+    most = -1
+    for chunk in chunks:
+        seq, params = chunk.seq, chunk.seq.request.params
+        if params.logprobs is not None:
+            most = max(most, params.logprobs)
+        if params.prompt_logprobs is not None and seq.num_scored_tokens < seq.num_prompt_tokens - 1:
+            most = max(most, params.prompt_logprobs)
+    return most

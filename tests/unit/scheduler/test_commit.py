@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from octavo.scheduler.accept import agreeing, append, read_logprobs
+from octavo.scheduler.commit import agreeing, append, read_logprobs
 from octavo.types import Request, SamplingParams, Sequence, StepResult, TokenLogprob
 
 
