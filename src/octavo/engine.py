@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from functools import partial
 from time import perf_counter
+from typing import Any, TypeVar
 
 from octavo.backends.base import Backend
 from octavo.config import CacheConfig, EngineConfig, check
@@ -13,9 +16,10 @@ from octavo.sampling import params
 from octavo.scheduler import create
 from octavo.scheduler.batch import BatchBuilder, Schedule
 from octavo.spec.proposer import Observer, Proposer
-from octavo.types import Batch, Request, Sequence, SequenceDelta, Status, StepResult
+from octavo.types import Chunk, Request, Sequence, SequenceDelta, Status, StepResult
 
 log = logging.getLogger(__name__)
+Value = TypeVar("Value")
 
 
 class Engine:
@@ -28,10 +32,11 @@ class Engine:
         cache_config: CacheConfig,
         vocab_size: int,
         proposer: Proposer | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ):
         check(config)
         self.cache = manager.create(config, cache_config)
-        self.scheduler = create(config, self.cache)
+        self.scheduler = create(config, self.cache, clock)
         self.stats = self.scheduler.stats
         self._backend = backend
         self._vocab_size = vocab_size
@@ -61,60 +66,57 @@ class Engine:
     def step(self) -> list[SequenceDelta]:
         """Runs one batch and returns what is new for each sequence: an empty list when there is nothing to say."""
         self._propose()
-        start, backend_start = perf_counter(), self.stats.backend_seconds
-        plan = self.scheduler.schedule()
+        plan = self._timed("schedule_seconds", self.scheduler.schedule)
         self._transfer()
         deltas = plan.finished + (self._run(plan) if plan.chunks else [])
         self._transfer()
         self.stats.steps += 1
-        self.stats.control_seconds += perf_counter() - start - (self.stats.backend_seconds - backend_start)
         return deltas
+
+    def _timed(self, name: str, call: Callable[..., Value], *arguments: Any) -> Value:
+        """What the call returns. The seconds it takes, also if it raises, are added to the statistic of that name."""
+        start = perf_counter()
+        try:
+            return call(*arguments)
+        finally:
+            setattr(self.stats, name, getattr(self.stats, name) + perf_counter() - start)
 
     def _propose(self) -> None:
         if self._proposer is None:
             return
-        start, sequences = perf_counter(), self.scheduler.decoding()
+        sequences = self.scheduler.decoding()
         try:
-            self._proposer.propose(sequences)
+            self._timed("draft_seconds", self._proposer.propose, sequences)
         except Exception:
             log.exception("the proposer failed; this step runs without drafts")
             for seq in sequences:
                 seq.drafts = []
-        self.stats.draft_seconds += perf_counter() - start
 
     def _transfer(self) -> None:
         """Makes the copies within the KV pool that are pending: before a step those that `schedule` asks for, after it
         those of `commit`, which the next drafts may read. A failure is not caught: see `Backend.transfer`."""
         if (transfers := self.cache.transfers.take()) is not None:
-            start = perf_counter()
-            self._backend.transfer(transfers)
-            self.stats.backend_seconds += perf_counter() - start
+            self._timed("backend_seconds", self._backend.transfer, transfers)
 
     def _run(self, plan: Schedule) -> list[SequenceDelta]:
         """Builds, runs and commits a batch. If that raises, each chunk runs alone, so that only the culprit fails."""
         before = self.stats.backend_seconds
+        wants_hidden = self._observer is not None and self._observer.wants_hidden
         try:
-            wants_hidden = self._observer is not None and self._observer.wants_hidden
-            result = self._timed_run(self._builder.build(plan.chunks, wants_hidden))
+            batch = self._timed("build_seconds", self._builder.build, plan, wants_hidden)
+            result = self._timed("backend_seconds", self._backend.run, batch)
         except Exception:
             self.stats.backend_errors += 1
             return self._isolate(plan)
-        deltas = self.scheduler.commit(plan, result)
-        self._observe(plan, result, self.stats.backend_seconds - before)
+        seconds = self.stats.backend_seconds - before
+        deltas = self._timed("commit_seconds", self.scheduler.commit, plan, result)
+        if self._observer is not None:
+            self._timed("commit_seconds", self._observe, self._observer, plan.chunks, result, seconds)
         return deltas
 
-    def _timed_run(self, batch: Batch) -> StepResult:
-        start = perf_counter()
+    def _observe(self, observer: Observer, chunks: list[Chunk], result: StepResult, seconds: float) -> None:
         try:
-            return self._backend.run(batch)
-        finally:
-            self.stats.backend_seconds += perf_counter() - start
-
-    def _observe(self, plan: Schedule, result: StepResult, seconds: float) -> None:
-        if self._observer is None:
-            return
-        try:
-            self._observer.observe(plan.chunks, result, seconds)
+            observer.observe(chunks, result, seconds)
         except Exception:
             log.exception("the proposer failed to learn from a step")
 

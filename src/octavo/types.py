@@ -175,6 +175,10 @@ class Sampler(Protocol):
     def seed(self) -> int:
         """Of the sequence's random numbers."""
 
+    @property
+    def steady_from(self) -> int:
+        """From this position on its rows of `SamplingArrays` are all the same, but for the position."""
+
 
 class SamplingArrays(NamedTuple):
     """What the sampler needs, one entry a logit row, in a form that native code reads without Python. (A named tuple is

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,12 +28,13 @@ def engine(
     proposer: Proposer | None = None,
     nan_tokens: Iterable[int] = (),
     crash_tokens: Iterable[int] = (),
+    clock: Callable[[], float] = time.monotonic,
     **settings: Any,
 ) -> Engine:
     defaults: dict[str, Any] = {"max_model_len": 128, "max_num_seqs": 8, "max_num_batched_tokens": 32}
     config = EngineConfig(block_size=block_size, **(defaults | settings))
     cache = CacheConfig(blocks, block_size)
-    return Engine(NullBackend(cache, VOCAB, nan_tokens, crash_tokens), config, cache, VOCAB, proposer)
+    return Engine(NullBackend(cache, VOCAB, nan_tokens, crash_tokens), config, cache, VOCAB, proposer, clock)
 
 
 def prompt(length: int, seed: int = 0) -> list[int]:

@@ -30,6 +30,8 @@ class BlockTables:
         self.array: I32 = np.zeros((max_sequences, max_blocks), np.int32)
         self.rows: dict[Sequence, int] = {}
         self._block_size = block_size
+        self._shift = block_size.bit_length() - 1
+        assert block_size == 1 << self._shift, "config.check has seen to it"
         self._unused = list(range(max_sequences - 1, -1, -1))
 
     def __contains__(self, seq: Sequence) -> bool:
@@ -64,8 +66,8 @@ class BlockTables:
 
     def slots(self, rows: I32, indices: I32) -> I32:
         """[n]: the slot of entry indices[i] of the sequence in row rows[i] of `array`."""
-        blocks, offsets = np.divmod(indices, self._block_size)
-        return self.array[rows, blocks] * self._block_size + offsets
+        starts: I32 = self.array[rows, indices >> self._shift] << self._shift
+        return starts + (indices & (self._block_size - 1))
 
     def gather(self, rows: I32, longest: int) -> I32:
         """[S, W]: a copy of these rows, wide enough for contexts of up to `longest` tokens."""

@@ -32,6 +32,11 @@ def build(rows: list[tuple[Sequence, int]], vocab_size: int) -> SamplingArrays:
     return greedy(len(rows))
 
 
+def advanced(arrays: SamplingArrays) -> SamplingArrays:
+    """The arrays of the same rows one position further on, where all of them are steady: see `Sampler.steady_from`."""
+    return arrays if arrays.plain_greedy else arrays._replace(positions=arrays.positions + 1)
+
+
 @lru_cache(maxsize=256)
 def greedy(count: int) -> SamplingArrays:
     """Arrays for `count` rows of plain greedy choice."""

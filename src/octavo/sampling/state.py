@@ -90,7 +90,7 @@ class Sampler:
     """A sequence's settings, and the edits of its logits that depend on the position.
 
     The row of a position in [first, plain_from) needs work; every other row is plain greedy: positions before `first`
-    lie in the prompt, where tokens are scored and not chosen.
+    lie in the prompt, where tokens are scored and not chosen. From `steady_from` on nothing changes but the position.
     """
 
     __slots__ = (
@@ -104,6 +104,7 @@ class Sampler:
         "matcher",
         "plain_from",
         "settings",
+        "steady_from",
     )
 
     def __init__(self, seq: Sequence, vocab_size: int):
@@ -121,6 +122,8 @@ class Sampler:
         self.history = History(seq, with_prompt=repetition) if penalised else None
         self.matcher: Matcher | None = None if request.grammar is None else request.grammar.matcher()
         busy = self.settings.floats[0] > 0 or penalised or params.logit_bias or self._bad_words or self.matcher
+        changing = penalised or self._bad_words or self.matcher
+        self.steady_from = NEVER if changing else self._ends_until
         self.plain_from = NEVER if busy or self.settings.mask is not None else self._ends_until
 
     @property

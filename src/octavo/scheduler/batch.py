@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from octavo.kv.tables import BlockTables
 from octavo.scheduler import tree
-from octavo.types import I32, Batch, Chunk, SamplingArrays, Sequence, SequenceDelta
-
-Row = tuple[Sequence, int]  # a logit row: the sequence, and the index in it of the token the row chooses
-BuildSampling = Callable[[list[Row]], SamplingArrays]
+from octavo.scheduler.decode import BuildSampling, DecodeBatch, Row
+from octavo.types import I32, Batch, Chunk, Sequence, SequenceDelta
 
 
 @dataclass(slots=True)
@@ -24,6 +21,7 @@ class Schedule:
     scored_rows: int  # logit rows of scored prompt tokens that may still be added
     chunks: list[Chunk] = field(default_factory=list)
     finished: list[SequenceDelta] = field(default_factory=list)
+    decodes: DecodeBatch | None = None  # the short path to the same batch and deltas, where the chunks allow it
 
     def add(self, seq: Sequence, num_tokens: int, samples: bool, forks: list[Sequence] | None = None) -> None:
         parents = seq.draft_parents[: len(seq.drafts)] if seq.drafts and seq.draft_parents is not None else None
@@ -40,8 +38,11 @@ class BatchBuilder:
         self._tables = tables
         self._build_sampling = build_sampling
 
-    def build(self, chunks: list[Chunk], want_hidden: bool = False) -> Batch:
+    def build(self, plan: Schedule, want_hidden: bool = False) -> Batch:
         """The step's arrays; sets each chunk's row span. want_hidden: also where no chunk's request needs them."""
+        if plan.decodes is not None:
+            return plan.decodes.build(self._build_sampling, want_hidden)
+        chunks = plan.chunks
         tokens: list[int] = []
         logit_rows: list[int] = []
         rows: list[Row] = []

@@ -1,7 +1,8 @@
 """Continuous batching with chunked prefill (Orca, OSDI 22; Sarathi, 2308.16369).
 
 Every step: first the sequences that decode, one token (and drafts) each, so that a long prompt never stalls them; then
-what is left of the token budget, or less if that would take long (`pace`), goes to prompts, in policy order.
+what is left of the token budget, or less if that would take long (`pace`), goes to prompts, in policy order. A step in
+which all decode as in the step before takes the short path (`decode`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from octavo.kv.manager import CacheManager
 from octavo.scheduler import policy
 from octavo.scheduler.batch import Schedule, scored_positions
 from octavo.scheduler.commit import Commit
+from octavo.scheduler.decode import DecodeBatch, plain
 from octavo.scheduler.pace import Pace
 from octavo.scheduler.roster import Roster
 from octavo.types import Request, Sequence, SequenceDelta, Status, StepResult
@@ -22,12 +24,17 @@ SCORED_ROWS = 64  # prompt tokens scored in one step: each has a logit row, a wh
 
 
 class ContinuousScheduler:
+    """short_path: False makes every step take the ordinary path, for comparison. It may be set between any steps."""
+
+    short_path = True
+
     def __init__(self, config: EngineConfig, cache: CacheManager, clock: Callable[[], float] = time.monotonic):
         assert config.max_model_len is not None
         self._roster = Roster(config, cache, clock)
         self._cache = cache
         self._clock = clock
         self._pace = None if config.target_itl is None else Pace(config.target_itl)
+        self._decodes: DecodeBatch | None = None
         self._began = 0.0  # when the step under way was scheduled
         self._chunked = config.enable_chunked_prefill
         self._budget = config.max_num_batched_tokens
@@ -58,10 +65,11 @@ class ContinuousScheduler:
         """Picks the sequences of the next step and reserves the slots of their tokens."""
         plan = Schedule(self._budget, SCORED_ROWS if self._chunked else self._budget)
         plan.finished = self._roster.expire()
-        self._decode(plan)
-        self._limit_prompts(plan)
-        self._admit(plan.budget)
-        self._prefill(plan)
+        if not self._take_short_path(plan):
+            self._decode(plan)
+            self._limit_prompts(plan)
+            self._admit(plan.budget)
+            self._prefill(plan)
         self._measure(plan)
         self._began = self._clock()
         return plan
@@ -72,7 +80,32 @@ class ContinuousScheduler:
             sizes = [(chunk.num_tokens, chunk.seq in self._roster.prefilling) for chunk in plan.chunks]
             rows, prompt = (sum(size for size, prefills in sizes if prefills is kind) for kind in (False, True))
             self._pace.observe(rows, prompt, self._clock() - self._began)
+        if plan.decodes is not None and (deltas := plan.decodes.commit(result)) is not None:
+            self.stats.generation_tokens += len(deltas)
+            return deltas
+        self._decodes = None
         return Commit(self._roster, plan.chunks, result).deltas()
+
+    def _take_short_path(self, plan: Schedule) -> bool:
+        """Fills the plan by the short path if everyone who runs decodes a plain token and nobody can join them."""
+        roster, running = self._roster, self._roster.running
+        if not self.short_path or roster.prefilling or self._may_admit() or not 0 < len(running) <= plan.budget:
+            return False
+        if any([seq.drafts for seq in running]):
+            return False
+        decodes = self._decodes
+        if decodes is None or decodes.changes != roster.changes:
+            decodes = self._decodes = DecodeBatch(self._cache, running, roster.changes) if plain(running) else None
+        if decodes is None:
+            return False
+        for seq in decodes.full:
+            if not self._reserve(seq) or decodes.changes != roster.changes:  # someone was preempted
+                return False
+        plan.decodes, plan.chunks = decodes, decodes.chunks
+        return True
+
+    def _may_admit(self) -> bool:
+        return self._roster.may_admit
 
     def _decode(self, plan: Schedule) -> None:
         decoding = self.decoding()

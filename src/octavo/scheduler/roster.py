@@ -23,7 +23,10 @@ from octavo.types import Request, Sequence, SequenceDelta, Status
 
 class Roster:
     """`waiting` and `running` are in policy order; `prefilling` are the running ones that have not sampled since they
-    were admitted; `siblings[seq]` wait for the prompt of `seq`, to share it (n > 1)."""
+    were admitted; `siblings[seq]` wait for the prompt of `seq`, to share it (n > 1).
+
+    `changes` counts whatever happens to `waiting` and `running`, so that others can tell that nothing did.
+    """
 
     def __init__(self, config: EngineConfig, cache: CacheManager, clock: Callable[[], float] = time.monotonic):
         assert config.max_model_len is not None
@@ -33,6 +36,8 @@ class Roster:
         self.running: list[Sequence] = []
         self.prefilling: set[Sequence] = set()
         self.siblings: dict[Sequence, list[Sequence]] = {}
+        self.changes = 0
+        self._refused = -1  # `changes` when the cache had no room for the first that waits
         self._requests: dict[str, list[Sequence]] = {}  # the unfinished sequences of each request
         self._clock = clock
         self._deadlines = Deadlines(clock)
@@ -68,19 +73,27 @@ class Roster:
         return [Sequence(request, index, list(prompt), len(prompt), limit) for index in range(answers)]
 
     def wait(self, seq: Sequence) -> None:
+        self.changes += 1
         seq.status = Status.WAITING
         insort(self.waiting, seq, key=self._order)
+
+    @property
+    def may_admit(self) -> bool:
+        """Whether `admit` is worth asking."""
+        return bool(self.waiting) and self.room > 0 and self._refused != self.changes
 
     def admit(self) -> Sequence | None:
         """Lets the first waiting sequence run, if it may. Strictly in order: a large one is never overtaken.
 
         A block is kept back for each running sequence, which will soon need one: else it would preempt the newcomer at
-        once.
+        once. While nothing changes no block comes free, so one refusal is enough; but prompts that are being computed
+        may be a prefix of what waits.
         """
-        if not self.waiting or self.room == 0:
+        if not self.may_admit:
             return None
         seq = self.waiting[0]
         if not self.cache.admit(seq, keep_free=len(self.running)):
+            self._refused = -1 if self.prefilling else self.changes
             return None
         del self.waiting[0]
         self._run(seq)
@@ -89,6 +102,7 @@ class Roster:
         return seq
 
     def _run(self, seq: Sequence) -> None:
+        self.changes += 1
         seq.status = Status.RUNNING
         if seq.scheduled is None:
             seq.scheduled = self._clock()
@@ -104,6 +118,7 @@ class Roster:
 
     def preempt(self, seq: Sequence) -> None:
         """Takes its blocks; it keeps its tokens, and is computed again later without sampling these again."""
+        self.changes += 1
         self.running.remove(seq)
         self.prefilling.discard(seq)
         self.cache.free(seq)
@@ -123,6 +138,7 @@ class Roster:
 
     def end(self, seq: Sequence, reason: str) -> None:
         """Ends one sequence, wherever it is, and frees its blocks; after an error nobody may share what it computed."""
+        self.changes += 1
         if seq.status is Status.RUNNING:
             self.running.remove(seq)
             self.prefilling.discard(seq)

@@ -6,7 +6,10 @@ from octavo.scheduler.continuous import ContinuousScheduler
 
 
 class StaticScheduler(ContinuousScheduler):
+    def _may_admit(self) -> bool:
+        return self._roster.may_admit and not self._roster.running
+
     def _admit(self, budget: int) -> None:
-        if not self._roster.running:
+        if self._may_admit():
             while self._roster.admit():
                 pass

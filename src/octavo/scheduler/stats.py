@@ -30,7 +30,9 @@ class Stats:
     draft_lengths: Counter[int] = field(default_factory=Counter)  # drafts under verification by their number of tokens
     draft_seconds: float = 0.0  # propose
     backend_errors: int = 0  # steps that raised
-    control_seconds: float = 0.0  # schedule, build, commit
+    schedule_seconds: float = 0.0
+    build_seconds: float = 0.0
+    commit_seconds: float = 0.0  # with what the proposer learns from the step
     backend_seconds: float = 0.0
     finished: Counter[str] = field(default_factory=Counter)  # sequences by finish_reason
 
@@ -66,6 +68,11 @@ class Stats:
             "draft_lengths": {length: count for length, count in sorted(self.draft_lengths.items()) if count},
             "draft_seconds": round(self.draft_seconds, 4),
         }
+
+    @property
+    def control_seconds(self) -> float:
+        """Of the control plane: all of a step but drafting and the backend."""
+        return self.schedule_seconds + self.build_seconds + self.commit_seconds
 
     @property
     def acceptance(self) -> float:

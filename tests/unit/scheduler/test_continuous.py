@@ -43,7 +43,7 @@ class Rig:
 
     def run(self, plan: Schedule, tokens: list[int] | None = None) -> list[SequenceDelta]:
         self.transfers = self.cache.transfers.take()
-        self.batch = batch = self.builder.build(plan.chunks)
+        self.batch = batch = self.builder.build(plan)
         sampled = np.array(tokens or [7] * len(batch.targets), np.int32)
         result = StepResult(np.where(batch.targets < 0, sampled, batch.targets), np.ones(len(sampled), np.bool_))
         if batch.num_logprobs >= 0:

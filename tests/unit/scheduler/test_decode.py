@@ -1,0 +1,239 @@
+"""The short path: the same batches and the same deltas as the ordinary one, step by step, whatever happens."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import random
+from collections import Counter
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from octavo.backends.null import NullBackend
+from octavo.config import CacheConfig
+from octavo.engine import Engine
+from octavo.scheduler.batch import Schedule
+from octavo.types import U32, Batch, Chunk, Request, SamplingParams, Sequence, SequenceDelta, Status, StepResult
+from tests.unit.control import VOCAB, Answers, RandomDrafts, RandomTrees, drain, engine, prompt, request
+
+WORDS = -(-VOCAB // 32)
+NAN, CRASH = 40, 41  # tokens
+BLOCK = 4
+CROWD = 20
+
+
+class EveryOther:
+    """A grammar: at even positions nothing but even tokens."""
+
+    stopped = False
+
+    def matcher(self) -> EveryOther:
+        return self
+
+    def mask(self, seq: Sequence, position: int) -> U32:
+        return np.full(WORDS, 0x55555555 if position % 2 == 0 else 0xFFFFFFFF, np.uint32)
+
+
+class Occasional:
+    """A proposer that drafts in a third of the steps, and learns from all of them."""
+
+    wants_hidden = True
+
+    def __init__(self, inner: RandomDrafts | RandomTrees, seed: int):
+        self.inner, self.random = inner, random.Random(seed)
+        self.seen: list[Any] = []
+
+    def propose(self, sequences: list[Sequence]) -> None:
+        for seq in sequences:
+            seq.drafts, seq.draft_parents = [], None
+        if self.random.random() < 0.3:
+            self.inner.propose(sequences)
+
+    def observe(self, chunks: list[Chunk], result: StepResult, seconds: float) -> None:
+        assert result.hidden is not None
+        for chunk in chunks:
+            if chunk.seq.status is Status.RUNNING:
+                facts = (chunk.num_tokens, chunk.num_drafts, chunk.accepted, chunk.last_row, chunk.samples)
+                self.seen.append((chunk.seq.request.request_id, chunk.seq.index, facts))
+
+
+class Recorder(NullBackend):
+    """Keeps what it ran, as it was then and as it is."""
+
+    def __init__(self, blocks: int):
+        super().__init__(CacheConfig(blocks, BLOCK), VOCAB, [NAN], [CRASH])
+        self.ran: list[tuple[Batch, dict[str, bytes]]] = []
+
+    def run(self, batch: Batch) -> StepResult:
+        self.ran.append((batch, contents(batch)))
+        return super().run(batch)
+
+
+def contents(batch: Batch) -> dict[str, bytes]:
+    """Everything a batch says. Of the block tables what lies in the context: the rest is nobody's business."""
+    tables = [table[: -(-size // BLOCK)] for table, size in zip(batch.block_tables, batch.context_lens, strict=True)]
+    said = {"block_tables": b"".join(table.tobytes() for table in tables)}
+    fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    fields |= {f"sampling.{name}": value for name, value in fields.pop("sampling")._asdict().items()}
+    del fields["block_tables"]
+    for name, value in fields.items():
+        array = np.asarray(value)
+        said[name] = str((array.dtype, array.shape)).encode() + array.tobytes()
+    return said
+
+
+def crowd(seed: int) -> list[Request]:
+    """Requests of every kind, most of them plain."""
+    rng, made = random.Random(seed), []
+    for index in range(CROWD):
+        odd = seed % 3 != 0 and rng.random() < 0.25
+        params: dict[str, Any] = {
+            "temperature": rng.choice([0.0, 0.0, 0.7]),
+            "max_tokens": rng.randint(1, 60),
+            "n": rng.choice([1, 1, 1, 3]),
+            "ignore_eos": rng.random() < 0.5,
+            "min_tokens": rng.choice([0, 0, 1]),
+            "stop_token_ids": rng.choice([(), (30, 31, 32)]),
+            "top_p": rng.choice([1.0, 0.9]),
+            "logit_bias": rng.choice([{}, {}, {5: 2.0}]),
+            "allowed_token_ids": rng.choice([None, None, None, (1, 2, 3)]),
+        }
+        if odd:
+            params |= rng.choice(
+                [
+                    {"logprobs": 2},
+                    {"prompt_logprobs": 0},
+                    {"presence_penalty": 1.0},
+                    {"repetition_penalty": 1.1, "frequency_penalty": 0.3},
+                ]
+            )
+        fields: dict[str, Any] = {
+            "seed": index,
+            "arrival": float(index),
+            "priority": rng.choice([0, 0, 1]),
+            "deadline": rng.choice([None, None, rng.uniform(0, 3)]),
+            "eos_token_ids": tuple(range(20)),
+            "bad_word_ids": ((7, 8), (9,)) if odd and rng.random() < 0.3 else (),
+            "grammar": EveryOther() if odd and rng.random() < 0.2 else None,
+            "pooling": "mean" if rng.random() < 0.05 else None,
+        }
+        tokens = prompt(rng.randint(1, 20), seed=rng.randint(0, 3)) + prompt(rng.randint(0, 12), seed=index + 100)
+        tokens += rng.choices([NAN, CRASH, 60], [0.01, 0.02, 0.97])
+        made.append(request(f"r{index}", tokens, SamplingParams(**params), **fields))
+    return made
+
+
+class Life:
+    """An engine's life as `seed` has it: what comes, what is aborted, how the clock goes. Nothing else decides."""
+
+    def __init__(self, seed: int, short: bool, settings: dict[str, Any], truth: Answers | None = None):
+        self.now = 0.0
+        self.random = random.Random(seed)
+        self.waiting = crowd(seed)[::-1]
+        self.proposer = None
+        if truth is not None:
+            inner = RandomTrees(truth, random.Random(3)) if seed % 2 else RandomDrafts(truth, 0.7, seed=3)
+            self.proposer = Occasional(inner, seed)
+        self.engine = engine(block_size=BLOCK, proposer=self.proposer, clock=lambda: self.now, **settings)
+        self.engine._backend = self.backend = Recorder(settings["blocks"])
+        self.engine.scheduler.short_path = short
+        self.short_steps = 0
+        self._count_short_steps()
+
+    def _count_short_steps(self) -> None:
+        commit = self.engine.scheduler.commit
+
+        def counting(plan: Schedule, result: StepResult) -> Any:
+            self.short_steps += plan.decodes is not None
+            return commit(plan, result)
+
+        self.engine.scheduler.commit = counting  # type: ignore[method-assign]
+
+    def step(self) -> list[Any]:
+        rng, busy = self.random, self.engine
+        while self.waiting and rng.random() < 0.1:
+            busy.add(self.waiting.pop())
+        said = list(busy.abort(f"r{rng.randrange(CROWD)}")) if rng.random() < 0.02 else []
+        self.now += rng.choice([0.001, 0.02])
+        said += busy.step()
+        busy.cache.check_integrity()
+        return [facts(delta) for delta in said]
+
+    @property
+    def over(self) -> bool:
+        return not self.waiting and not self.engine.has_work
+
+
+def facts(delta: SequenceDelta) -> tuple[Any, ...]:
+    """All it says, in a form that compares."""
+    return tuple(value.tolist() if isinstance(value, np.ndarray) else value for value in msgspec.structs.astuple(delta))
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {"blocks": 200},
+    {"blocks": 40},
+    {"blocks": 60, "max_num_seqs": 3},
+    {"blocks": 45, "max_num_batched_tokens": 6},
+    {"blocks": 200, "target_itl": "auto", "policy": "deadline"},
+    {"blocks": 120, "scheduler": "static", "enable_prefix_caching": False},
+    {"blocks": 150, "kv_cache": "contiguous", "max_num_seqs": 4},
+]
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+
+
+@pytest.mark.parametrize("drafts", [False, True])
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(map(str, settings.values())))
+@pytest.mark.parametrize("seed", range(4))
+def test_both_paths_run_the_same_batches_and_say_the_same(seed: int, settings: dict[str, Any], drafts: bool) -> None:
+    truth = undisturbed(seed) if drafts else None
+    short, ordinary = Life(seed, True, settings, truth), Life(seed, False, settings, truth)
+    for _ in range(5000):
+        if ordinary.over:
+            break
+        assert short.step() == ordinary.step()
+        assert len(short.backend.ran) == len(ordinary.backend.ran)
+        for (_, one), (_, other) in zip(short.backend.ran, ordinary.backend.ran, strict=True):
+            assert one == other
+        for life in (short, ordinary):
+            assert all(contents(batch) == was for batch, was in life.backend.ran[-3:]), "a batch has changed"
+            del life.backend.ran[:-3]
+    assert short.over and ordinary.over
+    assert ordinary.short_steps == 0
+    if drafts:
+        assert short.proposer is not None and ordinary.proposer is not None
+        assert short.proposer.seen == ordinary.proposer.seen
+    assert counts(short.engine) == counts(ordinary.engine)
+
+
+def counts(engine: Engine) -> dict[str, Any]:
+    """The statistics, but for times."""
+    return {name: value for name, value in dataclasses.asdict(engine.stats).items() if not name.endswith("_seconds")}
+
+
+def undisturbed(seed: int) -> Answers:
+    """What the requests of that life get where nothing happens to them, to draft from."""
+    return drain(engine(blocks=300), [dataclasses.replace(item, deadline=None) for item in crowd(seed)])
+
+
+def test_the_short_path_is_taken_and_the_lives_are_eventful() -> None:
+    """Otherwise the test above would show nothing."""
+    totals: Counter[str] = Counter()
+    for seed in range(4):
+        for settings in SETTINGS:
+            life = Life(seed, True, settings)
+            while not life.over:
+                life.step()
+            stats = life.engine.stats
+            totals.update(stats.finished)
+            totals.update(steps=stats.steps, short=life.short_steps, preemptions=stats.preemptions)
+            totals.update(errors=stats.backend_errors, hits=stats.prefix_hits)
+    assert totals["short"] > 0.2 * totals["steps"], totals
+    assert all(totals[kind] for kind in ("stop", "length", "abort", "deadline", "error", "preemptions", "hits")), totals
+    assert totals["errors"]
