@@ -177,7 +177,7 @@ class Sampler(Protocol):
 
     @property
     def steady_from(self) -> int:
-        """From this position on its rows of `SamplingArrays` are all the same, but for the position."""
+        """From this position on its rows of `SamplingArrays` are all the same but for the position."""
 
 
 class SamplingArrays(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,17 @@ Columns = tuple[I32, I32, NDArray[Value]]
 _PLAIN = Settings(SamplingParams(temperature=0.0), seed=0, vocab_size=0)
 _NO_COUNTS = (np.zeros(0, np.int32), np.zeros(0, np.int32))
 _NO_BIAS = (np.zeros(0, np.int32), np.zeros(0, np.float32))
+
+
+class _Edits(NamedTuple):
+    """What changes from one position to the next: one entry a row, or no entries at all where nothing does."""
+
+    counts: list[tuple[I32, I32]]
+    biases: list[tuple[I32, F32]]
+    masks: list[U32 | None]
+
+
+_NO_EDITS = _Edits([], [], [])
 
 
 def build(rows: list[tuple[Sequence, int]], vocab_size: int) -> SamplingArrays:
@@ -40,9 +51,7 @@ def advanced(arrays: SamplingArrays) -> SamplingArrays:
 @lru_cache(maxsize=256)
 def greedy(count: int) -> SamplingArrays:
     """Arrays for `count` rows of plain greedy choice."""
-    nothing: list[U32 | None] = [None] * count
-    settings, positions = (_PLAIN,) * count, np.zeros(count, np.int64)
-    return _assemble(settings, positions, [_NO_COUNTS] * count, [_NO_BIAS] * count, nothing, plain_greedy=True)
+    return _assemble((_PLAIN,) * count, np.zeros(count, np.int64), _NO_EDITS, plain_greedy=True)
 
 
 def _sampler(seq: Sequence, vocab_size: int) -> Sampler:
@@ -53,16 +62,25 @@ def _sampler(seq: Sequence, vocab_size: int) -> Sampler:
 
 
 def _build(rows: list[tuple[Sequence, int]], vocab_size: int) -> SamplingArrays:
-    settings, counts, biases, masks = [], [], [], []
+    settings, edited = [], False
     for seq, position in rows:
         sampler = _sampler(seq, vocab_size)
         chosen = position >= sampler.first
         settings.append(sampler.settings if chosen else _PLAIN)
-        counts.append(sampler.history.at(seq, position) if chosen and sampler.history else _NO_COUNTS)
-        masks.append(sampler.mask(seq, position) if chosen else None)
-        biases.append(sampler.bias(seq, position) if chosen else _NO_BIAS)
+        edited = edited or (chosen and position < sampler.steady_from)
     positions = np.array([position for _, position in rows], np.int64)
-    return _assemble(tuple(settings), positions, counts, biases, masks)
+    return _assemble(tuple(settings), positions, _edits(rows, vocab_size) if edited else _NO_EDITS)
+
+
+def _edits(rows: list[tuple[Sequence, int]], vocab_size: int) -> _Edits:
+    edits = _Edits([], [], [])
+    for seq, position in rows:
+        sampler = _sampler(seq, vocab_size)
+        chosen = position >= sampler.first
+        edits.counts.append(sampler.history.at(seq, position) if chosen and sampler.history else _NO_COUNTS)
+        edits.masks.append(sampler.mask(seq, position) if chosen else None)
+        edits.biases.append(sampler.bias(seq, position) if chosen else _NO_BIAS)
+    return edits
 
 
 def _add_masks(mask_rows: I32, masks: U32, changing: list[U32 | None]) -> tuple[I32, U32]:
@@ -77,15 +95,13 @@ def _add_masks(mask_rows: I32, masks: U32, changing: list[U32 | None]) -> tuple[
 def _assemble(
     settings: tuple[Settings, ...],
     positions: NDArray[np.int64],
-    counts: list[tuple[I32, I32]],
-    biases: list[tuple[I32, F32]],
-    changing: list[U32 | None],
+    edits: _Edits,
     plain_greedy: bool = False,
 ) -> SamplingArrays:
     floats, top_k, seeds, mask_rows, masks = _static(settings)
-    mask_rows, masks = _add_masks(mask_rows, masks, changing)
-    penalty_starts, penalty_tokens, penalty_counts = _csr(counts, _NO_COUNTS)
-    bias_starts, bias_tokens, bias_values = _csr(biases, _NO_BIAS)
+    mask_rows, masks = _add_masks(mask_rows, masks, edits.masks)
+    penalty_starts, penalty_tokens, penalty_counts = _csr(edits.counts, _NO_COUNTS, len(settings))
+    bias_starts, bias_tokens, bias_values = _csr(edits.biases, _NO_BIAS, len(settings))
     temperature, top_p, min_p, typical_p, repetition, presence, frequency = floats
     return SamplingArrays(
         temperature=temperature,
@@ -125,12 +141,12 @@ def _static(settings: tuple[Settings, ...]) -> tuple[F32, I32, U64, I32, U32]:
     return floats, top_k, seeds, mask_rows, masks
 
 
-def _csr(entries: list[tuple[I32, NDArray[Value]]], empty: tuple[I32, NDArray[Value]]) -> Columns[Value]:
+def _csr(entries: list[tuple[I32, NDArray[Value]]], empty: tuple[I32, NDArray[Value]], rows: int) -> Columns[Value]:
     """(starts [R+1], tokens, values) of a list of (tokens, values), one a row."""
     lengths = [tokens.size for tokens, _ in entries]
     if not any(lengths):
-        return _zeros(len(entries) + 1), *empty
-    starts = np.zeros(len(entries) + 1, np.int32)
+        return _zeros(rows + 1), *empty
+    starts = np.zeros(rows + 1, np.int32)
     np.cumsum(lengths, out=starts[1:])
     return starts, np.concatenate([tokens for tokens, _ in entries]), np.concatenate([values for _, values in entries])
 

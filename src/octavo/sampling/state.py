@@ -90,7 +90,8 @@ class Sampler:
     """A sequence's settings, and the edits of its logits that depend on the position.
 
     The row of a position in [first, plain_from) needs work; every other row is plain greedy: positions before `first`
-    lie in the prompt, where tokens are scored and not chosen. From `steady_from` on nothing changes but the position.
+    lie in the prompt, where tokens are scored and not chosen. From `steady_from` on there are no edits: settings and
+    position say everything.
     """
 
     __slots__ = (
@@ -121,10 +122,10 @@ class Sampler:
         penalised = repetition or params.presence_penalty != 0 or params.frequency_penalty != 0
         self.history = History(seq, with_prompt=repetition) if penalised else None
         self.matcher: Matcher | None = None if request.grammar is None else request.grammar.matcher()
-        busy = self.settings.floats[0] > 0 or penalised or params.logit_bias or self._bad_words or self.matcher
-        changing = penalised or self._bad_words or self.matcher
-        self.steady_from = NEVER if changing else self._ends_until
-        self.plain_from = NEVER if busy or self.settings.mask is not None else self._ends_until
+        edited = penalised or params.logit_bias or self._bad_words or self.matcher
+        self.steady_from = NEVER if edited else self._ends_until
+        drawn = self.settings.floats[0] > 0 or self.settings.mask is not None
+        self.plain_from = NEVER if drawn else self.steady_from
 
     @property
     def seed(self) -> int:
