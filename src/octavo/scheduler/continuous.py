@@ -178,7 +178,7 @@ class ContinuousScheduler:
         stats = self.stats
         stats.running, stats.waiting = len(self._roster.running), len(self._roster.waiting)
         stats.kv_usage = self._cache.usage
-        stats.step_tokens = sum([chunk.num_tokens for chunk in plan.chunks])
+        stats.step_tokens = len(plan.chunks) if plan.decodes else sum([chunk.num_tokens for chunk in plan.chunks])
 
 
 def _remaining(seq: Sequence) -> int:
