@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 class BlockPool:
     """on_evict: called with the key and the block whenever a cached block is about to be used for something else. What
-    the pool holds of it is intact until the next transfers are made, their moves excepted."""
+    it holds stays there until the next transfers are made, or the next batch runs."""
 
     def __init__(self, num_blocks: int, on_evict: Callable[[bytes, int], None] | None = None):
         assert num_blocks > 0

@@ -10,7 +10,17 @@ from typing import Any
 
 from octavo.errors import ConfigError
 
-METHODS = ("ngram", "suffix", "draft_model", "layer_skip", "early_exit", "heads", "tree", "auto")
+# Each method with its longest draft, unless `num_speculative_tokens` says otherwise. `speculation.MAKERS` makes them.
+METHODS = {
+    "ngram": 24,
+    "suffix": 24,
+    "draft_model": 3,
+    "layer_skip": 3,
+    "early_exit": 3,
+    "heads": 3,
+    "tree": 4,
+    "auto": 15,
+}
 CONTEXT_METHODS = ("ngram", "suffix")  # they need nothing but the text itself
 
 
@@ -49,7 +59,7 @@ class SpecSettings:
     @property
     def count(self) -> int:
         """The longest draft."""
-        return self.num_speculative_tokens or {"auto": 15, "ngram": 24, "suffix": 24, "tree": 4}.get(self.method, 3)
+        return self.num_speculative_tokens or METHODS[self.method]
 
 
 MOST = 1000  # times the match, of a draft

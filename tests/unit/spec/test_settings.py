@@ -50,7 +50,7 @@ def test_every_method_has_a_length(method: str) -> None:
         ({"method": "heads"}, "needs 'heads'"),
         ({"method": "auto", "methods": ["heads"]}, "needs 'heads'"),
         ({"method": "auto", "methods": ["auto"]}, "cannot have 'auto'"),
-        ({"method": "ngram", "methods": ["suffix"]}, "methods goes with"),
+        ({"method": "ngram", "methods": ["suffix"]}, "take methods"),
         ({"method": "layer_skip", "layers": []}, "layers must be"),
         ({"method": "layer_skip", "layers": [0, "1"]}, "layers must be"),
         ({"method": "early_exit", "layers": -1}, "layers must be"),
