@@ -26,6 +26,11 @@ class Driver:
         self._inboxes: dict[str, deque[OutputDelta]] = {}  # of the requests that are being streamed
         self._pooling = Pooling()
 
+    @property
+    def processor_seconds(self) -> float:
+        """Time spent so far on making text of tokens."""
+        return self._processor.seconds
+
     def generate(self, jobs: list[Job], watch: Watch | None = None) -> list[RequestOutput]:
         """The answers (or the vectors of pooled prompts), in order. watch: told what each step brought.
 

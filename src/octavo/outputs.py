@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from octavo.types import F32, F64
 
 
@@ -23,6 +25,7 @@ LogprobMap = dict[int, Logprob]  # of one position: token id -> its logprob, the
 class CompletionOutput:
     """One answer. finish_reason: "stop", "length", "abort", "deadline" or "error"; None while it is being written.
 
+    text: set when it has finished; until then its pieces are in the OutputDeltas, if it is streamed.
     stop_reason: the stop string or stop token id that ended it; None for the end-of-sequence token.
     """
 
@@ -72,8 +75,7 @@ class RequestOutput:
     pooled: F64 | None = None
 
 
-@dataclass(slots=True)
-class OutputDelta:
+class OutputDelta(msgspec.Struct, gc=False):  # one a token: a dataclass would take three times as long to make
     """What is new in one answer since the last delta. `text` may lag behind `token_ids`: half a character, or the
     beginning of what may become a stop string, is held back."""
 

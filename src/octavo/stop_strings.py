@@ -20,6 +20,8 @@ class StopStrings:
 
     def add(self, text: str) -> str:
         """The text that is now certain, up to the first stop string if one is complete."""
+        if not self._stops:
+            return text
         seen = self._held + text
         matches = [(start, stop) for stop in self._stops if (start := seen.find(stop)) >= 0]
         if matches:

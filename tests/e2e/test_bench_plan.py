@@ -24,7 +24,7 @@ def test_bench_prints_a_json_object_a_line(tiny: Path, tmp_path: Path):
     for row in rows:
         assert row["gen_tokens"] == 8 and row["prefill_tok_s"] > 0
         assert row["decode_tok_s"] is None or row["decode_tok_s"] > 0  # None: eight tiny steps were lost in noise
-        assert row["preemptions"] == 0 and row["control_us"] > 0 and row["peak_rss"] > 1e7
+        assert row["preemptions"] == 0 and row["control_us"] > 0 and row["processor_us"] > 0 and row["peak_rss"] > 1e7
 
 
 def test_bench_shows_a_person_a_table(tmp_path: Path):

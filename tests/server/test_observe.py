@@ -143,6 +143,7 @@ def test_the_live_state_maps_every_block(tiny: Server) -> None:
     assert any(owner == -2 for owner, *_ in runs), "the prompt's blocks stay cached"
     assert len(state["throughput"]) == 60 and sum(state["throughput"]) > 0
     assert state["recent_ttft"] and state["recent_itl"]
+    assert state["processor_seconds"] > 0 and state["snapshot"]["stats"]["control_seconds"] > 0
 
 
 def test_json_logs_cannot_be_forged(tiny_model: Path, logs: Path) -> None:

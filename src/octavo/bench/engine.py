@@ -60,8 +60,9 @@ def run(
 ) -> Iterator[dict[str, Any]]:
     """Yields a row a batch: the workload's fields, and what the engine knows of itself.
 
-    control_us: microseconds of the control plane (schedule, build, commit) a step, the median. preemptions: not 0 means
-    that the KV cache was too small, and that the speeds say little. peak_rss: bytes, so far. With `limits` also the
+    control_us: microseconds of the control plane (schedule, build, commit) a step, the median. processor_us: likewise,
+    of making text of the tokens. preemptions: not 0 means that the KV cache was too small, and that the speeds say
+    little. peak_rss: bytes, so far. With `limits` also the
     fractions of them that each speed is: see `octavo.bench.work.fractions`. speculation: where it is on, what was
     drafted and what stood, of all tries. profile: with it, the native seconds of each operation, of all tries: see
     `CpuBackend.profiled`.
@@ -69,20 +70,22 @@ def run(
     work = work_of(parts.model, parts.cache_config.dtype) if limits else None
     driver, stats = Driver(parts.engine, parts.tokenizer), parts.engine.stats
     control: list[float] = []  # seconds of each step of the row
-    total = 0.0
+    processor: list[float] = []
+    totals = (0.0, 0.0)
 
     def generate(ids: list[list[int]], tokens: int) -> Timing:
-        nonlocal total
+        nonlocal totals
         params = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
-        total = stats.control_seconds
+        totals = (stats.control_seconds, driver.processor_seconds)
         begin = first = time.perf_counter()
         begun: set[str] = set()
         later = 0
 
         def watch(new: list[OutputDelta]) -> None:
-            nonlocal total, first, later
-            control.append(stats.control_seconds - total)
-            total = stats.control_seconds
+            nonlocal totals, first, later
+            control.append(stats.control_seconds - totals[0])
+            processor.append(driver.processor_seconds - totals[1])
+            totals = (stats.control_seconds, driver.processor_seconds)
             if len(begun) == len(ids):
                 later += sum(len(delta.token_ids) for delta in new)
             else:
@@ -99,6 +102,7 @@ def run(
             "engine": "octavo",
             **row,
             "control_us": round(1e6 * statistics.median(control), 1),
+            "processor_us": round(1e6 * statistics.median(processor), 1),
             "preemptions": stats.preemptions - preemptions,
             "peak_rss": peak_rss(),
             **(fractions(row, work, limits) if work and limits else {}),
@@ -106,6 +110,7 @@ def run(
             **({"speculation": stats.since(earlier).speculation()} if parts.config.speculative_config else {}),
         }
         control.clear()
+        processor.clear()
         if cpu:
             cpu.profile(True)
         preemptions, earlier = stats.preemptions, copy.deepcopy(stats)

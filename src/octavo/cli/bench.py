@@ -18,6 +18,7 @@ COLUMNS = {
     "prefill_tok_s": "prefill tok/s",
     "decode_tok_s": "decode tok/s",
     "control_us": "control plane µs/step",
+    "processor_us": "text µs/step",
     "peak_rss": "peak memory",
 }
 

@@ -29,6 +29,11 @@ class EngineClient:
         self._generations: dict[str, Generation] = {}
 
     @property
+    def processor_seconds(self) -> float:
+        """Time spent so far on making text of tokens."""
+        return self._processor.seconds
+
+    @property
     def in_flight(self) -> int:
         return len(self._generations)
 
@@ -74,9 +79,10 @@ class EngineClient:
 
     def _take(self, deltas: list[SequenceDelta]) -> None:
         ended: list[Generation] = []  # some may have a sibling's last words still to come in this step
-        for new in self._processor.process(deltas):
+        made, now = self._processor.process(deltas), time.monotonic()
+        for new in made:
             if (generation := self._generations.get(new.request_id)) is not None:  # a sibling may have failed it
-                self._deliver(generation, new)
+                self._deliver(generation, new, now)
                 if new.finish_reason is not None:
                     ended.append(generation)
         for generation in ended:
@@ -85,9 +91,9 @@ class EngineClient:
         for request_id in self._processor.take_aborts():
             self._send(Abort(request_id))
 
-    def _deliver(self, generation: Generation, new: OutputDelta) -> None:
+    def _deliver(self, generation: Generation, new: OutputDelta, now: float) -> None:
         if new.token_ids:
-            self._watch.tokens(generation, new.index, len(new.token_ids), time.monotonic())
+            self._watch.tokens(generation, new.index, len(new.token_ids), now)
         if new.finish_reason == "error":
             self._fail(generation, errors.engine_failed())
         elif new.finish_reason == "deadline":

@@ -1,6 +1,6 @@
 """Text to token ids and back: `Tokenizer`, and `Detokenizer` for text that arrives token by token."""
 
-from octavo.tokenizer.detokenize import Detokenizer
+from octavo.tokenizer.detokenize import Detokenizer, TokenTexts
 from octavo.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Detokenizer", "Tokenizer"]
+__all__ = ["Detokenizer", "TokenTexts", "Tokenizer"]

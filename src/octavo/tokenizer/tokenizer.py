@@ -9,7 +9,7 @@ from typing import Any
 
 from octavo.errors import TokenizerError
 from octavo.tokenizer import files, gguf
-from octavo.tokenizer.detokenize import Detokenizer
+from octavo.tokenizer.detokenize import Detokenizer, TokenTexts
 from octavo.tokenizer.parts import Parts
 from octavo.tokenizer.vocab import Kind
 
@@ -78,7 +78,7 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], skip_special: bool = True, continuation: bool = False) -> str:
         """The text of `ids`, U+FFFD for bytes that are no UTF-8. For `continuation` see Detokenizer."""
-        pieces = Detokenizer(self, skip_special, continuation)
+        pieces = Detokenizer(TokenTexts(self, skip_special), continuation)
         return pieces.add(ids) + pieces.flush()
 
     def token_text(self, token_id: int) -> str:

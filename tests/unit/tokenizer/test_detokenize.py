@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders
 
-from octavo.tokenizer import Detokenizer, Tokenizer
+from octavo.tokenizer import Detokenizer, Tokenizer, TokenTexts
 from octavo.weights.gguf import open_gguf
 from tests.models import model_path
 from tests.unit.tokenizer.tiny import byte_level, sentencepiece
@@ -34,8 +34,17 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 
 
 def pieces_of(tokenizer: Tokenizer, groups: Sequence[Sequence[int]], skip: bool, continuation: bool) -> list[str]:
-    detokenizer = Detokenizer(tokenizer, skip, continuation)
+    detokenizer = Detokenizer(TokenTexts(tokenizer, skip), continuation)
     return [*(detokenizer.add(group) for group in groups), detokenizer.flush()]
+
+
+def one_by_one(tokenizer: Tokenizer, ids: Sequence[int], skip: bool, continuation: bool) -> list[str]:
+    """Twice, with the same texts: the second time they are known."""
+    texts = TokenTexts(tokenizer, skip)
+    for _ in range(2):
+        detokenizer = Detokenizer(texts, continuation)
+        pieces = [*(detokenizer.add_one(i) for i in ids), detokenizer.flush()]
+    return pieces
 
 
 @settings(max_examples=150, deadline=None)
@@ -48,6 +57,9 @@ def test_pieces_add_up(tokenizer: Tokenizer, data: st.DataObject, skip: bool, co
     flat = [i for group in groups for i in group]
     whole = tokenizer.decode(flat, skip, continuation)
     assert "".join(pieces_of(tokenizer, groups, skip, continuation)) == whole
+    assert one_by_one(tokenizer, flat, skip, continuation) == pieces_of(
+        tokenizer, [[i] for i in flat], skip, continuation
+    )
     raw = b"".join(tokenizer.token_bytes(i) for i in flat if not (skip and i in tokenizer.special_ids))
     text = raw.decode("utf-8", "replace")
     assert whole == (text.removeprefix(" ") if tokenizer.space_prefix and not continuation else text)
@@ -72,14 +84,14 @@ def known_bytes(tokenizer: Tokenizer) -> set[int]:
 
 def test_half_a_character_waits_for_the_rest(tokenizer: Tokenizer) -> None:
     smile = [find_byte(tokenizer, byte) for byte in "🙂".encode()]
-    detokenizer = Detokenizer(tokenizer)
+    detokenizer = Detokenizer(TokenTexts(tokenizer))
     assert [detokenizer.add([i]) for i in smile] == ["", "", "", "🙂"]
     assert detokenizer.add(smile[:2]) == "" and detokenizer.flush() == "\ufffd"
 
 
 def test_a_broken_character_is_shown_as_soon_as_it_is_known_to_be(tokenizer: Tokenizer) -> None:
     lead, letter = find_byte(tokenizer, 0xF0), find_byte(tokenizer, ord("a"))
-    detokenizer = Detokenizer(tokenizer)
+    detokenizer = Detokenizer(TokenTexts(tokenizer))
     assert [detokenizer.add([lead]), detokenizer.add([letter]), detokenizer.flush()] == ["", "\ufffda", ""]
 
 
@@ -115,10 +127,15 @@ def test_work_does_not_grow_with_the_text() -> None:
             return b"\xe6" if token_id else b"a"
 
     source = Counting()
-    detokenizer = Detokenizer(source)
+    texts = TokenTexts(source)
+    detokenizer = Detokenizer(texts)
     for step in range(1, 2000):
         detokenizer.add([step % 2])
         assert source.calls == step
+    source.calls = 0
+    for _ in range(1000):
+        assert Detokenizer(texts).add_one(0) == "a"
+    assert source.calls == 1, "a token's text is looked up once for all sequences"
 
 
 def test_real_tokens_read_as_in_the_library(tokenizer: Tokenizer) -> None:

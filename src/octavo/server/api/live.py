@@ -46,6 +46,7 @@ def model_state(runtime: Runtime) -> dict[str, Any]:
         "throughput": watch.throughput(),
         "recent_ttft": _rounded(watch.recent_ttft),
         "recent_itl": _rounded(watch.recent_itl),
+        "processor_seconds": None if runtime.client is None else round(runtime.client.processor_seconds, 6),
         "snapshot": runtime.inspect(),
     }
 
