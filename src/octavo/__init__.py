@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from octavo.beam import BeamSearchOutput, BeamSearchParams, BeamSearchSequence
     from octavo.config import EngineConfig
     from octavo.errors import (
         CapacityError,
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
         RequestError,
         TokenizerError,
     )
-    from octavo.llm import LLM
+    from octavo.offline.beam import BeamSearchOutput, BeamSearchParams, BeamSearchSequence
+    from octavo.offline.llm import LLM
     from octavo.outputs import CompletionOutput, Logprob, OutputDelta, RequestOutput
     from octavo.types import SamplingParams
 
@@ -46,10 +46,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "beam": ("BeamSearchOutput", "BeamSearchParams", "BeamSearchSequence"),
+    "offline.beam": ("BeamSearchOutput", "BeamSearchParams", "BeamSearchSequence"),
     "config": ("EngineConfig",),
     "errors": ("CapacityError", "ConfigError", "ModelFileError", "OctavoError", "RequestError", "TokenizerError"),
-    "llm": ("LLM",),
+    "offline.llm": ("LLM",),
     "outputs": ("CompletionOutput", "Logprob", "OutputDelta", "RequestOutput"),
     "types": ("SamplingParams",),
 }

@@ -1,4 +1,4 @@
-"""What a backend takes and gives, as bytes: for workers of the same step in other processes.
+"""Arrays in msgpack messages, and with them what a backend takes and gives, as bytes for workers in other processes.
 
 msgpack without pickle: nothing in a message can become code. An array is its dtype, its shape and its bytes; what is
 decoded is checked against the types of `octavo.types`, and its arrays are read-only views of the message.
@@ -18,14 +18,18 @@ from octavo.types import Batch, StepResult, Transfers
 Message = TypeVar("Message", Batch, Transfers, StepResult)
 
 
-def _encode_array(value: object) -> tuple[str, tuple[int, ...], bytes]:
+def encode_array(value: object) -> tuple[str, tuple[int, ...], bytes]:
+    """msgspec's `enc_hook`."""
     if not isinstance(value, np.ndarray):
-        raise NotImplementedError(f"a {type(value).__name__} cannot be sent")
+        raise TypeError(f"a message cannot hold {type(value).__name__}")
     return value.dtype.str, value.shape, value.tobytes()
 
 
-def _decode_array(annotation: Any, parts: Any) -> NDArray[Any]:
-    """annotation: NDArray[scalar type]. Raises ValueError where the parts are not of that type or not of their size."""
+def decode_array(annotation: Any, parts: Any) -> NDArray[Any]:
+    """msgspec's `dec_hook`. annotation: NDArray[scalar type].
+
+    Raises ValueError where the parts are not of that type or not of their size.
+    """
     name, shape, data = msgspec.convert(parts, tuple[str, tuple[int, ...], bytes])
     _, dtype = get_args(annotation)
     if np.dtype(get_args(dtype)[0]).str != name:
@@ -36,9 +40,9 @@ def _decode_array(annotation: Any, parts: Any) -> NDArray[Any]:
 
 
 def encode(message: Message) -> bytes:
-    return msgspec.msgpack.encode(message, enc_hook=_encode_array)
+    return msgspec.msgpack.encode(message, enc_hook=encode_array)
 
 
 def decode(data: bytes, kind: type[Message]) -> Message:
     """Raises msgspec.DecodeError for anything but an encoded message of this kind."""
-    return msgspec.msgpack.decode(data, type=kind, dec_hook=_decode_array)
+    return msgspec.msgpack.decode(data, type=kind, dec_hook=decode_array)

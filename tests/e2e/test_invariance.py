@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from octavo.assemble import Assembly, assemble, engine_config
+from octavo.assembly.engine import Assembly, assemble, engine_config
 from octavo.types import Request, SamplingParams, SequenceDelta
 from tests.golden import oracle
 from tests.models import model_path

@@ -139,7 +139,7 @@ def test_help_is_quick_and_imports_no_engine():
         [COMMAND[0], "-X", "importtime", *COMMAND[1:], "--help"], capture_output=True, text=True, env=environment()
     )
     assert done.returncode == 0 and "bench" in done.stdout
-    for module in ("numpy", "rich", "octavo.llm", "tokenizers", "jinja2"):
+    for module in ("numpy", "rich", "octavo.offline.llm", "tokenizers", "jinja2"):
         assert not re.search(rf"\| +{re.escape(module)}$", done.stderr, re.MULTILINE), module
     assert octavo("--version").stdout.startswith("octavo ")
 

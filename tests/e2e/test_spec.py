@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from octavo import LLM, ConfigError, SamplingParams
+from octavo.assembly.speculation import tuned_path
 from octavo.outputs import RequestOutput
 from octavo.spec.controller import Controller
-from octavo.speculation import tuned_path
 from octavo.types import StructuredOutputs
 from octavo.weights.gguf_writer import write_gguf
 from tests.models import model_path

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from octavo import LLM, SamplingParams
+from octavo.assembly.speculation import tuned_layers
 from octavo.cli.main import main
-from octavo.speculation import tuned_layers
 from tests.tiny import Tiny, write_tiny_gguf
 
 SMALL = ["--max-model-len", "192", "--threads", "1"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from octavo import assemble
+from octavo.assembly import engine as assemble
 from octavo.config import CacheConfig, EngineConfig
 from octavo.types import Batch, StepResult
 
@@ -43,7 +43,7 @@ class Poisoned:
 
 
 def engine(descriptor: str) -> int:
-    from octavo.server.engine_process import main
+    from octavo.server.engine.process import main
 
     real = assemble.make_backend
 
@@ -58,7 +58,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "--engine":
         sys.exit(engine(sys.argv[2]))
     from octavo.cli.main import main
-    from octavo.server import supervisor
+    from octavo.server.engine import supervisor
 
     supervisor.COMMAND = (sys.executable, __file__, "--engine")
     sys.exit(main(sys.argv[1:]))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from octavo.server.admission import Admission, Ticket
-from octavo.server.errors import ApiError
-from octavo.server.keys import ApiKey, make
+from octavo.server.http.errors import ApiError
+from octavo.server.http.keys import ApiKey, make
 
 A, B, C = make("a", "a"), make("b", "b"), make("c", "c", weight=3)
 

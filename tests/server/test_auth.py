@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from octavo.errors import ConfigError
-from octavo.server import keys
-from octavo.server.gate import PUBLIC
+from octavo.server.http import keys
+from octavo.server.http.middleware import PUBLIC
 from tests.server.harness import Server, serving
 
 FIRST, SECOND = "sk-first-key", "sk-second-key"

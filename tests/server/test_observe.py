@@ -13,9 +13,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from octavo import __version__
-from octavo.server import engine_report
 from octavo.server import logs as server_logs
 from octavo.server.api.metrics import Figures
+from octavo.server.engine import report as engine_report
 from octavo.server.runtime import Runtime
 from octavo.server.settings import ModelSource, ServerSettings
 from tests.server.harness import Server, serving, until

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from octavo.server.job import LONG_TEXT, off_loop
+from octavo.server.generation.job import LONG_TEXT, off_loop
 from tests.server.harness import Server
 
 TEXT = "Grüße, world: 3.14 ☃"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from octavo.server import tools
-from octavo.server.tool_reader import CallArguments, CallBegins, Said, ToolReader
-from octavo.server.tools import HERMES, LLAMA, Format
+from octavo.server.generation import tools
+from octavo.server.generation.tool_reader import CallArguments, CallBegins, Said, ToolReader
+from octavo.server.generation.tools import HERMES, LLAMA, Format
 
 Read = tuple[str, list[tuple[str, str]]]
 ONE = '<tool_call>\n{"name": "f", "arguments": {"a": "}]\\"{", "b": [1, {"c": 2}]}}\n</tool_call>'

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from octavo.assemble import Assembly, assemble, engine_config
-from octavo.driver import Driver
+from octavo.assembly.engine import Assembly, assemble, engine_config
 from octavo.errors import RequestError
-from octavo.pooling import pooled_vector
-from octavo.server import protocol
-from octavo.server.engine_client import EngineClient
-from octavo.server.generation import Generation, Inbox
-from octavo.server.protocol import Command, Event, Message, Step, Stop
-from octavo.server.watch import Watch
-from octavo.server.worker import Worker
+from octavo.offline.driver import Driver
+from octavo.processing.pooling import pooled_vector
+from octavo.server.engine import protocol
+from octavo.server.engine.client import EngineClient
+from octavo.server.engine.metrics import Watch
+from octavo.server.engine.protocol import Command, Event, Message, Step, Stop
+from octavo.server.engine.worker import Worker
+from octavo.server.generation.inbox import Generation, Inbox
 from octavo.types import Request, SamplingParams, SequenceDelta, TokenLogprob
 
 PROMPT = [40 + i % 50 for i in range(40)]  # five steps of 8 tokens

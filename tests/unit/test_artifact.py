@@ -24,7 +24,7 @@ from octavo.config import CacheConfig
 from octavo.errors import ConfigError, ModelFileError, OctavoError
 from octavo.ir import ROWS, Model, Weight
 from octavo.models.registry import build_model
-from octavo.requests import Prompt
+from octavo.processing.inputs import Prompt
 from octavo.weights import open_checkpoint
 from octavo.weights.artifact import write_artifact
 from octavo.weights.checkpoint import Bytes

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from octavo import assemble as assembly
-from octavo.assemble import assemble, engine_config
+from octavo.assembly import engine as assembly
+from octavo.assembly.engine import assemble, engine_config
 from octavo.errors import OctavoError
 from tests.tiny import write_tiny_gguf
 

@@ -7,9 +7,9 @@ import math
 
 import pytest
 
-from octavo.beam import BeamSearchParams, BeamSearchSequence, Candidates, check, search
 from octavo.errors import RequestError
-from octavo.requests import Tokens
+from octavo.offline.beam import BeamSearchParams, BeamSearchSequence, Candidates, check, search
+from octavo.processing.inputs import Tokens
 
 EOS = 0
 VOCAB = 5

@@ -42,7 +42,14 @@ ALLOWED: dict[str, set[str]] = {
 CONTROL_PLANE = ("types", "errors", "config", "kv", "sampling", "spec", "scheduler", "engine")
 TENSOR_LIBRARIES = {"torch", "tensorflow", "jax"}
 NATIVE = {"backends.cpu", "bench"}  # the parts that may import the compiled module: its backend, and what measures it
-BY_NAME = ("__main__", "cli", "models", "bench.peers", "server.engine_process")  # no import statement leads to these
+BY_NAME = (
+    "__main__",
+    "cli",
+    "models",
+    "bench.peers",
+    "server.engine.process",
+    "bench.control_plane",
+)  # no import statement leads to these
 
 
 @cache

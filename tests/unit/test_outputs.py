@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from octavo.output_processor import OutputProcessor
 from octavo.outputs import OutputDelta, RequestOutput
+from octavo.processing.processor import OutputProcessor
 from octavo.types import Request, SamplingParams, SequenceDelta, TokenLogprob
 
 EOS = 99

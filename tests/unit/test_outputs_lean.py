@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from octavo import output_processor
-from octavo.output_processor import OutputProcessor, Writer
 from octavo.outputs import OutputDelta, RequestOutput
+from octavo.processing import processor as output_processor
+from octavo.processing.processor import OutputProcessor, Writer
 from octavo.tokenizer import Tokenizer
 from octavo.types import Request, SamplingParams, SequenceDelta, TokenLogprob
 from octavo.weights.gguf import open_gguf

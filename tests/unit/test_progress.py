@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from octavo.offline.progress import progress
 from octavo.outputs import OutputDelta
-from octavo.progress import progress
 
 
 class Terminal(io.StringIO):

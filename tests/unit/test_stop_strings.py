@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octavo.stop_strings import StopStrings
+from octavo.processing.stop_strings import StopStrings
 
 
 def feed(stops: StopStrings, pieces: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Encoder
 
 from octavo import LLM, SamplingParams
 from octavo.errors import ConfigError, RequestError, TokenizerError
-from octavo.requests import Prompt, RequestMaker
+from octavo.processing.inputs import Prompt, RequestMaker
 from octavo.types import Request, StructuredOutputs
 from octavo.weights import open_checkpoint
 from octavo.weights.gguf_writer import write_gguf

@@ -16,7 +16,7 @@ PROGRAM = """
 import sys
 sys.modules["octavo._native"] = None  # importing it raises ImportError
 
-import octavo.assemble, octavo.server.worker
+import octavo.assembly.engine, octavo.server.engine.worker
 from octavo import LLM, SamplingParams
 from octavo.models.registry import load_model
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from octavo import __version__
-from octavo.assemble import Assembly, Progress, assemble, engine_config
+from octavo.assembly.engine import Assembly, Progress, assemble, engine_config
 from octavo.backends.cpu.backend import CpuBackend
 from octavo.bench.limits import Limits, current
 from octavo.bench.usage import peak_rss
 from octavo.bench.work import fractions, work_of
 from octavo.bench.workload import Timing, Workload, measure
-from octavo.driver import Driver
 from octavo.errors import ConfigError
 from octavo.kv.planner import blocks_for
+from octavo.offline.driver import Driver
 from octavo.outputs import OutputDelta
 from octavo.types import Request, SamplingParams
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from octavo.assemble import Assembly
+from octavo.assembly.engine import Assembly
 from octavo.backends.base import Backend
 from octavo.bench.spec import cost_curve
 from octavo.ir import Model

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
-from octavo.assemble import Assembly, load_tokenizer, make_backend
+from octavo.assembly.engine import Assembly, load_tokenizer, make_backend
+from octavo.assembly.speculation import Speculation
 from octavo.bench.written import Task, fitted, repeated, workloads
 from octavo.scheduler.stats import Stats
 from octavo.spec.proposer import Proposer
 from octavo.spec.settings import parse
 from octavo.spec.speedup import expected_tokens
-from octavo.speculation import Speculation
 from octavo.types import Request, SamplingParams, Sequence
 
 ROWS = (1, 2, 3, 4, 5, 6, 8, 12, 16)

@@ -10,7 +10,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from octavo.assemble import Assembly
+from octavo.assembly.engine import Assembly
 from octavo.errors import ConfigError
 from octavo.types import F32, Request, SamplingParams
 

@@ -10,9 +10,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
-from octavo.llm import LLM
+from octavo.offline.llm import LLM
 from octavo.outputs import LogprobMap, OutputDelta
-from octavo.requests import Prompt
+from octavo.processing.inputs import Prompt
 from octavo.types import SamplingParams
 
 

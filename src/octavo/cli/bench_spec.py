@@ -13,7 +13,7 @@ from octavo.cli.console import writable
 from octavo.cli.options import ENGINE, ModelArgument, speculation, takes
 
 if TYPE_CHECKING:
-    from octavo.assemble import Assembly
+    from octavo.assembly.engine import Assembly
 
 COLUMNS = ("workload", "batch", "method", "tok_s", "speedup", "expected", "acceptance", "accepted_length", "step_cost")
 SHIPPED = "code_edit,summary,chat,json,random"
@@ -78,7 +78,7 @@ def measure(
 
 def load(model: str, batch: int, engine: dict[str, Any]) -> Assembly:
     """Without a prefix cache: each try computes its prompt."""
-    from octavo.assemble import assemble, engine_config
+    from octavo.assembly.engine import assemble, engine_config
     from octavo.cli.console import loading_bar
 
     length = engine.get("max_model_len") or 1536

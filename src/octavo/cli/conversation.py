@@ -11,7 +11,7 @@ from octavo.cli.console import note
 from octavo.cli.options import SAMPLING
 from octavo.cli.session import figures
 from octavo.errors import CapacityError, RequestError
-from octavo.llm import LLM
+from octavo.offline.llm import LLM
 from octavo.sampling.params import check
 from octavo.types import SamplingParams
 

@@ -55,7 +55,7 @@ def make(
     source: str, engine: dict[str, Any], length: int | None = None, memory: int | None = None
 ) -> tuple[MemoryPlan, EngineConfig, CacheConfig]:
     """The plan, and the settings with every "auto" resolved. Raises what loading the model would."""
-    from octavo.assemble import engine_config
+    from octavo.assembly.engine import engine_config
     from octavo.kv import planner
     from octavo.models.registry import build_model, open_checkpoint
     from octavo.weights.sources import resolve

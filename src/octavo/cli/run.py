@@ -24,8 +24,8 @@ from octavo.errors import RequestError
 
 if TYPE_CHECKING:
     from octavo.cli.answer import Answer
-    from octavo.llm import LLM
-    from octavo.requests import Prompt
+    from octavo.offline.llm import LLM
+    from octavo.processing.inputs import Prompt
 
 
 @takes(sampling=SAMPLING, engine=ENGINE)

@@ -106,7 +106,7 @@ def serve(
     """Serve models over HTTP: OpenAI's API, Anthropic's messages, and a web page with a chat and a live view."""
     from octavo.cli.options import size
     from octavo.server import logs
-    from octavo.server.keys import make, read
+    from octavo.server.http.keys import make, read
     from octavo.server.serve import serve as run
     from octavo.server.settings import Limits, ServerSettings
 
@@ -177,7 +177,7 @@ def _source(
     chat_template: str | None,
     eager: bool = True,
 ) -> ModelSource:
-    from octavo.assemble import engine_config
+    from octavo.assembly.engine import engine_config
     from octavo.server.settings import ModelSource
 
     engine_config(**engine)  # a bad setting is said now, not by the engine's process

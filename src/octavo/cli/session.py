@@ -13,12 +13,12 @@ from octavo.errors import TokenizerError
 
 if TYPE_CHECKING:
     from octavo.cli.answer import Answer
-    from octavo.llm import LLM
+    from octavo.offline.llm import LLM
 
 
 def load(model: str, engine: Mapping[str, Any]) -> tuple[LLM, float]:
     """The model, and the seconds it took to load it (imports not counted)."""
-    from octavo.llm import LLM
+    from octavo.offline.llm import LLM
 
     start = time.perf_counter()
     with loading_bar() as bar:

@@ -10,7 +10,7 @@ import typer
 from octavo.cli.options import ENGINE, ModelArgument, takes
 
 if TYPE_CHECKING:
-    from octavo.assemble import Assembly
+    from octavo.assembly.engine import Assembly
     from octavo.spec.heads_fit import Text
 
 TEMPERATURE = 0.7
@@ -42,7 +42,7 @@ def heads(
 
     The model writes its own training text. Use the result with `--speculative-config`, as the last line shows.
     """
-    from octavo.assemble import assemble, engine_config
+    from octavo.assembly.engine import assemble, engine_config
     from octavo.cli.console import loading_bar, note, writable
     from octavo.spec.heads_fit import FitSettings, fit
 

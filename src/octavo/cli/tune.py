@@ -27,7 +27,7 @@ def layers(
     Takes minutes: about fifty passes over the sample text. The methods layer_skip and auto use the result; auto only
     if it makes decoding faster.
     """
-    from octavo.assemble import assemble, engine_config
+    from octavo.assembly.engine import assemble, engine_config
     from octavo.bench.layers import Bench
     from octavo.bench.written import Task, fitted, workloads, write
     from octavo.cli.console import loading_bar, note
@@ -80,7 +80,7 @@ def line(candidate: Candidate, count: int) -> str:
 
 
 def keep(model: str, best: Candidate, count: int) -> None:
-    from octavo.speculation import tuned_path
+    from octavo.assembly.speculation import tuned_path
 
     path = tuned_path(model)
     path.parent.mkdir(parents=True, exist_ok=True)

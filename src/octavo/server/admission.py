@@ -13,8 +13,8 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from octavo.server.errors import ApiError, overloaded, past_deadline, unavailable
-from octavo.server.keys import ApiKey
+from octavo.server.http.errors import ApiError, overloaded, past_deadline, unavailable
+from octavo.server.http.keys import ApiKey
 
 MAX_RETRY = 60.0  # seconds
 

@@ -8,12 +8,12 @@ import logging
 import time
 from collections.abc import AsyncIterator
 
-from octavo.assemble import engine_config
+from octavo.assembly.engine import engine_config
 from octavo.errors import OctavoError
 from octavo.kv import planner
 from octavo.models.registry import build_model, open_checkpoint
-from octavo.server import errors
-from octavo.server.errors import unavailable
+from octavo.server.http import errors
+from octavo.server.http.errors import unavailable
 from octavo.server.runtime import Runtime
 from octavo.server.settings import ModelSource, ServerSettings
 from octavo.weights.sources import resolve

@@ -8,19 +8,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from octavo.assemble import load_tokenizer
+from octavo.assembly.engine import load_tokenizer
 from octavo.errors import CapacityError, OctavoError, TokenizerError
 from octavo.models.registry import open_checkpoint
-from octavo.requests import RequestMaker, Tokens
+from octavo.processing.inputs import RequestMaker, Tokens
 from octavo.scheduler import admission as capacity
-from octavo.server import errors
 from octavo.server.admission import Admission
-from octavo.server.engine_client import EngineClient
-from octavo.server.errors import unavailable
-from octavo.server.protocol import Event, Inspect, Ready, Start
+from octavo.server.engine.client import EngineClient
+from octavo.server.engine.metrics import Watch
+from octavo.server.engine.protocol import Event, Inspect, Ready, Start
+from octavo.server.engine.supervisor import State, Supervisor
+from octavo.server.http import errors
+from octavo.server.http.errors import unavailable
 from octavo.server.settings import ModelSource, ServerSettings
-from octavo.server.supervisor import State, Supervisor
-from octavo.server.watch import Watch
 from octavo.tokenizer import Tokenizer
 from octavo.types import Request
 from octavo.weights.sources import resolve

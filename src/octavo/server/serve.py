@@ -16,12 +16,12 @@ import uvicorn
 
 from octavo.errors import ConfigError, ModelFileError
 from octavo.server import admission, logs
-from octavo.server.app import make_app
-from octavo.server.connection import Connection
+from octavo.server.engine.supervisor import State
+from octavo.server.http.app import make_app
+from octavo.server.http.connection import Connection
 from octavo.server.model_pool import memory_needed
 from octavo.server.settings import ServerSettings, check
 from octavo.server.state import ServerState
-from octavo.server.supervisor import State
 
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

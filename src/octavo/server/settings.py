@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from octavo.errors import ConfigError
-from octavo.server.keys import ApiKey
+from octavo.server.http.keys import ApiKey
 
 
 @dataclass(frozen=True, slots=True)

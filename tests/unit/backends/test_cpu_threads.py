@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from octavo import _native, config
-from octavo.assemble import assemble
+from octavo.assembly.engine import assemble
 from octavo.backends.cpu.backend import CpuBackend
 from octavo.backends.cpu.packing import panels
 from octavo.bench import limits

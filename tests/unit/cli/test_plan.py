@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from octavo.assemble import assemble, engine_config
+from octavo.assembly.engine import assemble, engine_config
 from octavo.bench.usage import peak_rss
 from octavo.cli.options import ENGINE
 from octavo.cli.plan import make

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from octavo.assemble import assemble, engine_config
+from octavo.assembly.engine import assemble, engine_config
+from octavo.assembly.speculation import MAKERS
 from octavo.scheduler.stats import Stats
 from octavo.spec.proposer import Guess
 from octavo.spec.settings import METHODS
-from octavo.speculation import MAKERS
 from octavo.types import SamplingParams, Sequence
 from tests.tiny import write_tiny_gguf
 from tests.unit.control import Answers, drain, request

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from octavo import __version__
-from octavo.assemble import assemble, engine_config
-from octavo.driver import Driver
+from octavo.assembly.engine import assemble, engine_config
 from octavo.kv.planner import blocks_for
+from octavo.offline.driver import Driver
 from octavo.types import Request, SamplingParams
 
 Generate = Callable[[list[list[int]], int], None]

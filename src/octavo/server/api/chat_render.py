@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from octavo.outputs import CompletionOutput, LogprobMap, OutputDelta
-from octavo.server import sse
 from octavo.server.api import logprobs
 from octavo.server.api.common import new_id
-from octavo.server.errors import ApiError
-from octavo.server.generation import Generation
-from octavo.server.job import Job
-from octavo.server.schemas import Usage, usage_of
-from octavo.server.tool_reader import CallArguments, CallBegins, Part, Said, ToolReader
+from octavo.server.api.schemas import Usage, usage_of
+from octavo.server.generation.inbox import Generation
+from octavo.server.generation.job import Job
+from octavo.server.generation.tool_reader import CallArguments, CallBegins, Part, Said, ToolReader
+from octavo.server.http import sse
+from octavo.server.http.errors import ApiError
 
 Json = dict[str, Any]
 MakeReader = Callable[[], ToolReader]

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 
-from octavo.requests import Tokens
-from octavo.server.errors import ApiError, bad_request
-from octavo.server.generation import Inbox
-from octavo.server.job import Caller, Job, run
+from octavo.processing.inputs import Tokens
+from octavo.server.api.schemas import Controls
+from octavo.server.generation.inbox import Inbox
+from octavo.server.generation.job import Caller, Job, run
+from octavo.server.http.errors import ApiError, bad_request
 from octavo.server.runtime import Runtime
-from octavo.server.schemas import Controls
 from octavo.server.state import ServerState
 from octavo.types import SamplingParams
 

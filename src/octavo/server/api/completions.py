@@ -12,18 +12,18 @@ from msgspec import Meta, Struct
 from starlette.responses import Response
 
 from octavo.outputs import CompletionOutput, LogprobMap, OutputDelta
-from octavo.requests import Tokens
-from octavo.server import sse
+from octavo.processing.inputs import Tokens
 from octavo.server.api import logprobs
 from octavo.server.api.common import caller_for, check_answers, generate, new_id, openai_error, state_of
-from octavo.server.body import read
-from octavo.server.errors import ApiError, bad_request
-from octavo.server.exchange import Exchange, Renderer
-from octavo.server.generation import Generation, Inbox
-from octavo.server.job import Job, off_loop
-from octavo.server.openapi import describe
+from octavo.server.api.schemas import Controls, Count, TopLogprobs, Usage, sampling, structure_field, usage_of
+from octavo.server.generation.inbox import Generation, Inbox
+from octavo.server.generation.job import Job, off_loop
+from octavo.server.generation.streaming import Exchange, Renderer
+from octavo.server.http import sse
+from octavo.server.http.body import read
+from octavo.server.http.errors import ApiError, bad_request
+from octavo.server.http.openapi import describe
 from octavo.server.runtime import Runtime
-from octavo.server.schemas import Controls, Count, TopLogprobs, Usage, sampling, structure_field, usage_of
 from octavo.types import SamplingParams
 
 router = APIRouter()

@@ -12,17 +12,17 @@ from msgspec import Meta, Struct
 from starlette.responses import Response
 
 from octavo.outputs import OutputDelta
-from octavo.pooling import pooled_vector
-from octavo.server import sse
+from octavo.processing.pooling import pooled_vector
 from octavo.server.api.common import caller_of, generate, new_id, openai_error, state_of
 from octavo.server.api.completions import PromptBody, as_prompts, encode
-from octavo.server.body import read
-from octavo.server.errors import ApiError, bad_request
-from octavo.server.exchange import Exchange, Renderer
-from octavo.server.generation import Generation, Inbox
-from octavo.server.job import Job
-from octavo.server.openapi import describe
-from octavo.server.schemas import Priority, Seconds
+from octavo.server.api.schemas import Priority, Seconds
+from octavo.server.generation.inbox import Generation, Inbox
+from octavo.server.generation.job import Job
+from octavo.server.generation.streaming import Exchange, Renderer
+from octavo.server.http import sse
+from octavo.server.http.body import read
+from octavo.server.http.errors import ApiError, bad_request
+from octavo.server.http.openapi import describe
 from octavo.types import F32, SamplingParams
 
 router = APIRouter()

@@ -9,9 +9,9 @@ from msgspec import Struct
 from starlette.responses import Response
 
 from octavo import __version__
-from octavo.server import sse
 from octavo.server.api.common import state_of
-from octavo.server.openapi import describe
+from octavo.server.http import sse
+from octavo.server.http.openapi import describe
 from octavo.server.state import ServerState
 
 router = APIRouter()

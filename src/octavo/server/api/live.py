@@ -12,9 +12,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from octavo import __version__
-from octavo.server import sse
 from octavo.server.api.common import state_of
-from octavo.server.process_stat import resident_bytes
+from octavo.server.engine.process_stat import resident_bytes
+from octavo.server.http import sse
 from octavo.server.runtime import Runtime
 
 router = APIRouter()

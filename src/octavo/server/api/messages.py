@@ -11,17 +11,17 @@ from fastapi import APIRouter, Request
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
-from octavo.server import sse
 from octavo.server.api.common import caller_of, generate, new_id, state_of
 from octavo.server.api.messages_in import to_openai, tools_in
 from octavo.server.api.messages_render import MessagesRenderer
-from octavo.server.body import read
-from octavo.server.conversation import Asked, Conversation, conversation
-from octavo.server.errors import ApiError, bad_request
-from octavo.server.exchange import Exchange, Renderer
-from octavo.server.generation import Inbox
-from octavo.server.openapi import describe
-from octavo.server.schemas import MOST, Json, Priority, Seconds, Share
+from octavo.server.api.schemas import MOST, Json, Priority, Seconds, Share
+from octavo.server.generation.inbox import Inbox
+from octavo.server.generation.prompt import Asked, Conversation, conversation
+from octavo.server.generation.streaming import Exchange, Renderer
+from octavo.server.http import sse
+from octavo.server.http.body import read
+from octavo.server.http.errors import ApiError, bad_request
+from octavo.server.http.openapi import describe
 from octavo.server.settings import Limits
 from octavo.types import SamplingParams
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from octavo.server.errors import bad_request
+from octavo.server.http.errors import bad_request
 
 Json = dict[str, Any]
 

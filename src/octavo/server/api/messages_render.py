@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from octavo.outputs import CompletionOutput, OutputDelta
-from octavo.server import sse
 from octavo.server.api.chat_render import MakeReader, read_answer
 from octavo.server.api.common import new_id
-from octavo.server.errors import ApiError
-from octavo.server.generation import Generation
-from octavo.server.job import Job
-from octavo.server.tool_reader import CallArguments, CallBegins, Part, Said
+from octavo.server.generation.inbox import Generation
+from octavo.server.generation.job import Job
+from octavo.server.generation.tool_reader import CallArguments, CallBegins, Part, Said
+from octavo.server.http import sse
+from octavo.server.http.errors import ApiError
 
 Json = dict[str, Any]
 REASONS = {"stop": "end_turn", "length": "max_tokens"}

@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from octavo.server.api.common import state_of
+from octavo.server.engine.metrics import HISTOGRAMS, Histogram
 from octavo.server.runtime import Runtime
-from octavo.server.watch import HISTOGRAMS, Histogram
 
 router = APIRouter()
 PREFIX = "octavo:"

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request
 from msgspec import Struct
 from starlette.responses import Response
 
-from octavo.server import sse
 from octavo.server.api.common import state_of
-from octavo.server.openapi import describe
+from octavo.server.http import sse
+from octavo.server.http.openapi import describe
 from octavo.server.runtime import Runtime
 
 router = APIRouter()

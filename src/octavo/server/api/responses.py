@@ -14,13 +14,13 @@ from starlette.responses import Response
 from octavo.server.api.common import caller_of, generate, new_id, openai_error, state_of
 from octavo.server.api.responses_in import to_messages
 from octavo.server.api.responses_render import ResponsesRenderer
-from octavo.server.body import read
-from octavo.server.conversation import Asked, Conversation, conversation
-from octavo.server.errors import bad_request
-from octavo.server.exchange import Exchange, Renderer
-from octavo.server.generation import Inbox
-from octavo.server.openapi import describe
-from octavo.server.schemas import MOST, Json, Priority, Seconds, Share
+from octavo.server.api.schemas import MOST, Json, Priority, Seconds, Share
+from octavo.server.generation.inbox import Inbox
+from octavo.server.generation.prompt import Asked, Conversation, conversation
+from octavo.server.generation.streaming import Exchange, Renderer
+from octavo.server.http.body import read
+from octavo.server.http.errors import bad_request
+from octavo.server.http.openapi import describe
 from octavo.server.settings import Limits
 from octavo.types import SamplingParams, StructuredOutputs
 

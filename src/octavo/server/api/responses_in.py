@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from octavo.server.errors import bad_request
+from octavo.server.http.errors import bad_request
 
 Json = dict[str, Any]
 ROLES = ("system", "developer", "user", "assistant")

@@ -8,16 +8,16 @@ from fastapi import APIRouter, Request
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
-from octavo.server import sse
 from octavo.server.api.chat import Message, Tool, plain, plain_message
 from octavo.server.api.common import state_of
-from octavo.server.body import read
-from octavo.server.conversation import Asked, conversation
-from octavo.server.errors import bad_request
-from octavo.server.job import off_loop
-from octavo.server.openapi import describe
+from octavo.server.api.schemas import TokenId
+from octavo.server.generation.job import off_loop
+from octavo.server.generation.prompt import Asked, conversation
+from octavo.server.http import sse
+from octavo.server.http.body import read
+from octavo.server.http.errors import bad_request
+from octavo.server.http.openapi import describe
 from octavo.server.runtime import Runtime
-from octavo.server.schemas import TokenId
 
 router = APIRouter()
 

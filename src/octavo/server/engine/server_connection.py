@@ -6,7 +6,7 @@ import select
 import socket
 from collections import deque
 
-from octavo.server.protocol import Command, Frames, Message, commands, encode
+from octavo.server.engine.protocol import Command, Frames, Message, commands, encode
 
 MAX_UNSENT = 1 << 28  # bytes the server may leave unread; one that leaves more has hung
 CHUNK = 1 << 18

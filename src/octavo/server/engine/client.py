@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from octavo.errors import CapacityError, RequestError
-from octavo.output_processor import OutputProcessor
 from octavo.outputs import OutputDelta
-from octavo.server import errors
-from octavo.server.errors import ApiError
-from octavo.server.generation import Generation, Inbox
-from octavo.server.protocol import Abort, Add, Event, Message, Pong, Refused, Snapshot, Step
-from octavo.server.watch import Watch
+from octavo.processing.processor import OutputProcessor
+from octavo.server.engine.metrics import Watch
+from octavo.server.engine.protocol import Abort, Add, Event, Message, Pong, Refused, Snapshot, Step
+from octavo.server.generation.inbox import Generation, Inbox
+from octavo.server.http import errors
+from octavo.server.http.errors import ApiError
 from octavo.tokenizer import Tokenizer
 from octavo.types import Request, SequenceDelta
 

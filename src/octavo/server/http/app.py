@@ -16,7 +16,6 @@ from starlette.responses import FileResponse, Response
 from starlette.types import ASGIApp
 
 from octavo import __version__
-from octavo.server import errors, openapi
 from octavo.server.api import (
     chat,
     completions,
@@ -29,12 +28,13 @@ from octavo.server.api import (
     responses,
     tokenize,
 )
-from octavo.server.errors import ApiError
-from octavo.server.gate import PUBLIC, Gate
+from octavo.server.http import errors, openapi
+from octavo.server.http.errors import ApiError
+from octavo.server.http.middleware import PUBLIC, Gate
+from octavo.server.http.tracing import Tracer
 from octavo.server.model_pool import ModelPool
 from octavo.server.settings import ServerSettings
 from octavo.server.state import ServerState
-from octavo.server.tracing import Tracer
 
 log = logging.getLogger(__name__)
 # The page runs nothing, and talks to nobody, but what it came with.

@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from octavo.sampling.params import MAX_ANSWERS, MAX_LOGPROBS
-from octavo.server.errors import bad_request
-from octavo.server.job import Job
+from octavo.server.generation.job import Job
+from octavo.server.http.errors import bad_request
 from octavo.types import SamplingParams, StructuredOutputs
 
 MOST = 2**31 - 1

@@ -6,11 +6,11 @@ import dataclasses
 from itertools import groupby
 from typing import Any
 
-from octavo.assemble import Assembly
+from octavo.assembly.engine import Assembly
 from octavo.engine import Engine
 from octavo.kv.paged import PagedCache
 from octavo.scheduler.stats import Stats
-from octavo.server.protocol import Ready
+from octavo.server.engine.protocol import Ready
 
 FREE, CACHED = -1, -2  # blocks that no sequence holds; any other number is an index of Snapshot's sequences
 COUNTERS = [field.name for field in dataclasses.fields(Stats)]

@@ -9,12 +9,12 @@ from typing import Any
 
 from octavo.chat.messages import normalise
 from octavo.errors import OctavoError
-from octavo.requests import Tokens
-from octavo.server import tools
-from octavo.server.errors import bad_request, from_octavo
-from octavo.server.job import off_loop
+from octavo.processing.inputs import Tokens
+from octavo.server.generation import tools
+from octavo.server.generation.job import off_loop
+from octavo.server.generation.tool_reader import ToolReader
+from octavo.server.http.errors import bad_request, from_octavo
 from octavo.server.runtime import Runtime
-from octavo.server.tool_reader import ToolReader
 from octavo.types import StructuredOutputs
 
 Json = dict[str, Any]

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from octavo.errors import OctavoError
-from octavo.requests import Tokens
-from octavo.server import errors
+from octavo.processing.inputs import Tokens
 from octavo.server.admission import Ticket
-from octavo.server.errors import past_deadline
-from octavo.server.generation import Generation, Inbox
-from octavo.server.keys import ApiKey
+from octavo.server.generation.inbox import Generation, Inbox
+from octavo.server.http import errors
+from octavo.server.http.errors import past_deadline
+from octavo.server.http.keys import ApiKey
 from octavo.server.runtime import Runtime
 from octavo.types import Request, SamplingParams
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from octavo.errors import RequestError
-from octavo.requests import Tokens
+from octavo.processing.inputs import Tokens
 
 MAX_BEAMS = 64
 

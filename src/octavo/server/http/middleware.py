@@ -12,10 +12,10 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from octavo.server import errors, keys
-from octavo.server.errors import ApiError
-from octavo.server.keys import ANONYMOUS, ApiKey
-from octavo.server.tracing import Tracer
+from octavo.server.http import errors, keys
+from octavo.server.http.errors import ApiError
+from octavo.server.http.keys import ANONYMOUS, ApiKey
+from octavo.server.http.tracing import Tracer
 
 log = logging.getLogger("octavo.access")
 EndSpan = Callable[[Mapping[str, Any]], None]

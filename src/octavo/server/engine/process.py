@@ -13,12 +13,13 @@ import signal
 import socket
 import sys
 
-from octavo import assemble
+from octavo.assembly import engine as assemble
 from octavo.errors import OctavoError
-from octavo.server import engine_report, logs
-from octavo.server.channel import Channel, Closed
-from octavo.server.protocol import Failed, Loading, Start
-from octavo.server.worker import Worker
+from octavo.server import logs
+from octavo.server.engine import report as engine_report
+from octavo.server.engine.protocol import Failed, Loading, Start
+from octavo.server.engine.server_connection import Channel, Closed
+from octavo.server.engine.worker import Worker
 
 log = logging.getLogger(__name__)
 PR_SET_PDEATHSIG = 1  # linux/prctl.h

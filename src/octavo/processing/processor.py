@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from octavo.outputs import CompletionOutput, Logprob, LogprobMap, OutputDelta, RequestMetrics, RequestOutput
-from octavo.stop_strings import StopStrings
+from octavo.processing.stop_strings import StopStrings
 from octavo.tokenizer import Detokenizer, Tokenizer, TokenTexts
 from octavo.types import Request, SequenceDelta, TokenLogprob
 

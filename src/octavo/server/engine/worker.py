@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from octavo.assemble import Assembly
+from octavo.assembly.engine import Assembly
 from octavo.engine import Engine
 from octavo.errors import CapacityError, OctavoError, RequestError
-from octavo.pooling import Pooling
-from octavo.server import engine_report
-from octavo.server.channel import Channel
-from octavo.server.grammars import Compilations
-from octavo.server.protocol import Abort, Add, Command, Inspect, Ping, Pong, Refused, Snapshot, Start, Step, Stop
+from octavo.processing.pooling import Pooling
+from octavo.server.engine import report as engine_report
+from octavo.server.engine.grammars import Compilations
+from octavo.server.engine.protocol import Abort, Add, Command, Inspect, Ping, Pong, Refused, Snapshot, Start, Step, Stop
+from octavo.server.engine.server_connection import Channel
 from octavo.types import Request, SequenceDelta
 
 COMPILE_POLL = 0.005  # seconds between looks at a grammar that is being compiled while nothing else runs

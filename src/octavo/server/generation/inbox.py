@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from octavo.outputs import OutputDelta, RequestOutput
-from octavo.server.errors import ApiError
+from octavo.server.http.errors import ApiError
 from octavo.types import Request
 
 

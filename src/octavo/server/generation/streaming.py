@@ -15,9 +15,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from octavo.outputs import OutputDelta
-from octavo.server import admission, errors
-from octavo.server.errors import ApiError
-from octavo.server.generation import Generation, Inbox, Item
+from octavo.server import admission
+from octavo.server.generation.inbox import Generation, Inbox, Item
+from octavo.server.http import errors
+from octavo.server.http.errors import ApiError
 from octavo.server.state import ServerState
 
 log = logging.getLogger(__name__)

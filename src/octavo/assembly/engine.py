@@ -104,7 +104,7 @@ def assemble(
                 raise
     engine = Engine(backend, config, cache, model.vocab_size)
     if settings is not None:
-        from octavo.speculation import Speculation
+        from octavo.assembly.speculation import Speculation
 
         parts = (engine, model, backend, words, config, cache, str(source))
         engine.speculate(Speculation(settings, *parts, make_backend, load_tokenizer).proposer())

@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Generator, Iterable
 
 from octavo.engine import Engine
-from octavo.output_processor import OutputProcessor
+from octavo.offline.progress import Watch
 from octavo.outputs import OutputDelta, RequestOutput
-from octavo.pooling import Pooling
-from octavo.progress import Watch
+from octavo.processing.pooling import Pooling
+from octavo.processing.processor import OutputProcessor
 from octavo.tokenizer import Tokenizer
 from octavo.types import Request, SequenceDelta
 

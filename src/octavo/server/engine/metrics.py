@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict, deque
 from typing import Any
 
-from octavo.server.generation import Generation
+from octavo.server.generation.inbox import Generation
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 640)
 TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-import numpy as np
 
+from octavo import wire
 from octavo.types import Request, SequenceDelta
 
 MAX_FRAME = 1 << 28  # bytes; a frame of more is a bug, not a message
@@ -85,7 +85,7 @@ class Failed(Message):
 
 
 class Pong(Message):
-    """fragmentation: see `engine_report.waste`; it changes slowly and takes a while to find."""
+    """fragmentation: see `report.waste`; it changes slowly and takes a while to find."""
 
     number: int
     fragmentation: float
@@ -101,14 +101,14 @@ class Refused(Message):
 
 
 class Step(Message):
-    """stats: see `engine_report.stats`."""
+    """stats: see `report.stats`."""
 
     deltas: list[SequenceDelta]
     stats: dict[str, Any]
 
 
 class Snapshot(Message):
-    """How the engine stands: see `engine_report.snapshot`."""
+    """How the engine stands: see `report.snapshot`."""
 
     state: dict[str, Any]
 
@@ -117,20 +117,9 @@ Command = Start | Add | Abort | Ping | Inspect | Stop
 Event = Loading | Ready | Failed | Pong | Refused | Step | Snapshot
 
 
-def _array_out(array: Any) -> Any:
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"a message cannot hold {type(array).__name__}")
-    return array.dtype.str, array.shape, array.tobytes()
-
-
-def _array_in(kind: Any, parts: Any) -> Any:
-    dtype, shape, data = parts
-    return np.frombuffer(data, dtype).reshape(shape)
-
-
-_encoder = msgspec.msgpack.Encoder(enc_hook=_array_out)
+_encoder = msgspec.msgpack.Encoder(enc_hook=wire.encode_array)
 commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
-events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event, dec_hook=_array_in)
+events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event, dec_hook=wire.decode_array)
 
 
 def encode(message: Message) -> bytes:

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import cast
 
-from octavo.server.protocol import Event, Frames, Message, encode, events
+from octavo.server.engine.protocol import Event, Frames, Message, encode, events
 
 log = logging.getLogger(__name__)
 

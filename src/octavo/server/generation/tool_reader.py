@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from octavo.server.tools import CLOSE, LLAMA, OPEN, PYTHON_TAG, Format
+from octavo.server.generation.tools import CLOSE, LLAMA, OPEN, PYTHON_TAG, Format
 
 _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*')
 

@@ -21,13 +21,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from octavo.server.link import Link
-from octavo.server.process_stat import cpu_seconds
-from octavo.server.protocol import Event, Failed, Loading, Message, Ping, Ready, Start, Step, Stop
+from octavo.server.engine.engine_connection import Link
+from octavo.server.engine.process_stat import cpu_seconds
+from octavo.server.engine.protocol import Event, Failed, Loading, Message, Ping, Ready, Start, Step, Stop
 
 log = logging.getLogger(__name__)
 
-COMMAND = (sys.executable, "-m", "octavo.server.engine_process")
+COMMAND = (sys.executable, "-m", "octavo.server.engine.process")
 PATIENCE = 12
 PINGS = 10  # in the time after which a silent engine is frozen
 FIRST_BACKOFF, MAX_BACKOFF = 0.1, 30.0  # seconds

@@ -9,11 +9,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from octavo import beam
-from octavo.assemble import Progress, assemble, engine_config
-from octavo.beam import BeamSearchOutput, BeamSearchParams, BeamSearchSequence, Candidates
-from octavo.driver import Driver, Stream
+from octavo.assembly.engine import Progress, assemble, engine_config
 from octavo.errors import CapacityError, RequestError
+from octavo.offline import beam
+from octavo.offline.beam import BeamSearchOutput, BeamSearchParams, BeamSearchSequence, Candidates
+from octavo.offline.driver import Driver, Stream
+from octavo.offline.progress import progress
 from octavo.outputs import (
     EmbeddingOutput,
     EmbeddingRequestOutput,
@@ -23,9 +24,8 @@ from octavo.outputs import (
     ScoringOutput,
     ScoringRequestOutput,
 )
-from octavo.pooling import MODES, pooled_vector
-from octavo.progress import progress
-from octavo.requests import Prompt, RequestMaker, Tokens, as_list, pair
+from octavo.processing.inputs import Prompt, RequestMaker, Tokens, as_list, pair
+from octavo.processing.pooling import MODES, pooled_vector
 from octavo.tokenizer import Tokenizer
 from octavo.types import F32, SamplingParams
 

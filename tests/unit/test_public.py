@@ -1,0 +1,23 @@
+"""What users import stays where it is."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+
+import octavo
+
+PUBLIC = {
+    "octavo": octavo.__all__,
+    "octavo.config": ["EngineConfig"],
+    "octavo.errors": ["CapacityError", "ConfigError", "ModelFileError", "OctavoError", "RequestError"],
+    "octavo.outputs": ["CompletionOutput", "Logprob", "OutputDelta", "RequestOutput"],
+    "octavo.types": ["SamplingParams", "StructuredOutputs"],
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names(module: str) -> None:
+    for name in PUBLIC[module]:
+        assert getattr(import_module(module), name).__name__ == name
