@@ -16,7 +16,7 @@ from octavo.sampling import params
 from octavo.scheduler import create
 from octavo.scheduler.batch import BatchBuilder, Schedule
 from octavo.spec.proposer import Observer, Proposer
-from octavo.types import Chunk, Request, Sequence, SequenceDelta, Status, StepResult
+from octavo.types import Request, Sequence, SequenceDelta, Status, StepResult
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -68,7 +68,7 @@ class Engine:
         self._propose()
         plan = self._timed("schedule_seconds", self.scheduler.schedule)
         self._transfer()
-        deltas = plan.finished + (self._run(plan) if plan.chunks else [])
+        deltas = plan.finished + (self._run(plan) if plan.entries else [])
         self._transfer()
         self.stats.steps += 1
         return deltas
@@ -99,7 +99,7 @@ class Engine:
             self._timed("backend_seconds", self._backend.transfer, transfers)
 
     def _run(self, plan: Schedule) -> list[SequenceDelta]:
-        """Builds, runs and commits a batch. If that raises, each chunk runs alone, so that only the culprit fails."""
+        """Builds, runs and commits a batch. If that raises, each sequence runs alone: only the culprit fails."""
         before = self.stats.backend_seconds
         wants_hidden = self._observer is not None and self._observer.wants_hidden
         try:
@@ -111,23 +111,23 @@ class Engine:
         seconds = self.stats.backend_seconds - before
         deltas = self._timed("commit_seconds", self.scheduler.commit, plan, result)
         if self._observer is not None:
-            self._timed("commit_seconds", self._observe, self._observer, plan.chunks, result, seconds)
+            self._timed("commit_seconds", self._observe, self._observer, plan, result, seconds)
         return deltas
 
-    def _observe(self, observer: Observer, chunks: list[Chunk], result: StepResult, seconds: float) -> None:
+    def _observe(self, observer: Observer, plan: Schedule, result: StepResult, seconds: float) -> None:
         try:
-            observer.observe(chunks, result, seconds)
+            observer.observe(plan.entries, result, seconds)
         except Exception:
             log.exception("the proposer failed to learn from a step")
 
     def _isolate(self, plan: Schedule) -> list[SequenceDelta]:
-        """Repeating a chunk is harmless: it writes the same values to the same slots. Transfers are not repeated."""
-        if len(plan.chunks) == 1:
-            request_id = plan.chunks[0].seq.request.request_id
+        """Repeating a batch is harmless: it writes the same values to the same slots. Transfers are not repeated."""
+        if len(plan.entries) == 1:
+            request_id = plan.entries[0].seq.request.request_id
             log.exception("request %s failed", request_id)
             return self.scheduler.end_request(request_id, "error")
         deltas: list[SequenceDelta] = []
-        for chunk in plan.chunks:
-            if chunk.seq.status is not Status.FINISHED:
-                deltas += self._run(plan.alone(chunk))
+        for entry in plan.entries:
+            if entry.seq.status is not Status.FINISHED:
+                deltas += self._run(plan.alone(entry))
         return deltas

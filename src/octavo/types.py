@@ -210,8 +210,8 @@ class SamplingArrays(NamedTuple):
 
 
 @dataclass(slots=True)
-class Chunk:
-    """The control plane's side of a batch entry: sequence, its query tokens' span, and the logit rows it owns."""
+class ScheduledSequence:
+    """One sequence of a batch, as the control plane sees it: what of it runs, and the logit rows it owns."""
 
     seq: Sequence
     num_tokens: int  # query tokens in this step

@@ -42,14 +42,8 @@ ALLOWED: dict[str, set[str]] = {
 CONTROL_PLANE = ("types", "errors", "config", "kv", "sampling", "spec", "scheduler", "engine")
 TENSOR_LIBRARIES = {"torch", "tensorflow", "jax"}
 NATIVE = {"backends.cpu", "bench"}  # the parts that may import the compiled module: its backend, and what measures it
-BY_NAME = (
-    "__main__",
-    "cli",
-    "models",
-    "bench.peers",
-    "server.engine.process",
-    "bench.control_plane",
-)  # no import statement leads to these
+# No import statement leads to these.
+BY_NAME = ("__main__", "cli", "models", "bench.peers", "bench.control_plane", "server.engine.process")
 
 
 @cache

@@ -1,4 +1,4 @@
-"""From scheduled chunks to the flat arrays of a `Batch`. Per-token work is numpy's, per-sequence work Python's."""
+"""From scheduled sequences to the flat arrays of a `Batch`. Per-token work is numpy's, per-sequence work Python's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from octavo.kv.tables import BlockTables
 from octavo.scheduler import tree
 from octavo.scheduler.decode import BuildSampling, DecodeBatch, Row
-from octavo.types import I32, Batch, Chunk, Sequence, SequenceDelta
+from octavo.types import I32, Batch, ScheduledSequence, Sequence, SequenceDelta
 
 
 @dataclass(slots=True)
@@ -19,18 +19,18 @@ class Schedule:
 
     budget: int  # query tokens that may still be added
     scored_rows: int  # logit rows of scored prompt tokens that may still be added
-    chunks: list[Chunk] = field(default_factory=list)
+    entries: list[ScheduledSequence] = field(default_factory=list)  # in the order of the batch
     finished: list[SequenceDelta] = field(default_factory=list)
-    decodes: DecodeBatch | None = None  # the short path to the same batch and deltas, where the chunks allow it
+    decodes: DecodeBatch | None = None  # the short path to the same batch and deltas, where it holds
 
     def add(self, seq: Sequence, num_tokens: int, samples: bool, forks: list[Sequence] | None = None) -> None:
         parents = seq.draft_parents[: len(seq.drafts)] if seq.drafts and seq.draft_parents is not None else None
-        self.chunks.append(Chunk(seq, num_tokens, len(seq.drafts), 0, 0, samples, forks or [], parents))
+        self.entries.append(ScheduledSequence(seq, num_tokens, len(seq.drafts), 0, 0, samples, forks or [], parents))
         self.budget -= num_tokens
 
-    def alone(self, chunk: Chunk) -> Schedule:
-        """A step of this chunk alone."""
-        return Schedule(self.budget, self.scored_rows, [chunk])
+    def alone(self, entry: ScheduledSequence) -> Schedule:
+        """A step of this sequence alone."""
+        return Schedule(self.budget, self.scored_rows, [entry])
 
 
 class BatchBuilder:
@@ -39,29 +39,29 @@ class BatchBuilder:
         self._build_sampling = build_sampling
 
     def build(self, plan: Schedule, want_hidden: bool = False) -> Batch:
-        """The step's arrays; sets each chunk's row span. want_hidden: also where no chunk's request needs them."""
+        """The step's arrays; sets each entry's row span. want_hidden: also where no request needs them."""
         if plan.decodes is not None:
             return plan.decodes.build(self._build_sampling, want_hidden)
-        chunks = plan.chunks
+        entries = plan.entries
         tokens: list[int] = []
         logit_rows: list[int] = []
         rows: list[Row] = []
         scored: dict[int, int] = {}
-        for chunk in chunks:
-            seq, start = chunk.seq, chunk.seq.num_computed_tokens
-            chunk.row_start = len(rows)
-            if chunk.num_tokens == 1 and chunk.samples and not chunk.forks:  # a decode: `_add_rows` by hand
+        for entry in entries:
+            seq, start = entry.seq, entry.seq.num_computed_tokens
+            entry.row_start = len(rows)
+            if entry.num_tokens == 1 and entry.samples and not entry.forks:  # a decode: `_add_rows` by hand
                 logit_rows.append(len(tokens))
                 rows.append((seq, start + 1))
                 tokens.append(seq.token_ids[start])
             else:
-                _add_rows(chunk, len(tokens), logit_rows, rows, scored)
-                tokens += seq.token_ids[start : start + chunk.num_tokens - chunk.num_drafts]
+                _add_rows(entry, len(tokens), logit_rows, rows, scored)
+                tokens += seq.token_ids[start : start + entry.num_tokens - entry.num_drafts]
                 tokens += seq.drafts
-            chunk.row_stop = len(rows)
-        placed = self._tables.place([chunk.seq for chunk in chunks], [chunk.num_tokens for chunk in chunks])
-        grafted = any([chunk.parents for chunk in chunks])
-        parents = tree.plant(chunks, placed.query_starts, placed.positions) if grafted else None
+            entry.row_stop = len(rows)
+        placed = self._tables.place([entry.seq for entry in entries], [entry.num_tokens for entry in entries])
+        grafted = any([entry.parents for entry in entries])
+        parents = tree.plant(entries, placed.query_starts, placed.positions) if grafted else None
         return Batch(
             token_ids=np.array(tokens, np.int32),
             positions=placed.positions,
@@ -72,28 +72,30 @@ class BatchBuilder:
             logit_rows=np.array(logit_rows, np.int32),
             targets=_targets(len(rows), scored),
             sampling=self._build_sampling(rows),
-            num_logprobs=wanted_logprobs(chunks),
-            want_hidden=want_hidden or any([chunk.seq.request.pooling is not None for chunk in chunks]),
+            num_logprobs=wanted_logprobs(entries),
+            want_hidden=want_hidden or any([entry.seq.request.pooling is not None for entry in entries]),
             parents=parents,
         )
 
 
-def _add_rows(chunk: Chunk, first: int, logit_rows: list[int], rows: list[Row], scored: dict[int, int]) -> None:
-    """`first`: token row of the chunk's first token. Order: scored prompt tokens, sampled rows, siblings' rows."""
-    seq, start = chunk.seq, chunk.seq.num_computed_tokens
-    for position in scored_positions(seq, chunk.num_tokens):
+def _add_rows(
+    entry: ScheduledSequence, first: int, logit_rows: list[int], rows: list[Row], scored: dict[int, int]
+) -> None:
+    """`first`: token row of the entry's first token. Order: scored prompt tokens, sampled rows, siblings' rows."""
+    seq, start = entry.seq, entry.seq.num_computed_tokens
+    for position in scored_positions(seq, entry.num_tokens):
         scored[len(rows)] = seq.token_ids[position + 1]
         logit_rows.append(first + position - start)
         rows.append((seq, position + 1))
-    if not chunk.samples:
+    if not entry.samples:
         return
-    last = chunk.num_tokens - 1
-    logit_rows += range(first + last - chunk.num_drafts, first + last + 1)
-    if chunk.parents is None:
-        rows += [(seq, start + query + 1) for query in range(last - chunk.num_drafts, last + 1)]
+    last = entry.num_tokens - 1
+    logit_rows += range(first + last - entry.num_drafts, first + last + 1)
+    if entry.parents is None:
+        rows += [(seq, start + query + 1) for query in range(last - entry.num_drafts, last + 1)]
     else:
-        rows += tree.rows(seq, start, chunk.parents)
-    for sibling in chunk.forks:
+        rows += tree.rows(seq, start, entry.parents)
+    for sibling in entry.forks:
         logit_rows.append(first + last)
         rows.append((sibling, start + last + 1))
 
@@ -115,11 +117,11 @@ def scored_positions(seq: Sequence, num_tokens: int) -> range:
     return range(max(start, seq.num_scored_tokens), min(start + num_tokens, seq.num_prompt_tokens - 1))
 
 
-def wanted_logprobs(chunks: list[Chunk]) -> int:
-    """`Batch.num_logprobs` for these chunks: the most that any asks for, -1 when none does."""
+def wanted_logprobs(entries: list[ScheduledSequence]) -> int:
+    """`Batch.num_logprobs` for these entries: the most that any asks for, -1 when none does."""
     most = -1
-    for chunk in chunks:
-        seq, params = chunk.seq, chunk.seq.request.params
+    for entry in entries:
+        seq, params = entry.seq, entry.seq.request.params
         if params.logprobs is not None:
             most = max(most, params.logprobs)
         if params.prompt_logprobs is not None and seq.num_scored_tokens < seq.num_prompt_tokens - 1:

@@ -5,85 +5,86 @@ from __future__ import annotations
 from collections.abc import Sequence as Many
 
 from octavo.scheduler import tree
-from octavo.scheduler.roster import Roster
-from octavo.types import Chunk, Sequence, SequenceDelta, Status, StepResult, TokenLogprob
+from octavo.scheduler.queue import RequestQueue
+from octavo.types import ScheduledSequence, Sequence, SequenceDelta, Status, StepResult, TokenLogprob
 
 
 class Commit:
-    """One step's results on their way into the roster.
+    """One step's results on their way to the sequences and the queue.
 
-    A chunk's logit rows are, in order: scored prompt tokens, the sampled rows (1 + drafts), its siblings' first tokens.
+    The logit rows of a sequence are, in order: scored prompt tokens, the sampled rows (1 + drafts), the first tokens of
+    its siblings.
     """
 
-    def __init__(self, roster: Roster, chunks: list[Chunk], result: StepResult):
-        self._roster = roster
-        self._chunks = chunks
+    def __init__(self, queue: RequestQueue, entries: list[ScheduledSequence], result: StepResult):
+        self._queue = queue
+        self._entries = entries
         self._result = result
         self._tokens: list[int] = result.token_ids.tolist()
         self._all_finite = bool(result.finite.all())
 
     def deltas(self) -> list[SequenceDelta]:
         deltas: list[SequenceDelta] = []
-        for chunk in self._chunks:
-            if chunk.seq.status is not Status.FINISHED:  # a sibling's error ends the whole request
-                self._commit(chunk, deltas)
+        for entry in self._entries:
+            if entry.seq.status is not Status.FINISHED:  # a sibling's error ends the whole request
+                self._commit(entry, deltas)
         return deltas
 
-    def _commit(self, chunk: Chunk, deltas: list[SequenceDelta]) -> None:
-        seq = chunk.seq
-        first = chunk.row_stop - (1 + chunk.num_drafts + len(chunk.forks) if chunk.samples else 0)
-        rows = self._verify(chunk, first) if chunk.num_drafts else range(first, first + 1)
-        if not (self._all_finite or self._finite(chunk, rows)):
-            deltas += self._roster.end_request(seq.request.request_id, "error")
+    def _commit(self, entry: ScheduledSequence, deltas: list[SequenceDelta]) -> None:
+        seq = entry.seq
+        first = entry.row_stop - (1 + entry.num_drafts + len(entry.forks) if entry.samples else 0)
+        rows = self._verify(entry, first) if entry.num_drafts else range(first, first + 1)
+        if not (self._all_finite or self._finite(entry, rows)):
+            deltas += self._queue.end_request(seq.request.request_id, "error")
             return
         delta = seq.delta()
-        if first > chunk.row_start or seq.request.pooling is not None:
-            self._score(delta, chunk, first)
-        if chunk.samples:
-            self._roster.prefilling.discard(seq)
+        if first > entry.row_start or seq.request.pooling is not None:
+            self._score(delta, entry, first)
+        if entry.samples:
+            self._queue.prefilling.discard(seq)
             self._append(seq, delta, rows)
-            chunk.last_row = rows[-1]
-        self._advance(seq, chunk.num_tokens - chunk.num_drafts + chunk.accepted)
-        if chunk.samples or delta.prompt_logprobs is not None or delta.hidden is not None:
+            entry.last_row = rows[-1]
+        self._advance(seq, entry.num_tokens - entry.num_drafts + entry.accepted)
+        if entry.samples or delta.prompt_logprobs is not None or delta.hidden is not None:
             deltas.append(delta)
-        if chunk.samples and seq in self._roster.siblings:
-            self._start_siblings(chunk, first + 1, deltas)
+        if entry.samples and seq in self._queue.siblings:
+            self._start_siblings(entry, first + 1, deltas)
         if seq.finish_reason is not None:
             self._finish(seq, delta)
 
-    def _finite(self, chunk: Chunk, rows: Many[int]) -> bool:
-        """Whether all rows that count are: of a draft's rows those that stand, which are all that such a chunk has."""
+    def _finite(self, entry: ScheduledSequence, rows: Many[int]) -> bool:
+        """Whether all rows that count are: where there are drafts, the rows that stand."""
         finite = self._result.finite
-        return bool(finite[list(rows)].all() if chunk.num_drafts else finite[chunk.row_start : chunk.row_stop].all())
+        return bool(finite[list(rows)].all() if entry.num_drafts else finite[entry.row_start : entry.row_stop].all())
 
-    def _verify(self, chunk: Chunk, first: int) -> Many[int]:
+    def _verify(self, entry: ScheduledSequence, first: int) -> Many[int]:
         """The rows whose tokens are final: the first, and those of the drafts that stand."""
-        sampled, drafts = self._tokens[first : chunk.row_stop], chunk.seq.drafts
-        if chunk.parents is None:
-            chunk.accepted = agreeing(sampled, drafts)
-            rows: Many[int] = range(first, first + chunk.accepted + 1)
+        sampled, drafts = self._tokens[first : entry.row_stop], entry.seq.drafts
+        if entry.parents is None:
+            entry.accepted = agreeing(sampled, drafts)
+            rows: Many[int] = range(first, first + entry.accepted + 1)
         else:
-            path = tree.accepted_path(sampled, drafts, chunk.parents)
-            chunk.accepted = len(path)
+            path = tree.accepted_path(sampled, drafts, entry.parents)
+            entry.accepted = len(path)
             rows = [first, *(first + 1 + node for node in path)]
-            self._compact(chunk.seq, path)
-        self._count(chunk)
+            self._compact(entry.seq, path)
+        self._count(entry)
         return rows
 
     def _compact(self, seq: Sequence, path: list[int]) -> None:
         """Puts the KV of a tree's accepted path where a chain's would lie."""
-        cache, root = self._roster.cache, seq.kv_length
+        cache, root = self._queue.cache, seq.kv_length
         moves = tree.compaction(root + 1, path)
         cache.transfers.moves += [(cache.tables.slot(seq, source), cache.tables.slot(seq, to)) for source, to in moves]
 
-    def _count(self, chunk: Chunk) -> None:
-        stats = self._roster.stats
+    def _count(self, entry: ScheduledSequence) -> None:
+        stats = self._queue.stats
         stats.drafts += 1
-        stats.draft_tokens += chunk.num_drafts
-        stats.accepted_tokens += chunk.accepted
-        stats.whole_drafts += chunk.accepted == chunk.num_drafts
-        stats.draft_lengths[chunk.num_drafts] += 1
-        stats.accepted_at.update(range(chunk.accepted))
+        stats.draft_tokens += entry.num_drafts
+        stats.accepted_tokens += entry.accepted
+        stats.whole_drafts += entry.accepted == entry.num_drafts
+        stats.draft_lengths[entry.num_drafts] += 1
+        stats.accepted_at.update(range(entry.accepted))
 
     def _append(self, seq: Sequence, delta: SequenceDelta, rows: Many[int]) -> None:
         """Appends the tokens sampled by these rows, up to the first that ends the sequence."""
@@ -93,7 +94,7 @@ class Commit:
         delta.token_ids = [self._tokens[row] for row in rows]
         taken = append(seq, delta.token_ids)
         del delta.token_ids[taken:]
-        self._roster.stats.generation_tokens += taken
+        self._queue.stats.generation_tokens += taken
         if (count := seq.request.params.logprobs) is not None:
             delta.logprobs = read_logprobs(self._result, rows[:taken], count)
             seq.cumulative_logprob += sum(entry.logprob for entry in delta.logprobs)
@@ -105,35 +106,35 @@ class Commit:
         seq.kv_length += count
         if seq.drafts:
             seq.drafts = []
-        self._roster.cache.commit(seq, start)
+        self._queue.cache.commit(seq, start)
 
-    def _score(self, delta: SequenceDelta, chunk: Chunk, first: int) -> None:
+    def _score(self, delta: SequenceDelta, entry: ScheduledSequence, first: int) -> None:
         """What the prompt's own rows say: logprobs, and for a pooled request the hidden states."""
-        seq, rows = chunk.seq, range(chunk.row_start, first)
+        seq, rows = entry.seq, range(entry.row_start, first)
         seq.num_scored_tokens += len(rows)
         if rows and (count := seq.request.params.prompt_logprobs) is not None:
             delta.prompt_logprobs = read_logprobs(self._result, rows, count)
-        if seq.request.pooling is not None and chunk.row_stop > chunk.row_start:
+        if seq.request.pooling is not None and entry.row_stop > entry.row_start:
             assert self._result.hidden is not None
-            delta.hidden = self._result.hidden[chunk.row_start : chunk.row_stop].copy()
+            delta.hidden = self._result.hidden[entry.row_start : entry.row_stop].copy()
 
-    def _start_siblings(self, chunk: Chunk, first: int, deltas: list[SequenceDelta]) -> None:
+    def _start_siblings(self, entry: ScheduledSequence, first: int, deltas: list[SequenceDelta]) -> None:
         """Forks have their first token in rows `first` and on; siblings there was no room for queue."""
-        siblings = self._roster.siblings.pop(chunk.seq)
-        for row, sibling in enumerate(chunk.forks, first):
+        siblings = self._queue.siblings.pop(entry.seq)
+        for row, sibling in enumerate(entry.forks, first):
             deltas.append(delta := sibling.delta())
             self._append(sibling, delta, range(row, row + 1))
             if sibling.finish_reason is None:
-                self._roster.fork(chunk.seq, sibling)
+                self._queue.fork(entry.seq, sibling)
             else:
                 self._finish(sibling, delta)
-        for sibling in siblings[len(chunk.forks) :]:
-            self._roster.wait(sibling)
+        for sibling in siblings[len(entry.forks) :]:
+            self._queue.wait(sibling)
 
     def _finish(self, seq: Sequence, delta: SequenceDelta) -> None:
         assert seq.finish_reason is not None
         delta.finish_reason, delta.stop_reason = seq.finish_reason, seq.stop_reason
-        self._roster.end(seq, seq.finish_reason)
+        self._queue.end(seq, seq.finish_reason)
 
 
 def agreeing(sampled: list[int], drafts: list[int]) -> int:

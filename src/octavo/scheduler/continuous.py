@@ -17,7 +17,7 @@ from octavo.scheduler.batch import Schedule, scored_positions
 from octavo.scheduler.commit import Commit
 from octavo.scheduler.decode import DecodeBatch, plain
 from octavo.scheduler.pace import Pace
-from octavo.scheduler.roster import Roster
+from octavo.scheduler.queue import RequestQueue
 from octavo.types import Request, Sequence, SequenceDelta, Status, StepResult
 
 SCORED_ROWS = 64  # prompt tokens scored in one step: each has a logit row, a whole vocabulary of float32
@@ -30,7 +30,7 @@ class ContinuousScheduler:
 
     def __init__(self, config: EngineConfig, cache: CacheManager, clock: Callable[[], float] = time.monotonic):
         assert config.max_model_len is not None
-        self._roster = Roster(config, cache, clock)
+        self._queue = RequestQueue(config, cache, clock)
         self._cache = cache
         self._clock = clock
         self._pace = None if config.target_itl is None else Pace(config.target_itl)
@@ -40,31 +40,31 @@ class ContinuousScheduler:
         self._budget = config.max_num_batched_tokens
         if not self._chunked:  # a whole prompt must fit into one step
             self._budget = max(self._budget, config.max_model_len)
-        self.stats = self._roster.stats
+        self.stats = self._queue.stats
 
     @property
     def has_work(self) -> bool:
-        return self._roster.has_work
+        return self._queue.has_work
 
     def add(self, request: Request) -> list[Sequence]:
         """Queues the request; returns its sequences. Raises RequestError or CapacityError if it can never run."""
-        return self._roster.add(request)
+        return self._queue.add(request)
 
     def end_request(self, request_id: str, reason: str) -> list[SequenceDelta]:
         """Ends a request's unfinished sequences and frees their blocks; an empty list if it is unknown or has ended."""
-        return self._roster.end_request(request_id, reason)
+        return self._queue.end_request(request_id, reason)
 
     def decoding(self) -> list[Sequence]:
         """The sequences that decode in the next step: those a proposer may draft for."""
-        prefilling = self._roster.prefilling
+        prefilling = self._queue.prefilling
         if not prefilling:
-            return list(self._roster.running)
-        return [seq for seq in self._roster.running if seq not in prefilling]
+            return list(self._queue.running)
+        return [seq for seq in self._queue.running if seq not in prefilling]
 
     def schedule(self) -> Schedule:
         """Picks the sequences of the next step and reserves the slots of their tokens."""
         plan = Schedule(self._budget, SCORED_ROWS if self._chunked else self._budget)
-        plan.finished = self._roster.expire()
+        plan.finished = self._queue.expire()
         if not self._take_short_path(plan):
             self._decode(plan)
             self._limit_prompts(plan)
@@ -77,35 +77,35 @@ class ContinuousScheduler:
     def commit(self, plan: Schedule, result: StepResult) -> list[SequenceDelta]:
         """Takes the step's results in: tokens, stop rules, blocks. Returns what is new for each sequence."""
         if self._pace:
-            sizes = [(chunk.num_tokens, chunk.seq in self._roster.prefilling) for chunk in plan.chunks]
+            sizes = [(entry.num_tokens, entry.seq in self._queue.prefilling) for entry in plan.entries]
             rows, prompt = (sum(size for size, prefills in sizes if prefills is kind) for kind in (False, True))
             self._pace.observe(rows, prompt, self._clock() - self._began)
         if plan.decodes is not None and (deltas := plan.decodes.commit(result)) is not None:
             self.stats.generation_tokens += len(deltas)
             return deltas
         self._decodes = None
-        return Commit(self._roster, plan.chunks, result).deltas()
+        return Commit(self._queue, plan.entries, result).deltas()
 
     def _take_short_path(self, plan: Schedule) -> bool:
         """Fills the plan by the short path if everyone who runs decodes a plain token and nobody can join them."""
-        roster, running = self._roster, self._roster.running
-        if not self.short_path or roster.prefilling or self._may_admit() or not 0 < len(running) <= plan.budget:
+        queue, running = self._queue, self._queue.running
+        if not self.short_path or queue.prefilling or self._may_admit() or not 0 < len(running) <= plan.budget:
             return False
         if any([seq.drafts for seq in running]):
             return False
         decodes = self._decodes
-        if decodes is None or decodes.changes != roster.changes:
-            decodes = self._decodes = DecodeBatch(self._cache, running, roster.changes) if plain(running) else None
+        if decodes is None or decodes.changes != queue.changes:
+            decodes = self._decodes = DecodeBatch(self._cache, running, queue.changes) if plain(running) else None
         if decodes is None:
             return False
         for seq in decodes.full:
-            if not self._reserve(seq) or decodes.changes != roster.changes:  # someone was preempted
+            if not self._reserve(seq) or decodes.changes != queue.changes:  # someone was preempted
                 return False
-        plan.decodes, plan.chunks = decodes, decodes.chunks
+        plan.decodes, plan.entries = decodes, decodes.entries
         return True
 
     def _may_admit(self) -> bool:
-        return self._roster.may_admit
+        return self._queue.may_admit
 
     def _decode(self, plan: Schedule) -> None:
         decoding = self.decoding()
@@ -129,38 +129,38 @@ class ContinuousScheduler:
             if seq.drafts:
                 seq.drafts = []
                 continue
-            loser = policy.victim(self._roster.running)
-            assert len(self._roster.running) > 1, "a sequence within its limit fits when it is alone"
-            self._roster.preempt(loser)
+            loser = policy.victim(self._queue.running)
+            assert len(self._queue.running) > 1, "a sequence within its limit fits when it is alone"
+            self._queue.preempt(loser)
             if loser is seq:
                 return False
         return True
 
     def _limit_prompts(self, plan: Schedule) -> None:
         """Leaves prompts what can be computed without stalling those that decode."""
-        roster = self._roster
-        starting = len(roster.prefilling) + min(len(roster.waiting), roster.room)
+        queue = self._queue
+        starting = len(queue.prefilling) + min(len(queue.waiting), queue.room)
         if self._pace and self._chunked and starting:
             rows = self._budget - plan.budget
-            room = self._pace.room(rows, len(plan.chunks), starting)
+            room = self._pace.room(rows, len(plan.entries), starting)
             plan.budget = plan.budget if room is None else min(plan.budget, room)
 
     def _admit(self, budget: int) -> None:
         """Lets waiting sequences run while the step has tokens for them: the later, the longer the prefix they find."""
-        room = budget - sum(map(_remaining, self._roster.prefilling))
-        while room > 0 and (seq := self._roster.admit()):
+        room = budget - sum(map(_remaining, self._queue.prefilling))
+        while room > 0 and (seq := self._queue.admit()):
             room -= _remaining(seq)
 
     def _prefill(self, plan: Schedule) -> None:
-        prefilling, room = self._roster.prefilling, self._roster.room
+        prefilling, room = self._queue.prefilling, self._queue.room
         if not prefilling:
             return
-        for seq in [seq for seq in self._roster.running if seq in prefilling]:
+        for seq in [seq for seq in self._queue.running if seq in prefilling]:
             size = self._chunk_size(seq, plan)
             if size == 0:
                 break
             last = size == _remaining(seq)
-            forks = self._roster.siblings.get(seq, [])[:room] if last else []
+            forks = self._queue.siblings.get(seq, [])[:room] if last else []
             room -= len(forks)
             plan.scored_rows -= len(scored_positions(seq, size))
             plan.add(seq, size, last, forks)
@@ -176,9 +176,9 @@ class ContinuousScheduler:
 
     def _measure(self, plan: Schedule) -> None:
         stats = self.stats
-        stats.running, stats.waiting = len(self._roster.running), len(self._roster.waiting)
+        stats.running, stats.waiting = len(self._queue.running), len(self._queue.waiting)
         stats.kv_usage = self._cache.usage
-        stats.step_tokens = len(plan.chunks) if plan.decodes else sum([chunk.num_tokens for chunk in plan.chunks])
+        stats.step_tokens = len(plan.entries) if plan.decodes else sum([entry.num_tokens for entry in plan.entries])
 
 
 def _remaining(seq: Sequence) -> int:

@@ -4,9 +4,9 @@ Most steps are of this kind, and change little but positions. A `DecodeBatch` ke
 them on by one token, where `batch` and `commit` would make everything anew from the sequences. What is left to Python
 for each sequence is its new token, and the cache is asked only where a block is full.
 
-It holds as long as `Roster.changes` is what it was. Prompts, drafts, grammars, penalties, bad words and logprobs take
-the ordinary path, and so does the end of a step in which a sequence may end or a row is not finite. Both paths make the
-same batches and the same deltas.
+It holds as long as `RequestQueue.changes` is what it was. Prompts, drafts, grammars, penalties, bad words and logprobs
+take the ordinary path, and so does the end of a step in which a sequence may end or a row is not finite. Both paths
+make the same batches and the same deltas.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from octavo.kv.manager import CacheManager
 from octavo.sampling.arrays import advanced
-from octavo.types import I32, Batch, Chunk, SamplingArrays, Sequence, SequenceDelta, StepResult
+from octavo.types import I32, Batch, SamplingArrays, ScheduledSequence, Sequence, SequenceDelta, StepResult
 
 Row = tuple[Sequence, int]  # a logit row: the sequence, and the index in it of the token the row chooses
 BuildSampling = Callable[[list[Row]], SamplingArrays]
@@ -44,7 +44,8 @@ class DecodeBatch:
 
     def __init__(self, cache: CacheManager, sequences: list[Sequence], changes: int):
         self.changes = changes
-        self.chunks = [Chunk(seq, 1, 0, row, row + 1, True, last_row=row) for row, seq in enumerate(sequences)]
+        rows = enumerate(sequences)
+        self.entries = [ScheduledSequence(seq, 1, 0, row, row + 1, True, last_row=row) for row, seq in rows]
         self.full = list(sequences)  # at first it is not known; a fork may still share its last block
         self._cache = cache
         self._sequences = list(sequences)

@@ -7,9 +7,9 @@ from octavo.scheduler.continuous import ContinuousScheduler
 
 class StaticScheduler(ContinuousScheduler):
     def _may_admit(self) -> bool:
-        return self._roster.may_admit and not self._roster.running
+        return self._queue.may_admit and not self._queue.running
 
     def _admit(self, budget: int) -> None:
         if self._may_admit():
-            while self._roster.admit():
+            while self._queue.admit():
                 pass

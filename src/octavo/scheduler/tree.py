@@ -11,7 +11,7 @@ import copy
 
 import numpy as np
 
-from octavo.types import I32, Chunk, Sequence
+from octavo.types import I32, ScheduledSequence, Sequence
 
 Row = tuple[Sequence, int]
 
@@ -42,14 +42,14 @@ def rows(seq: Sequence, start: int, parents: list[int]) -> list[Row]:
     return out
 
 
-def plant(chunks: list[Chunk], starts: I32, positions: I32) -> I32:
+def plant(entries: list[ScheduledSequence], starts: I32, positions: I32) -> I32:
     """Batch.parents [T]; rewrites the nodes' entries of `positions` [T], which numbers slots until now."""
     out = np.full(len(positions), -1, np.int32)
-    for chunk, stop in zip(chunks, starts[1:].tolist(), strict=True):
-        if chunk.parents is not None:
-            root = stop - chunk.num_drafts - 1
-            out[root + 1 : stop] = np.array(chunk.parents, np.int32) + (root + 1)
-            positions[root + 1 : stop] = positions[root] + np.array(depths(chunk.parents), np.int32)
+    for entry, stop in zip(entries, starts[1:].tolist(), strict=True):
+        if entry.parents is not None:
+            root = stop - entry.num_drafts - 1
+            out[root + 1 : stop] = np.array(entry.parents, np.int32) + (root + 1)
+            positions[root + 1 : stop] = positions[root] + np.array(depths(entry.parents), np.int32)
     return out
 
 

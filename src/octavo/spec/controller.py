@@ -24,7 +24,7 @@ from octavo.spec.blend import Blend, blend
 from octavo.spec.costs import PRIOR_SLOPE, ROWS, StepCosts
 from octavo.spec.proposer import Drafter, Guess, observers, room
 from octavo.spec.speedup import expected_tokens
-from octavo.types import Chunk, Sequence, Status, StepResult
+from octavo.types import ScheduledSequence, Sequence, Status, StepResult
 
 GAIN = 1.02  # a choice must promise so many times the speed of none: estimates are noisy, and none is always safe
 BASELINE = 3  # plain steps of a batch size to measure before any with drafts: there is nothing to compare with else
@@ -215,16 +215,16 @@ class Controller:
 
     # What came of it.
 
-    def observe(self, chunks: list[Chunk], result: StepResult, seconds: float) -> None:
-        for chunk in chunks:
-            self._judge(chunk.seq)
-        if all([chunk.num_tokens == 1 + chunk.num_drafts for chunk in chunks]):  # no prefill in it
+    def observe(self, entries: list[ScheduledSequence], result: StepResult, seconds: float) -> None:
+        for entry in entries:
+            self._judge(entry.seq)
+        if all([entry.num_tokens == 1 + entry.num_drafts for entry in entries]):  # no prefill in it
             if self._costs.unit == 0:
-                self._allowance = PROBE_START * seconds / len(chunks)
-            self._costs.observe(sum([chunk.num_tokens for chunk in chunks]), seconds)
+                self._allowance = PROBE_START * seconds / len(entries)
+            self._costs.observe(sum([entry.num_tokens for entry in entries]), seconds)
         self._allowance += PROBE_SHARE * seconds
         for observer in self._observers:
-            observer.observe(chunks, result, seconds)
+            observer.observe(entries, result, seconds)
 
     def _judge(self, seq: Sequence) -> None:
         """Holds every guess, verified or not, against the tokens that came."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from octavo.backends.base import Backend
 from octavo.kv.manager import CacheManager
-from octavo.spec.draft_run import DraftRunner, Lane, spread
+from octavo.spec.draft_run import DraftRunner, DraftSequence, spread
 from octavo.spec.proposer import NOTHING, Guess
 from octavo.spec.states import States
 from octavo.types import Sequence, Status
@@ -57,37 +57,37 @@ class ModelDrafter:
         self._shadows: States[Shadow] = States(_shadow, lambda _, shadow: cache.free(shadow.seq))
 
     def draft(self, sequences: list[Sequence], limits: list[int]) -> list[Guess]:
-        return [NOTHING if lane is None else Guess(lane.drafts) for lane in self._run(sequences, limits, 0)]
+        return [NOTHING if draft is None else Guess(draft.drafted) for draft in self._run(sequences, limits, 0)]
 
     def chains(self, sequences: list[Sequence], limits: list[int], width: int) -> list[list[list[int]]]:
-        return [[] if lane is None else spread(lane) for lane in self._run(sequences, limits, width)]
+        return [[] if draft is None else spread(draft) for draft in self._run(sequences, limits, width)]
 
-    def _run(self, sequences: list[Sequence], limits: list[int], width: int) -> list[Lane | None]:
+    def _run(self, sequences: list[Sequence], limits: list[int], width: int) -> list[DraftSequence | None]:
         """Catches up with what is new, as far as one batch goes; who is up to date then drafts."""
         self._release()
-        lanes = [self._lane(seq, limit) for seq, limit in zip(sequences, limits, strict=True)]
+        drafts = [self._begin(seq, limit) for seq, limit in zip(sequences, limits, strict=True)]
         room, first, ready = self._max_tokens, [], []
-        for lane in lanes:
-            if lane is None or room == 0:
+        for draft in drafts:
+            if draft is None or room == 0:
                 continue
-            if len(lane.tokens) <= room:
-                ready.append(lane)
-            lane.tokens = lane.tokens[:room]
-            room -= len(lane.tokens)
-            first.append(lane)
+            if len(draft.tokens) <= room:
+                ready.append(draft)
+            draft.tokens = draft.tokens[:room]
+            room -= len(draft.tokens)
+            first.append(draft)
         if first:
             self._runner.step(first, ready, width)
             self._runner.chain(ready, width)
-        for lane in first:
-            self._settle(lane)
-        return lanes
+        for draft in first:
+            self._settle(draft)
+        return drafts
 
     def _release(self) -> None:
         """Takes the blocks of those that do not run, and so cannot be drafted for."""
         for seq in [seq for seq in self._shadows if seq.status is not Status.RUNNING]:
             self._shadows.remove(seq)
 
-    def _lane(self, seq: Sequence, limit: int) -> Lane | None:
+    def _begin(self, seq: Sequence, limit: int) -> DraftSequence | None:
         """None: nothing is to be drafted, or there are no blocks for it."""
         if limit < 1:
             return None
@@ -99,15 +99,15 @@ class ModelDrafter:
         pending = own.token_ids[own.num_computed_tokens :]
         if not self._cache.grow(own, len(pending) + limit - 1):
             return None
-        return Lane(seq, own, pending, limit)
+        return DraftSequence(seq, own, pending, limit)
 
-    def _settle(self, lane: Lane) -> None:
+    def _settle(self, draft: DraftSequence) -> None:
         """Notes what the shadow has computed: known tokens for good, drafts until they are verified."""
-        shadow, known = self._shadows[lane.seq], len(lane.seq.token_ids)
+        shadow, known = self._shadows[draft.seq], len(draft.seq.token_ids)
         before, shadow.known = shadow.seq.kv_length, known
-        computed = before + lane.ran
+        computed = before + draft.ran
         shadow.keep(min(computed, known))
-        shadow.ran = lane.drafts[: max(0, computed - known)]
+        shadow.ran = draft.drafted[: max(0, computed - known)]
         self._cache.commit(shadow.seq, before)
 
 

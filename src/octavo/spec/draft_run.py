@@ -18,15 +18,15 @@ from octavo.types import Batch, Sequence, StepResult
 
 
 @dataclass(slots=True)
-class Lane:
-    """One sequence's drafting. seq: whose tokens are drafted. holder: whose blocks hold the KV, it or its shadow."""
+class DraftSequence:
+    """One that is drafted for. seq: whose tokens are drafted. holder: whose blocks hold the KV, it or its shadow."""
 
     seq: Sequence
     holder: Sequence
     tokens: list[int]  # query tokens of the next batch
     limit: int  # tokens to draft
     ran: int = 0  # tokens that have been run since those that the holder counts
-    drafts: list[int] = field(default_factory=list)
+    drafted: list[int] = field(default_factory=list)
     others: list[list[int]] = field(default_factory=list)  # for each draft, the tokens that were likeliest instead
 
 
@@ -43,46 +43,46 @@ class DraftRunner:
         self._vocab_size = vocab_size
         self._min_logprob = math.log(min_probability) if min_probability > 0 else -math.inf
 
-    def chain(self, lanes: list[Lane], width: int = 0) -> None:
-        """Drafts up to each lane's limit. Every lane's query tokens fit into one batch together."""
-        while lanes := [lane for lane in lanes if len(lane.drafts) < lane.limit]:
-            self.step(lanes, lanes, width)
+    def chain(self, drafts: list[DraftSequence], width: int = 0) -> None:
+        """Drafts up to each one's limit. The query tokens of all fit into one batch together."""
+        while drafts := [draft for draft in drafts if len(draft.drafted) < draft.limit]:
+            self.step(drafts, drafts, width)
 
-    def step(self, lanes: list[Lane], drafting: list[Lane], width: int = 0) -> None:
-        """Runs the lanes' query tokens; those of `drafting` then draft a token each and have it as their next query."""
-        result = self._backend.run(self._batch(lanes, width))
+    def step(self, drafts: list[DraftSequence], drafting: list[DraftSequence], width: int = 0) -> None:
+        """Runs the query tokens of all; those of `drafting` then draft a token each and have it as their next query."""
+        result = self._backend.run(self._batch(drafts, width))
         chosen = result.token_ids.tolist()
         wanted = set(map(id, drafting))
-        for row, lane in enumerate(lanes):
-            lane.ran += len(lane.tokens)
-            if id(lane) in wanted and self._unsure(lane, result, row):
-                lane.limit = len(lane.drafts)
-            elif id(lane) in wanted:
-                lane.drafts.append(chosen[row])
-                lane.seq.drafts = lane.drafts  # the history of the next draft
-                lane.tokens = [chosen[row]]
-                lane.others.append(_others(result, row, width))
+        for row, draft in enumerate(drafts):
+            draft.ran += len(draft.tokens)
+            if id(draft) in wanted and self._unsure(draft, result, row):
+                draft.limit = len(draft.drafted)
+            elif id(draft) in wanted:
+                draft.drafted.append(chosen[row])
+                draft.seq.drafts = draft.drafted  # the history of the next draft
+                draft.tokens = [chosen[row]]
+                draft.others.append(_others(result, row, width))
 
-    def _unsure(self, lane: Lane, result: StepResult, row: int) -> bool:
-        if result.logprobs is None or lane.seq.request.params.temperature > 0:
+    def _unsure(self, draft: DraftSequence, result: StepResult, row: int) -> bool:
+        if result.logprobs is None or draft.seq.request.params.temperature > 0:
             return False
         return bool(result.logprobs[row] < self._min_logprob)
 
-    def _batch(self, lanes: list[Lane], width: int) -> Batch:
-        counts = [len(lane.tokens) for lane in lanes]
-        placed = self._tables.place([lane.holder for lane in lanes], counts, [lane.ran for lane in lanes])
+    def _batch(self, drafts: list[DraftSequence], width: int) -> Batch:
+        counts = [len(draft.tokens) for draft in drafts]
+        placed = self._tables.place([draft.holder for draft in drafts], counts, [draft.ran for draft in drafts])
         logit_rows = placed.query_starts[1:] - np.int32(1)
         chosen = (placed.positions[logit_rows] + 1).tolist()  # positions of the tokens that the rows choose
         return Batch(
-            token_ids=np.array([token for lane in lanes for token in lane.tokens], np.int32),
+            token_ids=np.array([token for draft in drafts for token in draft.tokens], np.int32),
             positions=placed.positions,
             slot_mapping=placed.slot_mapping,
             query_starts=placed.query_starts,
             context_lens=placed.context_lens,
             block_tables=placed.block_tables,
             logit_rows=logit_rows,
-            targets=np.full(len(lanes), -1, np.int32),
-            sampling=params.build(list(zip([lane.seq for lane in lanes], chosen, strict=True)), self._vocab_size),
+            targets=np.full(len(drafts), -1, np.int32),
+            sampling=params.build(list(zip([draft.seq for draft in drafts], chosen, strict=True)), self._vocab_size),
             num_logprobs=width or (0 if self._min_logprob > -math.inf else -1),
         )
 
@@ -94,9 +94,9 @@ def _others(result: StepResult, row: int, width: int) -> list[int]:
     return [token for token in result.top_ids[row].tolist() if token != chosen][: width - 1]
 
 
-def spread(lane: Lane) -> list[list[int]]:
-    """The lane's chain, then for each of its tokens the chains that end with another token in its place."""
-    chains = [lane.drafts]
-    for place, others in enumerate(lane.others):
-        chains += [[*lane.drafts[:place], token] for token in others]
+def spread(draft: DraftSequence) -> list[list[int]]:
+    """Its chain, then for each of its tokens the chains that end with another token in its place."""
+    chains = [draft.drafted]
+    for place, others in enumerate(draft.others):
+        chains += [[*draft.drafted[:place], token] for token in others]
     return chains

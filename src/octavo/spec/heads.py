@@ -18,9 +18,9 @@ import numpy as np
 
 from octavo.errors import ConfigError
 from octavo.sampling.rules import draw, uniform
-from octavo.spec.draft_run import Lane, spread
+from octavo.spec.draft_run import DraftSequence, spread
 from octavo.spec.proposer import Guess
-from octavo.types import F32, I32, Chunk, Sequence, Status, StepResult
+from octavo.types import F32, I32, ScheduledSequence, Sequence, Status, StepResult
 
 
 @dataclass(slots=True)
@@ -93,55 +93,55 @@ class HeadsDrafter:
             Sequence, tuple[int, F32]
         ] = {}  # length of the sequence, the state that chose its last token
 
-    def observe(self, chunks: list[Chunk], result: StepResult, seconds: float) -> None:
+    def observe(self, entries: list[ScheduledSequence], result: StepResult, seconds: float) -> None:
         if result.hidden is None:
             return
         for seq in [seq for seq in self._hidden if seq.status is not Status.RUNNING]:
             del self._hidden[seq]
-        for chunk in chunks:
+        for entry in entries:
             for seq, row in zip(
-                [chunk.seq, *chunk.forks], range(chunk.last_row, chunk.last_row + 1 + len(chunk.forks)), strict=True
+                [entry.seq, *entry.forks], range(entry.last_row, entry.last_row + 1 + len(entry.forks)), strict=True
             ):
-                if chunk.samples and seq.status is Status.RUNNING:
+                if entry.samples and seq.status is Status.RUNNING:
                     self._hidden[seq] = len(seq.token_ids), result.hidden[row].copy()
 
     def draft(self, sequences: list[Sequence], limits: list[int]) -> list[Guess]:
-        return [Guess(lane.drafts) for lane in self._run(sequences, limits, 0)]
+        return [Guess(draft.drafted) for draft in self._run(sequences, limits, 0)]
 
     def chains(self, sequences: list[Sequence], limits: list[int], width: int) -> list[list[list[int]]]:
-        return [spread(lane) for lane in self._run(sequences, limits, width)]
+        return [spread(draft) for draft in self._run(sequences, limits, width)]
 
-    def _run(self, sequences: list[Sequence], limits: list[int], width: int) -> list[Lane]:
-        lanes = [Lane(seq, seq, [], limit) for seq, limit in zip(sequences, limits, strict=True)]
-        ready = [lane for lane in lanes if lane.limit > 0 and self._knows(lane.seq)]
+    def _run(self, sequences: list[Sequence], limits: list[int], width: int) -> list[DraftSequence]:
+        drafts = [DraftSequence(seq, seq, [], limit) for seq, limit in zip(sequences, limits, strict=True)]
+        ready = [draft for draft in drafts if draft.limit > 0 and self._knows(draft.seq)]
         if not ready:
-            return lanes
-        hidden = np.stack([self._hidden[lane.seq][1] for lane in ready])
-        z = self._heads.first(hidden, np.array([lane.seq.token_ids[-1] for lane in ready], np.int32))
+            return drafts
+        hidden = np.stack([self._hidden[draft.seq][1] for draft in ready])
+        z = self._heads.first(hidden, np.array([draft.seq.token_ids[-1] for draft in ready], np.int32))
         depth = 0
-        while depth < max(lane.limit for lane in ready):
+        while depth < max(draft.limit for draft in ready):
             tokens = self._choose(ready, self._heads.scores(z), depth, width)
             z = self._heads.next(z, tokens)
             depth += 1
-        return lanes
+        return drafts
 
     def _knows(self, seq: Sequence) -> bool:
         return seq in self._hidden and self._hidden[seq][0] == len(seq.token_ids)
 
-    def _choose(self, lanes: list[Lane], scores: F32, depth: int, width: int) -> I32:
-        tokens = np.empty(len(lanes), np.int32)
-        for row, lane in enumerate(lanes):
-            index = _pick(lane.seq, scores[row], len(lane.seq.token_ids) + depth)
+    def _choose(self, drafts: list[DraftSequence], scores: F32, depth: int, width: int) -> I32:
+        tokens = np.empty(len(drafts), np.int32)
+        for row, draft in enumerate(drafts):
+            index = _pick(draft.seq, scores[row], len(draft.seq.token_ids) + depth)
             tokens[row] = self._heads.ids[index]
-            if depth < lane.limit and self._unsure(lane, scores[row], index):
-                lane.limit = depth
-            if depth < lane.limit:
-                lane.drafts.append(int(tokens[row]))
-                lane.others.append(self._others(scores[row], index, width))
+            if depth < draft.limit and self._unsure(draft, scores[row], index):
+                draft.limit = depth
+            if depth < draft.limit:
+                draft.drafted.append(int(tokens[row]))
+                draft.others.append(self._others(scores[row], index, width))
         return tokens
 
-    def _unsure(self, lane: Lane, scores: F32, index: int) -> bool:
-        if self._min_probability == 0 or lane.seq.request.params.temperature > 0:
+    def _unsure(self, draft: DraftSequence, scores: F32, index: int) -> bool:
+        if self._min_probability == 0 or draft.seq.request.params.temperature > 0:
             return False
         return bool(self._min_probability * np.exp(scores - scores[index]).sum() > 1)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from octavo.backends.base import Backend
 from octavo.kv.manager import CacheManager
-from octavo.spec.draft_run import DraftRunner, Lane, spread
+from octavo.spec.draft_run import DraftRunner, DraftSequence, spread
 from octavo.spec.proposer import Guess
 from octavo.types import Sequence
 
@@ -25,21 +25,21 @@ class SelfDrafter:
         self._runner = DraftRunner(backend, cache.tables, vocab_size, min_probability)
 
     def draft(self, sequences: list[Sequence], limits: list[int]) -> list[Guess]:
-        return [Guess(lane.drafts) for lane in self._chain(sequences, limits, 0)]
+        return [Guess(draft.drafted) for draft in self._chain(sequences, limits, 0)]
 
     def chains(self, sequences: list[Sequence], limits: list[int], width: int) -> list[list[list[int]]]:
-        return [spread(lane) for lane in self._chain(sequences, limits, width)]
+        return [spread(draft) for draft in self._chain(sequences, limits, width)]
 
-    def _chain(self, sequences: list[Sequence], limits: list[int], width: int) -> list[Lane]:
-        lanes = [self._lane(seq, limit) for seq, limit in zip(sequences, limits, strict=True)]
-        self._runner.chain(lanes, width)
-        return lanes
+    def _chain(self, sequences: list[Sequence], limits: list[int], width: int) -> list[DraftSequence]:
+        drafts = [self._begin(seq, limit) for seq, limit in zip(sequences, limits, strict=True)]
+        self._runner.chain(drafts, width)
+        return drafts
 
-    def _lane(self, seq: Sequence, limit: int) -> Lane:
+    def _begin(self, seq: Sequence, limit: int) -> DraftSequence:
         """Its pending token first; no drafts where the slots they need are not to be had."""
         if limit > 0 and (_may_share_its_last_block(seq) or not self._cache.grow(seq, 1 + limit)):
             limit = 0
-        return Lane(seq, seq, seq.token_ids[seq.num_computed_tokens :], limit)
+        return DraftSequence(seq, seq, seq.token_ids[seq.num_computed_tokens :], limit)
 
 
 def _may_share_its_last_block(seq: Sequence) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from octavo.types import Chunk, Sequence, StepResult
+from octavo.types import ScheduledSequence, Sequence, StepResult
 
 
 class Proposer(Protocol):
@@ -30,9 +30,8 @@ class Observer(Protocol):
     def wants_hidden(self) -> bool:
         """Whether `result.hidden` is to be there."""
 
-    def observe(self, chunks: list[Chunk], result: StepResult, seconds: float) -> None:
-        """Told after each step's commit: what ran (`Chunk.accepted` and `last_row` are set), its result, the backend's
-        seconds."""
+    def observe(self, entries: list[ScheduledSequence], result: StepResult, seconds: float) -> None:
+        """Called after each step's commit. seconds: the backend's."""
 
 
 class Guess(NamedTuple):
@@ -74,9 +73,9 @@ class Fixed:
         for seq, guess in zip(sequences, self._drafter.draft(sequences, limits), strict=True):
             seq.drafts, seq.draft_parents = guess.tokens, guess.parents
 
-    def observe(self, chunks: list[Chunk], result: StepResult, seconds: float) -> None:
+    def observe(self, entries: list[ScheduledSequence], result: StepResult, seconds: float) -> None:
         for observer in self._observers:
-            observer.observe(chunks, result, seconds)
+            observer.observe(entries, result, seconds)
 
 
 def observers(drafters: Iterable[Drafter]) -> list[Observer]:

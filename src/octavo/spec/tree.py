@@ -10,7 +10,7 @@ from itertools import zip_longest
 from typing import Protocol
 
 from octavo.spec.proposer import Drafter, Guess, observers
-from octavo.types import Chunk, Sequence, StepResult
+from octavo.types import ScheduledSequence, Sequence, StepResult
 
 Chains = list[list[int]]
 
@@ -45,9 +45,9 @@ class TreeDrafter:
             return Guess(chains[0] if chains else [])
         return merge(chains, min(self._tokens, limit * self._width))
 
-    def observe(self, chunks: list[Chunk], result: StepResult, seconds: float) -> None:
+    def observe(self, entries: list[ScheduledSequence], result: StepResult, seconds: float) -> None:
         for observer in self._observers:
-            observer.observe(chunks, result, seconds)
+            observer.observe(entries, result, seconds)
 
 
 def merge(chains: Chains, limit: int) -> Guess:

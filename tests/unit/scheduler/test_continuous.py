@@ -53,11 +53,11 @@ class Rig:
         return deltas
 
     def step(self, tokens: list[int] | None = None) -> list[tuple[str, int]]:
-        """Runs one step; (request, query tokens) of each chunk."""
+        """Runs one step; (request, query tokens) of each entry."""
         plan = self.schedule()
-        if plan.chunks:
+        if plan.entries:
             self.run(plan, tokens)
-        return [(chunk.seq.request.request_id, chunk.num_tokens) for chunk in plan.chunks]
+        return [(entry.seq.request.request_id, entry.num_tokens) for entry in plan.entries]
 
 
 def test_decodes_go_first_and_prompts_share_what_is_left() -> None:
@@ -165,11 +165,12 @@ def test_drafts_are_cut_at_max_tokens_and_at_the_budget() -> None:
     for seq in rig.scheduler.decoding():
         seq.drafts = [1] * 9
     plan = rig.schedule()
-    assert [chunk.num_drafts for chunk in plan.chunks] == [3, 0]  # both have their token; 3 of 5 are left for drafts
+    assert [entry.num_drafts for entry in plan.entries] == [3, 0]  # both have their token; 3 of 5 are left for drafts
     rig.run(plan)
     second = rig.scheduler.decoding()[1]
     second.drafts = [1] * 9
-    assert [chunk.num_drafts for chunk in rig.schedule().chunks] == [0, 1]  # 2 of 4 tokens made: one draft and one more
+    counts = [entry.num_drafts for entry in rig.schedule().entries]
+    assert counts == [0, 1]  # 2 of 4 tokens made: one draft and one more
 
 
 def test_drafts_give_way_before_anyone_is_preempted() -> None:
@@ -179,7 +180,8 @@ def test_drafts_give_way_before_anyone_is_preempted() -> None:
     rig.step()
     first, _ = rig.scheduler.decoding()
     first.drafts = [1] * 6
-    assert [(chunk.seq.request.request_id, chunk.num_drafts) for chunk in rig.schedule().chunks] == [("a", 0), ("b", 0)]
+    counts = [(entry.seq.request.request_id, entry.num_drafts) for entry in rig.schedule().entries]
+    assert counts == [("a", 0), ("b", 0)]
     assert rig.scheduler.stats.preemptions == 0
 
 
@@ -188,13 +190,13 @@ def test_scored_prompts_go_in_small_chunks_and_once(prefix: bool) -> None:
     rig = Rig(max_num_batched_tokens=150, blocks=200, enable_prefix_caching=prefix)
     rig.add("a", 100, SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0))
     plan = rig.schedule()
-    (chunk,) = plan.chunks
-    assert chunk.num_tokens == SCORED_ROWS and not chunk.samples
+    (entry,) = plan.entries
+    assert entry.num_tokens == SCORED_ROWS and not entry.samples
     (delta,) = rig.run(plan)
     assert delta.prompt_logprobs is not None and len(delta.prompt_logprobs) == SCORED_ROWS and not delta.token_ids
-    rig.scheduler._roster.preempt(rig.scheduler._roster.running[0])
+    rig.scheduler._queue.preempt(rig.scheduler._queue.running[0])
     plan = rig.schedule()
-    assert plan.chunks[0].seq.num_computed_tokens == (SCORED_ROWS if prefix else 0)
+    assert plan.entries[0].seq.num_computed_tokens == (SCORED_ROWS if prefix else 0)
     (delta,) = rig.run(plan)
     assert delta.prompt_logprobs is not None and len(delta.prompt_logprobs) == 99 - SCORED_ROWS
     assert len(delta.token_ids) == 1 and delta.finished
@@ -212,7 +214,7 @@ def test_siblings_share_the_prompt_s_row_and_blocks() -> None:
     assert rig.transfers is not None and len(rig.transfers.moves) == 0
     sources = {source for source, _ in rig.transfers.copies.tolist()}
     assert len(rig.transfers.copies) == 2 and len(sources) == 1  # the last holder of the partial block writes in place
-    tables = [chunk.seq.block_table for chunk in plan.chunks]
+    tables = [entry.seq.block_table for entry in plan.entries]
     assert len({table[0] for table in tables}) == 1 and len({table[1] for table in tables}) == 3
 
 
@@ -251,7 +253,7 @@ def test_a_batch_s_arrays_say_the_same_as_its_chunks() -> None:
     rig.step()
     rig.add("b", 9, arrival=1.0)
     plan = rig.schedule()
-    starts = [chunk.seq.num_computed_tokens for chunk in plan.chunks]
+    starts = [entry.seq.num_computed_tokens for entry in plan.entries]
     rig.run(plan)
     batch = rig.batch
     assert batch is not None and batch.query_starts.tolist() == [0, 1, 10]
@@ -266,4 +268,4 @@ def test_a_request_over_capacity_leaves_nothing_behind() -> None:
     rig = Rig(blocks=2)
     with pytest.raises(CapacityError):
         rig.add("a", 50)
-    assert not rig.scheduler.has_work and rig.schedule().chunks == []
+    assert not rig.scheduler.has_work and rig.schedule().entries == []

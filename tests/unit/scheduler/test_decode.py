@@ -16,7 +16,17 @@ from octavo.backends.null import NullBackend
 from octavo.config import CacheConfig
 from octavo.engine import Engine
 from octavo.scheduler.batch import Schedule
-from octavo.types import U32, Batch, Chunk, Request, SamplingParams, Sequence, SequenceDelta, Status, StepResult
+from octavo.types import (
+    U32,
+    Batch,
+    Request,
+    SamplingParams,
+    ScheduledSequence,
+    Sequence,
+    SequenceDelta,
+    Status,
+    StepResult,
+)
 from tests.unit.control import VOCAB, Answers, RandomDrafts, RandomTrees, drain, engine, prompt, request
 
 WORDS = -(-VOCAB // 32)
@@ -52,12 +62,12 @@ class Occasional:
         if self.random.random() < 0.3:
             self.inner.propose(sequences)
 
-    def observe(self, chunks: list[Chunk], result: StepResult, seconds: float) -> None:
+    def observe(self, entries: list[ScheduledSequence], result: StepResult, seconds: float) -> None:
         assert result.hidden is not None
-        for chunk in chunks:
-            if chunk.seq.status is Status.RUNNING:
-                facts = (chunk.num_tokens, chunk.num_drafts, chunk.accepted, chunk.last_row, chunk.samples)
-                self.seen.append((chunk.seq.request.request_id, chunk.seq.index, facts))
+        for entry in entries:
+            if entry.seq.status is Status.RUNNING:
+                facts = (entry.num_tokens, entry.num_drafts, entry.accepted, entry.last_row, entry.samples)
+                self.seen.append((entry.seq.request.request_id, entry.seq.index, facts))
 
 
 class Recorder(NullBackend):

@@ -81,11 +81,11 @@ def test_the_scheduler_cuts_a_long_prompt_and_tells_how_many_tokens_ran(target: 
 
     def step() -> list[tuple[str, int]]:
         plan = rig.schedule()
-        rows = sum(chunk.num_tokens for chunk in plan.chunks)
+        rows = sum(entry.num_tokens for entry in plan.entries)
         assert rig.scheduler.stats.step_tokens == rows
         rig.now += DECODE + TOKEN * rows
         rig.run(plan)
-        return [(chunk.seq.request.request_id, chunk.num_tokens) for chunk in plan.chunks]
+        return [(entry.seq.request.request_id, entry.num_tokens) for entry in plan.entries]
 
     rig.add("a", 3)
     for _ in range(10):

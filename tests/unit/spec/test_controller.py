@@ -14,7 +14,7 @@ from octavo.spec.controller import Controller
 from octavo.spec.costs import StepCosts
 from octavo.spec.proposer import Guess
 from octavo.spec.speedup import expected_tokens
-from octavo.types import Chunk, Request, SamplingParams, Sequence, Status, StepResult
+from octavo.types import Request, SamplingParams, ScheduledSequence, Sequence, Status, StepResult
 
 STEPS = 600
 
@@ -82,16 +82,16 @@ def speed(world: World, guessers: list[Guesser], batch: int, steps: int = STEPS,
     tokens = 0
     for _ in range(steps):
         controller.propose(sequences)
-        chunks = [Chunk(seq, 1 + len(seq.drafts), len(seq.drafts), 0, 0, True) for seq in sequences]
-        for chunk in chunks:
-            chunk.accepted = accepted(chunk.seq)
-            tokens += 1 + chunk.accepted
-            known = len(chunk.seq.token_ids)
-            chunk.seq.token_ids += range(known, known + 1 + chunk.accepted)
-        rows = sum(chunk.num_tokens for chunk in chunks)
+        entries = [ScheduledSequence(seq, 1 + len(seq.drafts), len(seq.drafts), 0, 0, True) for seq in sequences]
+        for entry in entries:
+            entry.accepted = accepted(entry.seq)
+            tokens += 1 + entry.accepted
+            known = len(entry.seq.token_ids)
+            entry.seq.token_ids += range(known, known + 1 + entry.accepted)
+        rows = sum(entry.num_tokens for entry in entries)
         seconds = world.spend(world.cost(rows))
         nothing = np.zeros(rows, np.int32)
-        controller.observe(chunks, StepResult(nothing, nothing.astype(bool)), seconds)
+        controller.observe(entries, StepResult(nothing, nothing.astype(bool)), seconds)
     return tokens / world.now * world.cost(batch) / batch
 
 

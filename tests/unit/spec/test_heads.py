@@ -11,7 +11,7 @@ from octavo.errors import ConfigError
 from octavo.sampling import params
 from octavo.spec.heads import Heads, HeadsDrafter
 from octavo.spec.heads_fit import PARAMETERS, FitSettings, Text, fit, gradient
-from octavo.types import Chunk, Request, SamplingParams, Sequence, Status, StepResult
+from octavo.types import Request, SamplingParams, ScheduledSequence, Sequence, Status, StepResult
 
 VOCAB, WIDTH, DEPTH = 30, 12, 3
 
@@ -68,9 +68,9 @@ def test_it_learns_what_follows() -> None:
 
 def verified(drafter: HeadsDrafter, seq: Sequence, hidden: np.ndarray) -> None:
     """Tells the drafter of a step whose row 0 chose the newest token of `seq`."""
-    chunk = Chunk(seq, 1, 0, 0, 1, True, last_row=0)
+    entry = ScheduledSequence(seq, 1, 0, 0, 1, True, last_row=0)
     nothing = np.zeros(1, np.int32)
-    drafter.observe([chunk], StepResult(nothing, nothing > 0, hidden=hidden), 0.1)
+    drafter.observe([entry], StepResult(nothing, nothing > 0, hidden=hidden), 0.1)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.6])

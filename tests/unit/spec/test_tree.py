@@ -72,7 +72,7 @@ def test_prefixes_of_what_was_compacted_can_be_shared() -> None:
 
 
 def test_a_step_that_fails_does_not_repeat_its_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backend that dies after it has run: the chunks then run alone. Moves made twice would spoil what they move."""
+    """A backend that dies after it has run: each sequence then runs alone. Moves made twice would spoil its KV."""
     params = SamplingParams(temperature=0, max_tokens=60)
     items = [request("a", prompt(9), params), request("b", prompt(5, 1), params)]
     truth = drain(engine(), items)

@@ -21,7 +21,7 @@ from octavo.scheduler.stats import Stats
 from octavo.types import Request, Sequence, SequenceDelta, Status
 
 
-class Roster:
+class RequestQueue:
     """`waiting` and `running` are in policy order; `prefilling` are the running ones that have not sampled since they
     were admitted; `siblings[seq]` wait for the prompt of `seq`, to share it (n > 1).
 
