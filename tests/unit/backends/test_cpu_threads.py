@@ -11,7 +11,7 @@ from octavo.assembly.engine import assemble
 from octavo.backends.cpu.backend import CpuBackend
 from octavo.backends.cpu.packing import panels
 from octavo.bench import limits
-from octavo.cli.plan import sizes
+from octavo.cli.plan import make
 from octavo.config import CacheConfig, EngineConfig
 from octavo.models.registry import build_model
 from octavo.types import Request, SamplingParams
@@ -52,9 +52,8 @@ def test_a_quota_holds_for_running_building_and_measuring(tmp_path: Path, pools:
 
 
 def test_a_quota_holds_for_planning(tmp_path: Path, quota: None) -> None:
-    quantised = Tiny(type="Q8_0")  # each thread has activations of its own
-    model = build_model(open_gguf(write_tiny_gguf(tmp_path / "m.gguf", quantised)))
-    automatic, one, two = (sizes(model, EngineConfig(max_model_len=64, threads=n), CACHE) for n in (None, 1, 2))
+    path = write_tiny_gguf(tmp_path / "m.gguf", Tiny(type="Q8_0"))  # each thread has activations of its own
+    automatic, one, two = (make(str(path), {"max_model_len": 64, "threads": n})[0].scratch for n in (None, 1, 2))
     assert automatic == one != two
 
 
