@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from octavo.errors import ConfigError
-
-KV_DTYPES = ("f32", "bf16", "int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +29,11 @@ class EngineConfig:
     target_itl: seconds that a step may take while sequences decode and prompts are computed; "auto": prompts get as
     much of its time as the decoding sequences; None: all that the budget allows, which is most tokens a second.
     kv_cache_memory: bytes for the KV pool. num_kv_blocks overrides it.
+    kv_cache_dtype: one of the backend's, such as "bf16"; "auto" is its own choice.
     kv_cache: "paged", or "contiguous" (the baseline: each sequence reserves max_model_len up front).
     scheduler: "continuous", or "static" (the baseline: a batch runs until its last sequence ends).
+    backend: a name in `backends.registry`. backend_options: settings that this backend alone looks at, such as the cpu
+    backend's `threads` and `isa`. `engine_config` takes them by name, like all others.
     """
 
     max_model_len: int | None = None
@@ -49,23 +51,19 @@ class EngineConfig:
     enable_chunked_prefill: bool = True
     preemption_mode: str = "recompute"
     backend: str = "cpu"
-    isa: str = "auto"
-    threads: int | None = None
+    backend_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     speculative_config: dict[str, Any] | None = field(default=None)
 
 
 CHOICES = {
-    "kv_cache_dtype": ("auto", *KV_DTYPES),
     "kv_cache": ("paged", "contiguous"),
     "scheduler": ("continuous", "static"),
     "policy": ("fcfs", "priority", "deadline"),
     "preemption_mode": ("recompute",),
-    "backend": ("cpu", "reference", "null"),
-    "isa": ("auto", "amx", "avx512", "avx2", "i8mm", "neon", "portable"),
 }
 MAX_SLOTS = 2**31 - 1  # slots are int32
-# Integers from 1, and the most they may be: beyond, a machine drowns in threads or tables before it computes.
+# Integers from 1, and the most they may be: beyond, a machine drowns in tables before it computes.
 AT_MOST = {
     "max_model_len": MAX_SLOTS,
     "max_num_seqs": 1 << 16,
@@ -73,16 +71,13 @@ AT_MOST = {
     "block_size": 256,
     "num_kv_blocks": MAX_SLOTS,
     "kv_cache_memory": 1 << 62,
-    "threads": 1024,
 }
 
 
 def check(config: EngineConfig) -> EngineConfig:
     """The same object. Raises ConfigError, naming the setting and what it may be, for the first one out of range."""
     for name, most in AT_MOST.items():
-        value = getattr(config, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most):
-            raise ConfigError(f"{name} must be an integer from 1 to {most}; got {value!r}")
+        check_integer(name, getattr(config, name), most)
     target = config.target_itl
     if target not in (None, "auto") and not (isinstance(target, int | float) and target > 0):
         raise ConfigError(f"target_itl must be a number of seconds above 0, 'auto' or None; got {target!r}")
@@ -92,6 +87,17 @@ def check(config: EngineConfig) -> EngineConfig:
     if config.block_size > 256 or config.block_size & (config.block_size - 1):
         raise ConfigError(f"block_size must be a power of two up to 256; got {config.block_size}")
     return config
+
+
+def check_integer(name: str, value: object, most: int) -> None:
+    """Raises ConfigError for what is neither None nor an integer from 1 to `most`."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most):
+        raise ConfigError(f"{name} must be an integer from 1 to {most}; got {value!r}")
+
+
+def usable_threads(wanted: int | None) -> int:
+    """`wanted`, or the default for None."""
+    return default_threads() if wanted is None else wanted
 
 
 def default_threads() -> int:

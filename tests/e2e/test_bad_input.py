@@ -117,7 +117,7 @@ CASES: dict[str, tuple[Callable[[Files], list[str | Path]], str]] = {
     "nothing to run": (lambda f: ["run"], "model"),
     "batch": (lambda f: ["bench", "--model", f["tiny"], "--batch", "1,x"], "batch must be"),
     "batch of none": (lambda f: ["bench", "--model", f["tiny"], "--batch", "0"], "batch must be at least 1"),
-    "plan of another backend": (lambda f: ["plan", f["tiny"], "--backend", "reference"], "cpu backend only"),
+    "backend": (lambda f: ["plan", f["tiny"], "--backend", "tpu"], "backend must be one of cpu, reference, null"),
     "pull of nothing": (lambda f: ["pull", "nothing"], "cannot pull 'nothing'"),
 }
 

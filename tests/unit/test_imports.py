@@ -15,6 +15,7 @@ ROOT = Path(octavo.__file__).parent
 # What each part may import from octavo besides itself. A part is what lies right below octavo/, or "backends.X".
 # Every other part is above the engine (server, cli, llm, ...): it imports what it likes, but no part below imports it.
 VOCABULARY = {"types", "errors", "config"}
+DEVICE = VOCABULARY | {"ir", "backends.base", "backends.host"}
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "errors": set(),
@@ -33,17 +34,19 @@ ALLOWED: dict[str, set[str]] = {
     "models": VOCABULARY | {"ir", "weights"},
     "backends": set(),
     "backends.base": VOCABULARY | {"ir"},
-    "backends.null": VOCABULARY | {"ir", "backends.base"},
-    "backends.reference": VOCABULARY | {"ir", "backends.base", "backends.reference_kv", "weights", "sampling", "kv"},
+    "backends.registry": VOCABULARY | {"backends.base"},
+    "backends.host": set(),
+    "backends.null": DEVICE,
+    "backends.reference": DEVICE | {"backends.reference_kv", "weights", "sampling", "kv"},
     "backends.reference_kv": VOCABULARY | {"ir"},
     "backends.plan": {"ir"},
-    "backends.cpu": VOCABULARY | {"_native", "ir", "backends.base", "backends.plan", "weights"},
+    "backends.cpu": DEVICE | {"_native", "backends.plan", "weights", "kv"},
 }
 CONTROL_PLANE = ("types", "errors", "config", "kv", "sampling", "spec", "scheduler", "engine")
 TENSOR_LIBRARIES = {"torch", "tensorflow", "jax"}
 NATIVE = {"backends.cpu", "bench"}  # the parts that may import the compiled module: its backend, and what measures it
 # No import statement leads to these.
-BY_NAME = ("__main__", "cli", "models", "bench.peers", "bench.control_plane", "server.engine.process")
+BY_NAME = ("__main__", "cli", "models", "backends", "bench.peers", "bench.control_plane", "server.engine.process")
 
 
 @cache

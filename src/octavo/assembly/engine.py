@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from octavo.backends.base import Backend
+from octavo.backends.base import Backend, Progress
+from octavo.backends.registry import device, option_names, owner
 from octavo.config import CacheConfig, EngineConfig, check
 from octavo.engine import Engine
 from octavo.errors import ConfigError
@@ -23,8 +24,6 @@ from octavo.spec.settings import parse
 from octavo.tokenizer import Tokenizer
 from octavo.weights.checkpoint import Checkpoint
 from octavo.weights.sources import resolve
-
-Progress = Callable[[int, int], None]
 
 # Settings that can say only one thing here, with the values that say it.
 SAME_EVERYWHERE: dict[str, tuple[Any, ...]] = {
@@ -59,7 +58,10 @@ class Assembly:
 
 
 def engine_config(**settings: Any) -> EngineConfig:
-    """EngineConfig from keyword arguments, with vLLM's names. Raises ConfigError for an unknown one, or a bad value."""
+    """EngineConfig from keyword arguments, with vLLM's names, and those of the backend's own options.
+
+    Raises ConfigError for an unknown one, or a bad value.
+    """
     for name, values in SAME_EVERYWHERE.items():
         if name in settings and settings.pop(name) not in values:
             allowed = " or ".join(map(repr, values))
@@ -67,12 +69,38 @@ def engine_config(**settings: Any) -> EngineConfig:
     share = settings.pop("gpu_memory_utilization", None)  # there is no GPU to share; kv_cache_memory sizes the cache
     if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
         raise ConfigError(f"gpu_memory_utilization must be above 0 and at most 1; got {share!r}")
-    known = [field.name for field in dataclasses.fields(EngineConfig)]
-    for name in settings.keys() - set(known):
-        close = difflib.get_close_matches(name, [*known, *SAME_EVERYWHERE], n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known settings are {', '.join([*known, *SAME_EVERYWHERE])}"
-        raise ConfigError(f"unknown setting {name!r}: {hint}")
-    return check(EngineConfig(**settings))
+    fields = [field.name for field in dataclasses.fields(EngineConfig)]
+    config = check(EngineConfig(**{name: value for name, value in settings.items() if name in fields}))
+    others = {name: value for name, value in settings.items() if name not in fields}
+    return dataclasses.replace(config, backend_options=_options(config.backend, {**config.backend_options, **others}))
+
+
+def _options(backend: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The backend's own options, as given or by default. Those of other backends are checked and left out."""
+    options = dict(device(backend).options)
+    for name, value in given.items():
+        if (found := owner(name, backend)) is None:
+            raise _unknown(name)
+        device(found).check_options({name: value})
+        if found == backend:
+            options[name] = value
+    return options
+
+
+def _unknown(name: str) -> ConfigError:
+    known = [*(field.name for field in dataclasses.fields(EngineConfig)), *option_names(), *SAME_EVERYWHERE]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known settings are {', '.join(known)}"
+    return ConfigError(f"unknown setting {name!r}: {hint}")
+
+
+def resolve_config(
+    model: Model, config: EngineConfig, weights: int, available: int | None = None
+) -> tuple[EngineConfig, CacheConfig]:
+    """`kv.planner.resolve` for a model on the device that `config.backend` names, whose options are resolved too."""
+    chosen = device(config.backend)
+    config = dataclasses.replace(config, backend_options=chosen.resolve_options(config.backend_options))
+    return planner.resolve(config, chosen, model.attention, model.max_context, weights, available)
 
 
 def assemble(
@@ -92,7 +120,7 @@ def assemble(
     with _no_collections():
         checkpoint = open_checkpoint(resolve(str(source)))
         model = build_model(checkpoint)
-        config, cache = planner.resolve(config, model.attention, model.max_context, checkpoint.size)
+        config, cache = resolve_config(model, config, checkpoint.size)
         with ThreadPoolExecutor(1) as side:  # the tokenizer is built while native code packs the weights
             reading = side.submit(load_tokenizer, checkpoint, tokenizer)
             backend = make_backend(model, config, cache, progress)
@@ -140,30 +168,5 @@ def make_backend(
     progress: Progress | None = None,
     beside: Backend | None = None,
 ) -> Backend:
-    """The backend that `config.backend` names; only that one is imported. config: resolved.
-
-    beside: a backend that never runs at the same time as this one, so that they can share threads.
-    """
-    if config.backend == "null":
-        from octavo.backends.null import NullBackend
-
-        return NullBackend(cache, model.vocab_size)
-    if config.backend == "reference":
-        from octavo.backends.reference import ReferenceBackend
-
-        return ReferenceBackend(model, cache)
-    from octavo.backends.cpu.backend import CpuBackend
-
-    assert config.max_model_len is not None
-    budget = config.max_num_batched_tokens
-    return CpuBackend(
-        model,
-        cache,
-        threads=config.threads,
-        pool=beside.pool if isinstance(beside, CpuBackend) else None,
-        isa=config.isa,
-        max_tokens=budget if config.enable_chunked_prefill else max(budget, config.max_model_len),
-        max_seqs=config.max_num_seqs,
-        max_context=config.max_model_len,
-        progress=progress,
-    )
+    """The backend that `config.backend` names. config: resolved. beside: see `backends.base.Device`."""
+    return device(config.backend).make(model, config, cache, progress, beside)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from octavo.backends.base import Backend
+from octavo.backends.registry import device
 from octavo.config import CacheConfig, EngineConfig
 from octavo.engine import Engine
 from octavo.errors import ConfigError, OctavoError
@@ -54,7 +55,7 @@ class Speculation:
         settings = self.settings
         if settings.method == "auto":
             drafters = [self.drafter(method) for method in settings.methods or self._worthwhile()]
-            return Controller(drafters, settings.count, self.backend.trees)
+            return Controller(drafters, settings.count, device(self.config.backend).trees)
         return Fixed(self.drafter(settings.method), settings.count)
 
     def _worthwhile(self) -> tuple[str, ...]:
@@ -144,7 +145,8 @@ class Speculation:
 
     def tree(self) -> Drafter:
         parts = [cast(Branching, self.drafter(method)) for method in self.settings.methods or CONTEXT_METHODS]
-        return TreeDrafter(parts, self.settings.tree_width, self.settings.tree_tokens, self.backend.trees)
+        trees = device(self.config.backend).trees
+        return TreeDrafter(parts, self.settings.tree_width, self.settings.tree_tokens, trees)
 
 
 MAKERS: dict[str, Callable[[Speculation], Drafter]] = {

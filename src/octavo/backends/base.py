@@ -1,17 +1,21 @@
-"""What the engine needs of a device (`Backend`)."""
+"""What the engine needs of a device: `Backend` runs steps on it; `Device` is what is known before a backend is made."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
+from octavo.config import CacheConfig, EngineConfig
 from octavo.ir import Model
 from octavo.types import Batch, StepResult, Transfers
+
+Options = Mapping[str, Any]
+Progress = Callable[[int, int], None]  # (bytes of the model file that are loaded, bytes in all)
 
 
 class Backend(Protocol):
     """Runs steps on a device. Owns the KV pool's memory; whose block is whose is the control plane's business."""
-
-    trees: bool  # whether it runs batches with `parents`
 
     def transfer(self, transfers: Transfers) -> None:
         """Copies KV within the pool, before the next `run`. If it raises, the pool's content is unknown: the engine
@@ -32,6 +36,42 @@ class Backend(Protocol):
         """Bytes by use: "weights", "kv", "scratch"."""
 
     def close(self) -> None: ...
+
+
+def no_options(options: Options) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a kind of backend can do and would take, and how one is made. A backend's file defines `DEVICE`.
+
+    make: a backend for a configuration with no "auto" left in it. Its last argument is another backend, which never
+    runs at the same time, so that both can use the same threads.
+    footprint: what `Backend.memory` would say of it, without loading a weight.
+    available_memory: bytes that all of it may take together, given the options.
+    auto_pool: bytes of a KV pool whose size nobody has set, from the bytes that are available, those of the weights,
+    and those of one context of full length.
+    kv_dtypes: how it can store keys and values. The first is what "auto" means.
+    step_sizes: numbers of tokens that a step runs best with, rising, such as those of captured graphs. Empty: any.
+    trees: whether it runs batches with `parents`.
+    options: its settings that no other part of the engine looks at, with their default values.
+    check_options: raises ConfigError for a value that an option cannot have. Not all options need be there.
+    resolve_options: all options, with every "auto" turned into a value.
+
+    Each may raise ConfigError, `make` and `footprint` also ModelFileError.
+    """
+
+    make: Callable[[Model, EngineConfig, CacheConfig, Progress | None, Backend | None], Backend]
+    footprint: Callable[[Model, EngineConfig, CacheConfig], dict[str, int]]
+    available_memory: Callable[[Options], int]
+    auto_pool: Callable[[int, int, int], int]
+    kv_dtypes: tuple[str, ...]
+    step_sizes: tuple[int, ...] = ()
+    trees: bool = False
+    options: Options = field(default_factory=dict)
+    check_options: Callable[[Options], object] = no_options
+    resolve_options: Callable[[Options], dict[str, Any]] = no_options
 
 
 def branch(batch: Batch, row: int) -> list[int]:

@@ -13,21 +13,21 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.backends.base import branch
-from octavo.config import CacheConfig
+from octavo.backends import host
+from octavo.backends.base import Backend, Device, Progress, branch
+from octavo.config import CacheConfig, EngineConfig
 from octavo.errors import ConfigError
 from octavo.ir import Model
 from octavo.types import F32, I32, I64, U64, Batch, StepResult, Transfers
 
 Bools = NDArray[np.bool_]
 DECAY = 0.5  # the token `d` places (mod V) after the most likely has the logit -DECAY * d
+SLOT_BYTES = 16  # two int64
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class NullBackend:
     """nan_tokens: a context with one of them gives non-finite logits. crash_tokens: a batch with one of them raises."""
-
-    trees = True
 
     def __init__(
         self, cache: CacheConfig, vocab_size: int, nan_tokens: Iterable[int] = (), crash_tokens: Iterable[int] = ()
@@ -124,3 +124,23 @@ def _mix(context: U64) -> np.uint64:
     places = np.arange(1, len(context) + 1, dtype=np.uint64)
     entries = _scramble(context[:, 0] * GOLDEN + context[:, 1] + (places << np.uint64(32)))
     return np.uint64(_scramble(entries.sum(keepdims=True))[0])
+
+
+def footprint(model: Model, config: EngineConfig, cache: CacheConfig) -> dict[str, int]:
+    return {"weights": 0, "kv": cache.num_blocks * cache.block_size * SLOT_BYTES, "scratch": 0}
+
+
+def make(
+    model: Model, config: EngineConfig, cache: CacheConfig, progress: Progress | None, beside: Backend | None
+) -> Backend:
+    return NullBackend(cache, model.vocab_size)
+
+
+DEVICE = Device(
+    make=make,
+    footprint=footprint,
+    available_memory=lambda options: host.available_memory(),
+    auto_pool=host.auto_pool,
+    kv_dtypes=("bf16", "f32", "int8"),
+    trees=True,
+)

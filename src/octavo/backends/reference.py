@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.backends.base import branch
+from octavo.backends import host
+from octavo.backends.base import Backend, Device, Progress, branch
 from octavo.backends.reference_kv import PagedCache
-from octavo.config import CacheConfig
+from octavo.config import CacheConfig, EngineConfig
 from octavo.errors import ConfigError
 from octavo.ir import ROWS, Attention, Model, Rope, Weight
+from octavo.kv.planner import block_bytes
 from octavo.sampling import rules
 from octavo.types import F32, Batch, StepResult, Transfers
 from octavo.weights.dequantize import dequantize, dequantize_rows
@@ -27,8 +30,6 @@ class ReferenceBackend:
 
     weight_memory: bytes of float32 weights to keep; what does not fit is dequantised in slices each time it is used.
     """
-
-    trees = True
 
     def __init__(self, model: Model, cache: CacheConfig, weight_memory: int = WEIGHT_MEMORY):
         if any(weight.layout != ROWS for weight in model.weights.values()):
@@ -74,12 +75,11 @@ class DenseWeights:
 
     def whole(self, weight: Weight) -> F32 | None:
         """The weight, or None if it does not fit."""
-        size = 4 * int(np.prod(weight.shape))
         if weight not in self._kept:
-            if self.nbytes + size > self.limit and len(weight.shape) > 1:
+            if not fits(weight, self.limit - self.nbytes):
                 return None
             self._kept[weight] = dequantize(weight)
-            self.nbytes += size
+            self.nbytes += float_bytes(weight)
         return self._kept[weight]
 
     def slices(self, weight: Weight) -> Iterator[tuple[slice, F32]]:
@@ -93,6 +93,15 @@ class DenseWeights:
     def clear(self) -> None:
         self._kept.clear()
         self.nbytes = 0
+
+
+def float_bytes(weight: Weight) -> int:
+    return 4 * int(np.prod(weight.shape))
+
+
+def fits(weight: Weight, room: int) -> bool:
+    """Whether a weight is kept. Vectors always are."""
+    return float_bytes(weight) <= room or len(weight.shape) == 1
 
 
 class ReferenceOps:
@@ -216,3 +225,44 @@ def gelu_tanh(x: F32) -> F32:
 
 
 ACTIVATIONS: dict[str, Callable[[F32], F32]] = {"silu": silu, "gelu_tanh": gelu_tanh}
+
+
+class WeightsRead:
+    """An `Ops` that computes nothing: it notes the weights that are read whole, in order. (`embed` reads rows.)"""
+
+    def __init__(self) -> None:
+        self.weights: dict[Weight, None] = {}
+
+    def embed(self, table: Weight, scale: float = 1.0) -> None: ...
+
+    def __getattr__(self, verb: str) -> Callable[..., None]:
+        def note(*arguments: Any, **named: Any) -> None:
+            self.weights |= {each: None for each in (*arguments, *named.values()) if isinstance(each, Weight)}
+
+        return note
+
+
+def footprint(model: Model, config: EngineConfig, cache: CacheConfig) -> dict[str, int]:
+    """Weights as after the first step, which dequantises them."""
+    ops, kept = WeightsRead(), 0
+    model.forward(ops)
+    for weight in ops.weights:
+        kept += float_bytes(weight) if fits(weight, WEIGHT_MEMORY - kept) else 0
+    pool = cache.num_blocks * block_bytes(model.attention, cache.block_size, cache.dtype)
+    return {"weights": kept, "kv": pool, "scratch": 0}
+
+
+def make(
+    model: Model, config: EngineConfig, cache: CacheConfig, progress: Progress | None, beside: Backend | None
+) -> Backend:
+    return ReferenceBackend(model, cache)
+
+
+DEVICE = Device(
+    make=make,
+    footprint=footprint,
+    available_memory=lambda options: host.available_memory(),
+    auto_pool=host.auto_pool,
+    kv_dtypes=("f32", "bf16", "int8"),
+    trees=True,
+)

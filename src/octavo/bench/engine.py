@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from octavo import __version__
-from octavo.assembly.engine import Assembly, Progress, assemble, engine_config
+from octavo.assembly.engine import Assembly, assemble, engine_config
+from octavo.backends.base import Progress
 from octavo.backends.cpu.backend import CpuBackend
 from octavo.bench.limits import Limits, current
 from octavo.bench.usage import peak_rss
@@ -139,7 +140,7 @@ def describe(parts: Assembly, startup_seconds: float, limits: Limits | None = No
         "model": parts.model.name,
         "backend": parts.config.backend,
         "isa": getattr(parts.backend, "isa", None),
-        "threads": parts.config.threads,
+        "threads": parts.config.backend_options.get("threads"),
         "kv_cache_dtype": parts.config.kv_cache_dtype,
         "barriers_per_layer": round(cpu.barriers(), 2) if cpu else None,
         "speculative_config": parts.config.speculative_config,

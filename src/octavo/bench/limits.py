@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from octavo import _native
-from octavo.config import default_threads
+from octavo.backends.host import available_memory
+from octavo.config import usable_threads
 from octavo.errors import ConfigError, ModelFileError
-from octavo.kv.planner import available_memory
 from octavo.weights.aliases import home
 from octavo.weights.safetensors import read_json
 
@@ -77,7 +77,7 @@ def measure(isa: str = "auto", threads: int | None = None, repeat: int = 7) -> L
     if isa != "auto" and isa not in available:
         raise ConfigError(f"isa {isa!r} is not available here: choose from {', '.join(available)} or 'auto'")
     isa = available[0] if isa == "auto" else isa
-    threads = threads or default_threads()
+    threads = usable_threads(threads)
     pools = {count: _native.Pool(count) for count in sorted({1, threads})}
     loops = tuple(
         Loop(kind, name, {n: _giga(_native.ops_per_second(isa, name, pool, repeat)) for n, pool in pools.items()})

@@ -71,7 +71,8 @@ def measure(
     for config in configs.values():
         parse(config)  # a mistake is told before anything is loaded
     parts = load(model, max(batches), engine)
-    yield {"model": parts.model.name, "threads": parts.config.threads, "rows_cost": cost_curve(parts)}
+    threads = parts.config.backend_options.get("threads")
+    yield {"model": parts.model.name, "threads": threads, "rows_cost": cost_curve(parts)}
     yield from run(parts, model, Plan(configs, names, batches, repeat, temperature, tokens))
     parts.close()
 

@@ -87,7 +87,7 @@ def plan(
     from octavo.bench.engine import check
     from octavo.bench.workload import Workload
     from octavo.cli.bench import sizes
-    from octavo.config import default_threads
+    from octavo.config import usable_threads
     from octavo.weights.sources import resolve
 
     batch, *rest = shape
@@ -95,7 +95,7 @@ def plan(
     check(workload)
     names = [name.strip() for name in engines.split(",") if name.strip()]
     path = str(resolve(model).absolute())
-    return Plan(path, names, workload, threads or default_threads(), pythons, models, urls)
+    return Plan(path, names, workload, usable_threads(threads), pythons, models, urls)
 
 
 def measure(made: Plan) -> dict[str, Any]:

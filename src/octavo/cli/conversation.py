@@ -118,10 +118,11 @@ class Conversation:
 
     def stats(self, rest: str) -> None:
         stats, config = self.llm.parts.engine.stats, self.llm.parts.config
+        options = "".join(f", {name} {value}" for name, value in config.backend_options.items())
         share = stats.prefix_hits / max(stats.prefix_queries, 1)
         note(
             f"{stats.steps} steps, {stats.prompt_tokens} prompt tokens ({share:.0%} from the cache), "
             f"{stats.generation_tokens} generated; context {config.max_model_len} tokens, "
             f"KV cache {config.num_kv_blocks} blocks of {config.block_size} ({config.kv_cache_dtype}), "
-            f"{config.threads} threads"
+            f"backend {config.backend}{options}"
         )

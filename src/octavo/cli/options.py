@@ -15,6 +15,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from octavo.backends.cpu.device import DEVICE
 from octavo.config import EngineConfig
 from octavo.types import SamplingParams
 
@@ -163,7 +164,7 @@ ENGINE = Table(
         ),
         Row("backend", str, "cpu, reference (numpy: slow and exact) or null (computes nothing; for tests)."),
     ),
-    _defaults(EngineConfig()),
+    _defaults(EngineConfig(), **DEVICE.options),
 )
 
 # A new prompt must not stall a server's running streams; elsewhere throughput counts more.

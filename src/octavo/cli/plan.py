@@ -13,7 +13,6 @@ from octavo.errors import ConfigError
 
 if TYPE_CHECKING:
     from octavo.config import CacheConfig, EngineConfig
-    from octavo.ir import Model
     from octavo.kv.planner import MemoryPlan
 
 
@@ -43,7 +42,8 @@ def plan(
         "kv_cache_dtype": cache.dtype,
         "max_model_len": config.max_model_len,
         "max_num_seqs": config.max_num_seqs,
-        "threads": config.threads,
+        "backend": config.backend,
+        **config.backend_options,
     }
     if as_json:
         typer.echo(json.dumps(facts))
@@ -55,7 +55,8 @@ def make(
     source: str, engine: dict[str, Any], length: int | None = None, memory: int | None = None
 ) -> tuple[MemoryPlan, EngineConfig, CacheConfig]:
     """The plan, and the settings with every "auto" resolved. Raises what loading the model would."""
-    from octavo.assembly.engine import engine_config
+    from octavo.assembly.engine import engine_config, resolve_config
+    from octavo.backends.registry import device
     from octavo.kv import planner
     from octavo.models.registry import build_model, open_checkpoint
     from octavo.weights.sources import resolve
@@ -64,31 +65,14 @@ def make(
         raise ConfigError(f"length must be at least 1; got {length}")
     checkpoint = open_checkpoint(resolve(source))
     model = build_model(checkpoint)
-    settings = engine_config(**engine)
-    config, cache = planner.resolve(settings, model.attention, model.max_context, checkpoint.size, memory)
-    parts = sizes(model, config, cache)
+    config, cache = resolve_config(model, engine_config(**engine), checkpoint.size, memory)
     tokens = length or config.max_model_len or model.max_context
     if tokens > (longest := config.max_model_len or model.max_context):
         raise ConfigError(f"length must be at most max_model_len, here {longest}; got {length}")
-    return planner.plan(model.attention, cache, parts["weights"], parts["scratch"], tokens, memory), config, cache
-
-
-def sizes(model: Model, config: EngineConfig, cache: CacheConfig) -> dict[str, int]:
-    """Bytes of weights and scratch in the chosen backend."""
-    if config.backend != "cpu":
-        raise ConfigError(f"plan knows the cpu backend only; got backend {config.backend!r}")
-    from octavo.backends.cpu.footprint import footprint
-
-    assert config.max_model_len is not None and config.threads is not None  # resolved
-    budget = config.max_num_batched_tokens
-    return footprint(
-        model,
-        cache,
-        max_tokens=budget if config.enable_chunked_prefill else max(budget, config.max_model_len),
-        max_seqs=config.max_num_seqs,
-        max_context=config.max_model_len,
-        threads=config.threads,
-    )
+    chosen = device(config.backend)
+    available = chosen.available_memory(config.backend_options) if memory is None else memory
+    footprint = chosen.footprint(model, config, cache)
+    return planner.plan(model.attention, cache, footprint, tokens, available), config, cache
 
 
 def show(facts: dict[str, Any]) -> None:
@@ -101,11 +85,12 @@ def show(facts: dict[str, Any]) -> None:
     table.add_column()
     table.add_column(justify="right")
     table.add_column(style="dim")
+    threads = f"{facts['threads']} threads" if "threads" in facts else ""
     blocks = f"{facts['num_blocks']:,} blocks of {facts['block_size']} tokens, {facts['kv_cache_dtype']}"
     rows = [
-        ("weights", megabytes(facts["weights"]), "packed"),
+        ("weights", megabytes(facts["weights"]), f"as backend {facts['backend']} holds them"),
         ("KV cache", megabytes(facts["kv_pool"]), blocks),
-        ("scratch", megabytes(facts["scratch"]), f"{facts['threads']} threads"),
+        ("scratch", megabytes(facts["scratch"]), threads),
         ("total", megabytes(facts["total"]), "fits" if facts["fits"] else "does not fit"),
         ("available", megabytes(facts["available"]), ""),
         ("per token", f"{facts['kv_token'] / 1024:.1f} KiB", "keys and values of all layers"),

@@ -1,4 +1,5 @@
 """Memory arithmetic: what a token, a block, a pool takes; what fits; and every "auto" setting that follows from it.
+What a device has and prefers is asked of it.
 
 Bytes a token = 2 (K and V) x layers x kv_heads x head_dim x element size; int8 adds a float32 scale for each (token,
 head) of each. Llama-2-70B at 16 bits: 2 x 80 x 8 x 128 x 2 = 320 KiB a token.
@@ -7,18 +8,16 @@ head) of each. Llama-2-70B at 16 bits: 2 x 80 x 8 x 128 x 2 = 320 KiB a token.
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
-from octavo.config import MAX_SLOTS, CacheConfig, EngineConfig, check, default_threads
-from octavo.errors import CapacityError
+from octavo.config import MAX_SLOTS, CacheConfig, EngineConfig, check
+from octavo.errors import CapacityError, ConfigError
 
 ELEMENT_BYTES = {"f32": 4, "bf16": 2, "int8": 1}
 SCALE_BYTES = {"f32": 0, "bf16": 0, "int8": 4}
-DEFAULT_POOL = 1 << 30  # an "auto" pool takes no more, so that a laptop stays usable, unless one full context needs it
 
 
 class Layer(Protocol):
@@ -32,6 +31,22 @@ class Layer(Protocol):
 
     @property
     def value_dim(self) -> int: ...  # of V
+
+
+class Device(Protocol):
+    """What planning asks of a device; `backends.base.Device` is one, and says what each of these is."""
+
+    @property
+    def kv_dtypes(self) -> tuple[str, ...]: ...
+
+    @property
+    def step_sizes(self) -> tuple[int, ...]: ...
+
+    @property
+    def available_memory(self) -> Callable[[Mapping[str, Any]], int]: ...
+
+    @property
+    def auto_pool(self) -> Callable[[int, int, int], int]: ...
 
 
 def block_bytes(layers: Sequence[Layer], block_size: int, dtype: str) -> int:
@@ -71,22 +86,22 @@ class MemoryPlan:
 
 
 def plan(
-    layers: Sequence[Layer], cache: CacheConfig, weights: int, scratch: int, length: int, available: int | None = None
+    layers: Sequence[Layer], cache: CacheConfig, footprint: Mapping[str, int], length: int, available: int
 ) -> MemoryPlan:
-    """What a model takes with this cache. weights, scratch: bytes. length: tokens of a typical sequence.
+    """What a model takes with this cache. length: tokens of a typical sequence.
 
-    available: bytes of memory to judge by; None asks the system.
+    footprint: bytes of "weights", "kv" and "scratch". available: bytes of memory to judge by.
     """
     block = block_bytes(layers, cache.block_size, cache.dtype)
     blocks = blocks_for(length, cache.block_size)
     return MemoryPlan(
-        weights=weights,
-        scratch=scratch,
+        weights=footprint["weights"],
+        scratch=footprint["scratch"],
         kv_token=token_bytes(layers, cache.dtype),
         kv_sequence=blocks * block,
-        kv_pool=cache.num_blocks * block,
-        total=weights + scratch + cache.num_blocks * block,
-        available=available_memory() if available is None else available,
+        kv_pool=footprint["kv"],
+        total=sum(footprint.values()),
+        available=available,
         num_blocks=cache.num_blocks,
         length=length,
         max_sequences=cache.num_blocks // blocks,
@@ -94,45 +109,61 @@ def plan(
 
 
 def resolve(
-    config: EngineConfig, layers: Sequence[Layer], max_context: int, weights: int, available: int | None = None
+    config: EngineConfig,
+    device: Device,
+    layers: Sequence[Layer],
+    max_context: int,
+    weights: int,
+    available: int | None = None,
 ) -> tuple[EngineConfig, CacheConfig]:
-    """Both configurations with every "auto" (but `isa`, which is the backend's) turned into a value.
+    """Both configurations with every "auto" (but those in `backend_options`) turned into a value.
 
     max_context: tokens the model was made for. weights: bytes they take. available: bytes of memory; None asks the
-    system. Raises ConfigError for a setting out of range, CapacityError for one that cannot be met.
+    device. Raises ConfigError for a setting out of range, CapacityError for one that cannot be met.
     """
     check(config)
     if config.max_model_len is not None and config.max_model_len > max_context:
         raise CapacityError(f"max_model_len is {config.max_model_len}, but the model's context is {max_context} tokens")
-    dtype = _dtype(config)
+    dtype = _dtype(config, device)
     wanted = config.max_model_len or max_context
-    num_blocks = _pool_blocks(config, block_bytes(layers, config.block_size, dtype), wanted, weights, available)
+    if available is None:
+        available = device.available_memory(config.backend_options)
+    block = block_bytes(layers, config.block_size, dtype)
+    num_blocks = _pool_blocks(config, block, wanted, partial(device.auto_pool, available, weights))
     length = config.max_model_len or min(max_context, num_blocks * config.block_size)
     resolved = dataclasses.replace(
         config,
         max_model_len=length,
-        max_num_batched_tokens=_budget(config, length),
+        max_num_batched_tokens=_budget(config, length, device.step_sizes),
         num_kv_blocks=num_blocks,
         kv_cache_dtype=dtype,
-        threads=config.threads or default_threads(),
     )
     return resolved, CacheConfig(num_blocks, config.block_size, dtype)
 
 
-def _budget(config: EngineConfig, length: int) -> int:
-    """Without chunks a step must hold the longest prompt."""
+def _budget(config: EngineConfig, length: int, sizes: tuple[int, ...]) -> int:
+    """Tokens of a step: the largest of the device's sizes within what is set. Without chunks a step must hold the
+    longest prompt, whatever is set."""
     budget = config.max_num_batched_tokens
-    return budget if config.enable_chunked_prefill else max(budget, length)
+    if not config.enable_chunked_prefill and length > budget:
+        return next((size for size in sizes if size >= length), length)
+    return max((size for size in sizes if size <= budget), default=budget)
 
 
-def _dtype(config: EngineConfig) -> str:
-    if config.kv_cache_dtype != "auto":
-        return config.kv_cache_dtype
-    return "f32" if config.backend == "reference" else "bf16"
+def _dtype(config: EngineConfig, device: Device) -> str:
+    if config.kv_cache_dtype == "auto":
+        return device.kv_dtypes[0]
+    if config.kv_cache_dtype not in device.kv_dtypes:
+        allowed = ", ".join(("auto", *device.kv_dtypes))
+        raise ConfigError(f"kv_cache_dtype must be one of {allowed}; got {config.kv_cache_dtype!r}")
+    return config.kv_cache_dtype
 
 
-def _pool_blocks(config: EngineConfig, block: int, length: int, weights: int, available: int | None) -> int:
-    """Blocks of the pool: as set, as many as the set memory holds, or what the machine can well spare."""
+def _pool_blocks(config: EngineConfig, block: int, length: int, auto_pool: Callable[[int], int]) -> int:
+    """Blocks of the pool: as set, as many as the set memory holds, or what the device can well spare.
+
+    auto_pool: from the bytes of one context of `length` tokens.
+    """
     most = MAX_SLOTS // config.block_size
     if config.num_kv_blocks is not None:
         if config.num_kv_blocks > most:
@@ -145,8 +176,7 @@ def _pool_blocks(config: EngineConfig, block: int, length: int, weights: int, av
     if config.kv_cache_memory is not None:
         memory, name = config.kv_cache_memory, "kv_cache_memory"
     else:
-        spare = max(0, (available_memory() if available is None else available) - weights) // 2
-        memory, name = min(spare, max(DEFAULT_POOL, sequence * block)), "half of the memory that is left"
+        memory, name = auto_pool(sequence * block), f"what backend {config.backend} can spare for the KV cache"
     blocks = min(memory // block, config.max_num_seqs * sequence, most)
     set_length = config.max_model_len is not None
     needed = sequence if set_length else 1
@@ -166,27 +196,3 @@ def _pool_blocks(config: EngineConfig, block: int, length: int, weights: int, av
 
 def _amount(size: int) -> str:
     return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
-
-
-def available_memory() -> int:
-    """Bytes this process may still take: the system's MemAvailable, or what its container has left if that is less."""
-    return min(_system_available(), _cgroup_available())
-
-
-def _system_available() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):  # not Linux: all of the machine's memory is the best that can be said
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _cgroup_available() -> int:
-    """Cgroup v2's limit less what is in use; page cache counts as free."""
-    group = Path("/sys/fs/cgroup")
-    try:
-        used = int((group / "memory.current").read_text())
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return int((group / "memory.max").read_text()) - used + int(stat.get("inactive_file", 0))
-    except (OSError, ValueError):  # no cgroup v2, or "max"
-        return 1 << 62

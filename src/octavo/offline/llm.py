@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from octavo.assembly.engine import Progress, assemble, engine_config
+from octavo.assembly.engine import assemble, engine_config
+from octavo.backends.base import Progress
 from octavo.errors import CapacityError, RequestError
 from octavo.offline import beam
 from octavo.offline.beam import BeamSearchOutput, BeamSearchParams, BeamSearchSequence, Candidates
@@ -40,9 +41,10 @@ class LLM:
             print(llm.generate("Once upon a time", SamplingParams(max_tokens=40))[0].outputs[0].text)
 
     model: a path, an alias (see `octavo models`), or hf:org/repo[:file]. tokenizer: a tokenizer.json, or a folder with
-    one, to be used instead of the model's own. settings: the fields of `config.EngineConfig`; of vLLM's settings that
-    have one meaning here (dtype, quantization, tensor_parallel_size, ...) that value is accepted. load_progress: called
-    while the weights are packed, with the bytes of the file done and in all.
+    one, to be used instead of the model's own. settings: the fields of `config.EngineConfig`, and the backend's options
+    (`threads` and `isa` of the cpu backend). Of vLLM's settings that have one meaning here (dtype, quantization,
+    tensor_parallel_size, ...) that value is accepted. load_progress: called while the weights are packed, with the
+    bytes of the file done and in all.
 
     Not thread-safe. Raises ModelFileError, TokenizerError, ConfigError or CapacityError.
     """

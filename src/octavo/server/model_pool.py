@@ -9,6 +9,8 @@ import time
 from collections.abc import AsyncIterator
 
 from octavo.assembly.engine import engine_config
+from octavo.backends import host
+from octavo.backends.registry import device
 from octavo.errors import OctavoError
 from octavo.kv import planner
 from octavo.models.registry import build_model, open_checkpoint
@@ -27,7 +29,7 @@ class ModelPool:
         self.runtimes = [Runtime(model, settings) for model in settings.models]
         self._by_name = {alias: runtime for runtime in self.runtimes for alias in runtime.model.aliases}
         self._idle_seconds = settings.idle_seconds
-        self._memory = settings.memory if settings.memory is not None else planner.available_memory()
+        self._memory = settings.memory if settings.memory is not None else host.available_memory()
         self._held: dict[Runtime, int] = {}  # bytes that each loaded model is taken to need
         self._loading = asyncio.Lock()
 
@@ -110,8 +112,7 @@ def memory_needed(model: ModelSource) -> int:
     """Bytes that a model takes with its settings: weights, KV pool, and its process. Raises OctavoError."""
     checkpoint = open_checkpoint(resolve(model.source))
     built = build_model(checkpoint)
-    config, cache = planner.resolve(
-        engine_config(**model.settings), built.attention, built.max_context, checkpoint.size
-    )
+    config = engine_config(**model.settings)
+    config, cache = planner.resolve(config, device(config.backend), built.attention, built.max_context, checkpoint.size)
     blocks = cache.num_blocks * planner.block_bytes(built.attention, config.block_size, cache.dtype)
     return checkpoint.size + blocks + OVERHEAD

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from octavo import _native, config
-from octavo.assembly.engine import assemble
+from octavo.assembly.engine import assemble, engine_config
 from octavo.backends.cpu.backend import CpuBackend
 from octavo.backends.cpu.packing import panels
 from octavo.bench import limits
 from octavo.cli.plan import make
-from octavo.config import CacheConfig, EngineConfig
+from octavo.config import CacheConfig
 from octavo.models.registry import build_model
 from octavo.types import Request, SamplingParams
 from octavo.weights.gguf import open_gguf
@@ -52,15 +52,16 @@ def test_a_quota_holds_for_running_building_and_measuring(tmp_path: Path, pools:
 
 
 def test_a_quota_holds_for_planning(tmp_path: Path, quota: None) -> None:
-    path = write_tiny_gguf(tmp_path / "m.gguf", Tiny(type="Q8_0"))  # each thread has activations of its own
-    automatic, one, two = (make(str(path), {"max_model_len": 64, "threads": n})[0].scratch for n in (None, 1, 2))
+    quantised = Tiny(type="Q8_0")  # each thread has activations of its own
+    path = str(write_tiny_gguf(tmp_path / "m.gguf", quantised))
+    automatic, one, two = (make(path, {"max_model_len": 64, "threads": n})[0].scratch for n in (None, 1, 2))
     assert automatic == one != two
 
 
 def test_a_draft_model_runs_on_the_threads_of_the_main_one(tmp_path: Path, pools: list[int]) -> None:
     path = write_tiny_gguf(tmp_path / "m.gguf")
     drafting = {"method": "draft_model", "model": str(path)}
-    parts = assemble(path, EngineConfig(max_model_len=64, threads=2, speculative_config=drafting))
+    parts = assemble(path, engine_config(max_model_len=64, threads=2, speculative_config=drafting))
     assert pools == [2]
     seq, *_ = parts.engine.add(Request("r", [1, 2, 3], SamplingParams(temperature=0, max_tokens=20)))
     while parts.engine.has_work:

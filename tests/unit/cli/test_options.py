@@ -7,24 +7,28 @@ import dataclasses
 import pytest
 import typer
 
+from octavo.assembly.engine import engine_config
+from octavo.backends.registry import option_names
 from octavo.cli.options import ENGINE, SAMPLING, bias, sampling_params, size
 from octavo.config import EngineConfig
 from octavo.types import SamplingParams
 
-# Not on the command line: the engine's seed (--seed is the request's), and settings with a single value so far.
-ENGINE_ONLY = {"seed", "preemption_mode"}
+# Not on the command line: the engine's seed (--seed is the request's), settings with a single value so far, and the
+# backend's options as one, which are there by their names.
+ENGINE_ONLY = {"seed", "preemption_mode", "backend_options"}
 # n > 1 and prompt_logprobs make no single streamed answer; logprobs is an option of `run` alone.
 API_ONLY = {"n", "prompt_logprobs", "logprobs", "structured_outputs"}
 
 
 def test_every_setting_has_an_option():
-    assert {row.name for row in ENGINE.rows} == {f.name for f in dataclasses.fields(EngineConfig)} - ENGINE_ONLY
+    settings = {f.name for f in dataclasses.fields(EngineConfig)} - ENGINE_ONLY
+    assert {row.name for row in ENGINE.rows} == settings | set(option_names())
     assert {row.name for row in SAMPLING.rows} == {f.name for f in dataclasses.fields(SamplingParams)} - API_ONLY
 
 
 def test_defaults_are_those_of_the_fields():
     values = {row.name: ENGINE.defaults[row.name] for row in ENGINE.rows}
-    assert EngineConfig(**values) == EngineConfig()
+    assert engine_config(**values) == engine_config()
 
 
 def test_sampling_values_become_parameters():

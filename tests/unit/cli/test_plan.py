@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from octavo import LLM, SamplingParams
 from octavo.assembly.engine import assemble, engine_config
 from octavo.bench.usage import peak_rss
 from octavo.cli.options import ENGINE
@@ -41,6 +42,18 @@ def test_the_prediction_is_what_is_allocated(family: str, settings: dict[str, An
 def test_packed_sizes_of_other_encodings(type: str, tmp_path: Path):
     path = write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(hidden=256, ffn=256, heads=4, head_dim=64, type=type))
     check(path, {"max_model_len": 128})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("backend", ["reference", "null"])
+def test_other_backends_predict_too(family: str, backend: str, tmp_path: Path):
+    """The reference backend dequantises weights as a first step needs them: of an untied embedding only some rows."""
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(family, tied=family == "gemma3"))
+    settings = {"backend": backend, "max_model_len": 64, "num_kv_blocks": 8}
+    plan, _, _ = make(str(path), dict(ENGINE.defaults) | settings)
+    with LLM(path, **settings) as llm:
+        llm.generate("the sun", SamplingParams(max_tokens=1), use_tqdm=False)
+        assert llm.parts.backend.memory() == {"weights": plan.weights, "kv": plan.kv_pool, "scratch": plan.scratch}
 
 
 def test_the_prediction_holds_for_a_real_model():

@@ -1,15 +1,26 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from octavo.backends import host
+from octavo.backends.base import Device
+from octavo.backends.cpu.device import DEVICE as CPU
 from octavo.config import CacheConfig, EngineConfig
 from octavo.errors import CapacityError, ConfigError
 from octavo.ir import Attention
-from octavo.kv.planner import available_memory, block_bytes, plan, resolve, token_bytes
+from octavo.kv import planner
+from octavo.kv.planner import block_bytes, plan, token_bytes
 
 LLAMA_70B = [Attention(heads=64, kv_heads=8, head_dim=128, scale=1.0)] * 80
 QWEN_1_5B = [Attention(heads=12, kv_heads=2, head_dim=128, scale=1.0)] * 28
 GIB = 1 << 30
+
+
+def resolve(config: EngineConfig, *model: Any, device: Device = CPU) -> tuple[EngineConfig, CacheConfig]:
+    """model: layers, longest context, bytes of weights and of memory."""
+    return planner.resolve(config, device, *model)
 
 
 def test_published_figures() -> None:
@@ -35,21 +46,22 @@ def test_keys_and_values_may_differ() -> None:
 
 
 def test_plan_adds_up() -> None:
-    memory = plan(QWEN_1_5B, CacheConfig(1000), weights=GIB, scratch=1 << 20, length=1000, available=2 * GIB)
+    pool = 1000 * 16 * (28 << 10)
+    footprint = {"weights": GIB, "kv": pool, "scratch": 1 << 20}
+    memory = plan(QWEN_1_5B, CacheConfig(1000), footprint, length=1000, available=2 * GIB)
     assert memory.kv_token == 28 << 10
     assert memory.kv_sequence == 63 * 16 * (28 << 10)
-    assert memory.kv_pool == 1000 * 16 * (28 << 10)
+    assert memory.kv_pool == pool
     assert memory.total == GIB + (1 << 20) + memory.kv_pool and memory.fits
     assert memory.max_sequences == 1000 // 63
-    assert not plan(QWEN_1_5B, CacheConfig(1000), GIB, 0, 1000, available=GIB).fits
+    assert not plan(QWEN_1_5B, CacheConfig(1000), footprint, 1000, available=GIB).fits
 
 
 def test_resolve_fills_every_auto() -> None:
-    config, cache = resolve(EngineConfig(), QWEN_1_5B, 32768, weights=GIB, available=16 * GIB)
+    config, cache = resolve(EngineConfig(), QWEN_1_5B, 32768, GIB, 16 * GIB)
     assert cache.dtype == config.kv_cache_dtype == "bf16"
     assert cache.num_blocks == config.num_kv_blocks == GIB // block_bytes(QWEN_1_5B, 16, "bf16")
     assert config.max_model_len == 32768
-    assert config.threads is not None and config.threads >= 1
 
 
 def test_auto_context_shrinks_to_the_pool_but_a_set_one_does_not() -> None:
@@ -85,12 +97,9 @@ def test_a_context_longer_than_the_model_s_is_refused() -> None:
         ("max_num_seqs", 0),
         ("max_model_len", -1),
         ("kv_cache_memory", 1.5),
-        ("threads", True),
-        ("threads", 100_000),
         ("max_num_seqs", 10**11),
         ("max_num_batched_tokens", 10**11),
         ("num_kv_blocks", 2**31),
-        ("isa", "sse9"),
         ("block_size", 12),
         ("kv_cache_dtype", "fp8"),
         ("kv_cache", "ring"),
@@ -118,4 +127,4 @@ def test_without_a_set_length_one_block_is_asked_for() -> None:
 
 
 def test_available_memory_is_plausible() -> None:
-    assert 1 << 24 < available_memory() < 1 << 50
+    assert 1 << 24 < host.available_memory() < 1 << 50

@@ -7,10 +7,11 @@ import copy
 import numpy as np
 
 from octavo import _native
-from octavo.backends.cpu.lower import cache_layers, fused, lower
-from octavo.backends.cpu.packing import PackedMatrices, Progress, check_panels, matrices
+from octavo.backends.base import Progress
+from octavo.backends.cpu.lower import KV_DTYPES, cache_layers, fused, lower
+from octavo.backends.cpu.packing import PackedMatrices, check_panels, matrices
 from octavo.backends.plan.nodes import Trace
-from octavo.config import KV_DTYPES, CacheConfig, default_threads
+from octavo.config import CacheConfig, default_threads
 from octavo.errors import ConfigError
 from octavo.ir import Model
 from octavo.types import Batch, StepResult, Transfers
@@ -23,8 +24,6 @@ class CpuBackend:
     pool: another backend's threads, to run on these instead. The two must not run at once: two pools would, and the
     waiting threads of one take the cores from the other.
     """
-
-    trees = True
 
     def __init__(
         self,
@@ -41,11 +40,9 @@ class CpuBackend:
     ):
         check_panels(model)
         self.model = model
-        self.isa = _choose_isa(isa)
+        self.isa = choose_isa(isa)
         self.pool = pool or _native.Pool(threads or default_threads())
-        self._kv = _native.KvCache(
-            cache_layers(model), cache.num_blocks, cache.block_size, KV_DTYPES.index(cache.dtype)
-        )
+        self._kv = _native.KvCache(cache_layers(model), cache.num_blocks, cache.block_size, KV_DTYPES[cache.dtype])
         self._limits = (max_seqs, max_context or model.max_context)
         trace = fused(model)
         self._weights = PackedMatrices(matrices(trace), self.pool, progress)
@@ -125,7 +122,7 @@ class CpuBackend:
         del self._plan, self._kv, self._weights
 
 
-def _choose_isa(isa: str) -> str:
+def choose_isa(isa: str) -> str:
     available: list[str] = _native.isas()
     if isa == "auto":
         return available[0]

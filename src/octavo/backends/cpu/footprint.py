@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from octavo import _native
-from octavo.backends.cpu.lower import cache_layers, fused, lower
+from octavo.backends.cpu.backend import choose_isa
+from octavo.backends.cpu.lower import KV_DTYPES, cache_layers, fused, lower
 from octavo.backends.cpu.packing import check_panels, matrices, packed_bytes
-from octavo.config import KV_DTYPES, CacheConfig
+from octavo.config import CacheConfig
 from octavo.ir import Model
+from octavo.kv.planner import block_bytes
 
 
 class Outline:
@@ -24,16 +26,20 @@ class Outline:
 
 
 def footprint(
-    model: Model, cache: CacheConfig, *, max_tokens: int, max_seqs: int, max_context: int, threads: int
+    model: Model, cache: CacheConfig, *, max_tokens: int, max_seqs: int, max_context: int, threads: int, isa: str
 ) -> dict[str, int]:
-    """Bytes of "weights" (packed) and "scratch": what `CpuBackend.memory` says, given the same arguments.
+    """Bytes of "weights" (packed), "kv" and "scratch": what `CpuBackend.memory` says, given the same arguments.
 
-    Raises ModelFileError.
+    Raises ConfigError for an instruction set that is not available, and ModelFileError.
     """
     check_panels(model)
-    kv = _native.KvCache(cache_layers(model), 1, cache.block_size, KV_DTYPES.index(cache.dtype))
-    plan = _native.Plan(_native.isas()[0], _native.Pool(threads), kv, max_tokens, max_seqs, max_context)
+    kv = _native.KvCache(cache_layers(model), 1, cache.block_size, KV_DTYPES[cache.dtype])
+    plan = _native.Plan(choose_isa(isa), _native.Pool(threads), kv, max_tokens, max_seqs, max_context)
     trace = fused(model)
     weights = matrices(trace)
     lower(trace, Outline(plan), dict.fromkeys(weights))
-    return {"weights": sum(map(packed_bytes, weights)), "scratch": plan.scratch_bytes}
+    return {
+        "weights": sum(map(packed_bytes, weights)),
+        "kv": cache.num_blocks * block_bytes(model.attention, cache.block_size, cache.dtype),
+        "scratch": plan.scratch_bytes,
+    }

@@ -34,6 +34,7 @@ from octavo.errors import ModelFileError
 from octavo.ir import Model, Rope, Weight
 from octavo.weights.dequantize import dequantize
 
+KV_DTYPES = {"f32": 0, "bf16": 1, "int8": 2}  # KvType in native/kernels/kernels.h
 ACTIVATIONS = {"silu": 0, "gelu_tanh": 1}
 
 

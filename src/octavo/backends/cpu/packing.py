@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
 from octavo import _native
+from octavo.backends.base import Progress
 from octavo.backends.cpu.lower import fused
 from octavo.backends.plan.nodes import Embed, Linear, Trace
 from octavo.config import default_threads
@@ -14,7 +15,6 @@ from octavo.errors import ModelFileError
 from octavo.ir import ROWS, Model, Weight
 from octavo.weights.checkpoint import Bytes, release
 
-Progress = Callable[[int, int], None]  # (bytes of the file packed, bytes in all)
 LAYOUT = _native.LAYOUT_VERSION  # of the panels: what `Weight.layout` says of those in an artifact
 
 
