@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from octavo.errors import ConfigError
+
+log = logging.getLogger(__name__)
+THREADS_PER_CORE = 4  # at most: more than that only wait for each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +100,13 @@ def check_integer(name: str, value: object, most: int) -> None:
 
 
 def usable_threads(wanted: int | None) -> int:
-    """`wanted`, or the default for None."""
-    return default_threads() if wanted is None else wanted
+    """`wanted`, or the default for None; with a warning, at most THREADS_PER_CORE for each core to be had."""
+    cores = default_threads()
+    most = THREADS_PER_CORE * cores
+    if wanted is not None and wanted > most:
+        share = f"{THREADS_PER_CORE} for each core that this process may use"
+        log.warning("threads is %d: %d are used, %s", wanted, most, share)
+    return cores if wanted is None else min(wanted, most)
 
 
 def default_threads() -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from octavo import _native, config
+from octavo import LLM, _native, config
 from octavo.assembly.engine import assemble, engine_config
 from octavo.backends.cpu.backend import CpuBackend
 from octavo.backends.cpu.packing import panels
@@ -14,6 +15,8 @@ from octavo.bench import limits
 from octavo.cli.plan import make
 from octavo.config import CacheConfig
 from octavo.models.registry import build_model
+from octavo.server.model_pool import memory_needed
+from octavo.server.settings import ModelSource
 from octavo.types import Request, SamplingParams
 from octavo.weights.gguf import open_gguf
 from tests.tiny import Tiny, write_tiny_gguf
@@ -56,6 +59,32 @@ def test_a_quota_holds_for_planning(tmp_path: Path, quota: None) -> None:
     path = str(write_tiny_gguf(tmp_path / "m.gguf", quantised))
     automatic, one, two = (make(path, {"max_model_len": 64, "threads": n})[0].scratch for n in (None, 1, 2))
     assert automatic == one != two
+
+
+def test_too_many_threads_are_a_warning(
+    tmp_path: Path, pools: list[int], quota: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Four for each core are used at most. One line says so, whoever is asked for more."""
+    path = str(write_tiny_gguf(tmp_path / "m.gguf"))
+    settings = {"threads": 999, "max_model_len": 64, "num_kv_blocks": 8}
+    drafting = {"method": "draft_model", "model": path}
+    asked: list[Callable[[], object]] = [
+        lambda: LLM(path, **settings, speculative_config=drafting).shutdown(),
+        lambda: make(path, settings),
+        lambda: limits.measure("portable", threads=999, repeat=1),
+    ]
+    for ask in asked:
+        ask()
+        (record,) = caplog.records
+        assert record.getMessage() == "threads is 999: 4 are used, 4 for each core that this process may use"
+        caplog.clear()
+    memory_needed(ModelSource(("m",), path, settings))  # the server looks before its engine does: it is not told twice
+    assert not caplog.records and max(pools) == 4
+
+
+@pytest.mark.parametrize(("wanted", "used"), [(None, 1), (1, 1), (4, 4), (5, 4)])
+def test_usable_threads(wanted: int | None, used: int, quota: None) -> None:
+    assert config.usable_threads(wanted) == used
 
 
 def test_a_draft_model_runs_on_the_threads_of_the_main_one(tmp_path: Path, pools: list[int]) -> None:
