@@ -5,7 +5,7 @@ its *block table*; the *slot* of a token is `block * block_size + offset`. A *st
 sequence some consecutive *query* tokens (a prefill chunk, one decode token, or one token and its drafts).
 
 `Batch`, `Transfers` and `StepResult` are what a backend sees: arrays and plain values, so that they can cross a process
-(`wire`). Sequences stay with the control plane.
+(`wire`). Sequences stay with the control plane. They are msgspec structs, which are cheap to make: each step does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import enum
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -180,9 +180,8 @@ class Sampler(Protocol):
         """From this position on its rows of `SamplingArrays` are all the same but for the position."""
 
 
-class SamplingArrays(NamedTuple):
-    """What the sampler needs, one entry a logit row, in a form that native code reads without Python. (A named tuple is
-    cheap to make, and each step makes one.)
+class SamplingArrays(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """What the sampler needs, one entry a logit row, in a form that native code reads without Python.
 
     Sparse edits are in CSR form: row r owns entries starts[r] .. starts[r+1].
     The random number of a row depends on (seed, position) alone: see `sampling.rules.uniform`.
@@ -225,8 +224,7 @@ class ScheduledSequence:
     last_row: int = -1  # the logit row that chose the sequence's newest token
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True, eq=False, gc=False):
     """The input of one step: S sequences with T query tokens in all, R logit rows. All arrays are C-contiguous.
 
     A batch never changes once it is built, and neither do its arrays: a backend may keep it, send it, or still read it
@@ -257,8 +255,7 @@ class Batch:
     parents: I32 | None = None  # [T]; None: no draft trees
 
 
-@dataclass(frozen=True, slots=True)
-class Transfers:
+class Transfers(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Copies within the KV pool, to be made before the next batch runs: all moves in order, then all copies in order.
 
     Moves come first: they finish the step before, and a block whose slots they fill may be copied or given away.
@@ -275,8 +272,7 @@ class Transfers:
     copies: I32  # [C, 2]: (source, target) blocks
 
 
-@dataclass(slots=True)
-class StepResult:
+class StepResult(msgspec.Struct, eq=False, gc=False):
     """The output of one step, one entry a logit row.
 
     logprobs are of the model's own distribution: before temperature, penalties and masks (vLLM's "raw_logprobs").

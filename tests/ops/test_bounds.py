@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from octavo import _native
 from octavo.backends.cpu.backend import CpuBackend
@@ -143,20 +143,20 @@ def test_sampling_entries_have_ranges(backend: CpuBackend, name: str, place: int
         made = batch()
         array = getattr(made.sampling, name).copy()
         array[place] = value
-        wrong = dataclasses.replace(made, sampling=made.sampling._replace(**{name: array}))
+        wrong = replace(made, sampling=replace(made.sampling, **{name: array}))
         assert re.search(rf"{name}\[\d+\] is -?\d+: must be", attempt(backend, wrong))
 
 
 def _short_mask(arrays: SamplingArrays) -> SamplingArrays:
-    return arrays._replace(masks=arrays.masks[:, :-1].copy())
+    return replace(arrays, masks=arrays.masks[:, :-1].copy())
 
 
 def _short_tokens(arrays: SamplingArrays) -> SamplingArrays:
-    return arrays._replace(bias_tokens=arrays.bias_tokens[:-1])
+    return replace(arrays, bias_tokens=arrays.bias_tokens[:-1])
 
 
 def _long_starts(arrays: SamplingArrays) -> SamplingArrays:
-    return arrays._replace(penalty_starts=arrays.penalty_starts + np.arange(7, dtype=np.int32))
+    return replace(arrays, penalty_starts=arrays.penalty_starts + np.arange(7, dtype=np.int32))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_sampling_arrays_are_long_enough(
     backend: CpuBackend, shorten: Callable[[SamplingArrays], SamplingArrays], message: str
 ) -> None:
     made = batch()
-    assert attempt(backend, dataclasses.replace(made, sampling=shorten(made.sampling))) == message
+    assert attempt(backend, replace(made, sampling=shorten(made.sampling))) == message
 
 
 def test_an_end_that_only_the_tokenizer_knows_is_not_written(backend: CpuBackend) -> None:

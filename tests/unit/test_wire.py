@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import asdict, astuple
 
 from octavo import wire
 from octavo.backends.null import NullBackend
 from octavo.config import CacheConfig
-from octavo.types import Batch, SamplingArrays, StepResult, Transfers
+from octavo.types import Batch, StepResult, Transfers
 from tests.unit.control import VOCAB, RandomTrees, drain, engine
 from tests.unit.test_engine import ALONE, REQUESTS
 
@@ -21,12 +21,8 @@ from tests.unit.test_engine import ALONE, REQUESTS
 def same(left: Any, right: Any) -> bool:
     if isinstance(left, np.ndarray):
         return left.dtype == right.dtype and left.shape == right.shape and bool((left == right).all())
-    if isinstance(left, SamplingArrays):
-        return type(left) is type(right) and all(map(same, left, right))
-    if dataclasses.is_dataclass(left):
-        return type(left) is type(right) and all(
-            same(getattr(left, field.name), getattr(right, field.name)) for field in dataclasses.fields(left)
-        )
+    if isinstance(left, msgspec.Struct):
+        return type(left) is type(right) and all(map(same, astuple(left), astuple(right)))
     return type(left) is type(right) and left == right
 
 
@@ -45,8 +41,7 @@ class Remote(NullBackend):
     def run(self, batch: Batch) -> StepResult:
         result: StepResult = self._sent(super().run(self._sent(batch)))
         for message in (batch, result):
-            fields = [field.name for field in dataclasses.fields(message)]
-            self.kinds |= {name for name in fields if getattr(message, name) is not None}
+            self.kinds |= {name for name, value in asdict(message).items() if value is not None}
         return result
 
     def transfer(self, transfers: Transfers) -> None:

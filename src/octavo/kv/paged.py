@@ -9,9 +9,15 @@ from octavo.kv.tables import BlockTables
 from octavo.kv.transfers import PendingTransfers
 from octavo.types import Sequence
 
+PUT_OFF = 8  # blocks of a sequence that may be without their names: hashing each by itself costs several times as much
+
 
 class PagedCache:
-    """See `kv.manager.CacheManager`."""
+    """See `kv.manager.CacheManager`.
+
+    A block gets its name, for others to find, once that matters: before anyone is admitted, and before its sequence
+    lets go of it.
+    """
 
     def __init__(self, cache: CacheConfig, max_sequences: int, max_blocks: int, prefix_caching: bool = True):
         self.block_size = cache.block_size
@@ -19,6 +25,7 @@ class PagedCache:
         self.pool = BlockPool(cache.num_blocks)
         self.tables = BlockTables(max_sequences, max_blocks, cache.block_size)
         self.transfers = PendingTransfers()
+        self._unnamed: dict[Sequence, int] = {}  # the first of its full blocks that has no name yet
 
     @property
     def capacity(self) -> int:
@@ -43,6 +50,8 @@ class PagedCache:
     def _find_prefix(self, seq: Sequence) -> list[int]:
         if not self.prefix_caching:
             return []
+        for running in list(self._unnamed):
+            self._name_blocks(running)
         usable = _reusable_tokens(seq) // self.block_size
         self._extend_chain(seq, usable)
         return match(self.pool, seq.block_keys[:usable])
@@ -69,6 +78,7 @@ class PagedCache:
         return True
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:
+        self._name_blocks(parent)
         self.tables.add(child, self.pool.fork(parent.block_table), parent.kv_length)
         child.num_computed_tokens = parent.num_computed_tokens
         child.block_keys = list(parent.block_keys)
@@ -78,21 +88,31 @@ class PagedCache:
         first, stop = start // self.block_size, seq.kv_length // self.block_size
         if first == stop or not self.prefix_caching:
             return
+        if stop - self._unnamed.setdefault(seq, first) >= PUT_OFF:
+            self._name_blocks(seq)
+
+    def _name_blocks(self, seq: Sequence) -> None:
+        if (first := self._unnamed.pop(seq, None)) is None:
+            return
+        stop = seq.kv_length // self.block_size
         self._extend_chain(seq, stop)
         for index in range(first, stop):
             self.pool.register(seq.block_table[index], seq.block_keys[index])
 
     def free(self, seq: Sequence) -> None:
         if seq in self.tables:
+            self._name_blocks(seq)
             self.pool.release(self.tables.remove(seq))
 
     def discard(self, seq: Sequence) -> None:
+        self._unnamed.pop(seq, None)
         for block in seq.block_table:
             self.pool.forget(block)
         self.free(seq)
 
     def check_integrity(self) -> None:
         self.tables.check_integrity()
+        assert self._unnamed.keys() <= self.tables.rows.keys(), "who holds no blocks has none to name"
         self.pool.check_integrity(seq.block_table for seq in self.tables.rows)
 
 

@@ -6,10 +6,11 @@ from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from octavo.sampling.state import Sampler, Settings
-from octavo.types import F32, I32, U32, U64, SamplingArrays, SamplingParams, Sequence
+from octavo.types import F32, I32, I64, U32, U64, SamplingArrays, SamplingParams, Sequence
 
 Value = TypeVar("Value", bound=np.generic)
 Columns = tuple[I32, I32, NDArray[Value]]
@@ -43,9 +44,9 @@ def build(rows: list[tuple[Sequence, int]], vocab_size: int) -> SamplingArrays:
     return greedy(len(rows))
 
 
-def advanced(arrays: SamplingArrays) -> SamplingArrays:
-    """The arrays of the same rows one position further on, where all of them are steady: see `Sampler.steady_from`."""
-    return arrays if arrays.plain_greedy else arrays._replace(positions=arrays.positions + 1)
+def moved(arrays: SamplingArrays, positions: I64) -> SamplingArrays:
+    """The arrays of the same rows at these positions, where all of them are steady: see `Sampler.steady_from`."""
+    return arrays if arrays.plain_greedy else replace(arrays, positions=positions)
 
 
 @lru_cache(maxsize=256)

@@ -98,7 +98,7 @@ class ContinuousScheduler:
             decodes = self._decodes = DecodeBatch(self._cache, running, queue.changes) if plain(running) else None
         if decodes is None:
             return False
-        for seq in decodes.full:
+        for _, seq in decodes.full:
             if not self._reserve(seq) or decodes.changes != queue.changes:  # someone was preempted
                 return False
         plan.decodes, plan.entries = decodes, decodes.entries

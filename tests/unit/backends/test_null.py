@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from octavo.backends.null import NullBackend
 from octavo.config import CacheConfig
@@ -34,7 +34,7 @@ def batch(tokens: list[int], start: int, table: list[int], **fields: Any) -> Bat
         targets=np.array([-1], np.int32),
         sampling=greedy(1),
     )
-    return dataclasses.replace(plain, **fields)
+    return replace(plain, **fields)
 
 
 def decode(damage: Callable[[NullBackend, Batch], object] = lambda backend, step: None) -> int:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from octavo.config import CacheConfig
-from octavo.kv.paged import PagedCache
+from octavo.kv.paged import PUT_OFF, PagedCache
 from octavo.types import Request, SamplingParams, Sequence
 
 
@@ -14,7 +14,7 @@ def sequence(tokens: list[int], salt: str = "", **params: int) -> Sequence:
 
 
 def cache(blocks: int = 8, prefix: bool = True) -> PagedCache:
-    return PagedCache(CacheConfig(blocks, 4), max_sequences=4, max_blocks=8, prefix_caching=prefix)
+    return PagedCache(CacheConfig(blocks, 4), max_sequences=4, max_blocks=max(8, blocks), prefix_caching=prefix)
 
 
 def compute(cache: PagedCache, seq: Sequence, upto: int) -> None:
@@ -142,6 +142,30 @@ def test_discarded_blocks_are_never_found() -> None:
     assert paged.pool.num_cached == 0
     good = sequence(list(range(9)))
     assert paged.admit(good, 0) and good.num_computed_tokens == 0
+    paged.check_integrity()
+
+
+def test_full_blocks_are_named_when_that_matters() -> None:
+    paged = cache(blocks=40)
+
+    def named(seq: Sequence) -> int:
+        return sum(paged.pool.lookup(key) is not None for key in seq.block_keys)
+
+    first = sequence(list(range(4 * PUT_OFF + 9)))
+    assert paged.admit(first, 0) and len(first.block_keys) == PUT_OFF + 2
+    compute(paged, first, 8)
+    assert named(first) == 0, "nobody has asked yet"
+    second = sequence(list(range(9)))
+    assert paged.admit(second, 0) and second.num_computed_tokens == 8
+    compute(paged, first, 4 * (PUT_OFF + 1))
+    assert named(first) == 2
+    compute(paged, first, 4 * (PUT_OFF + 2))
+    assert named(first) == PUT_OFF + 2, "it is not put off for ever"
+    for seq, let_go, names in ((sequence([90] * 5), paged.free, 1), (sequence([80] * 5), paged.discard, 0)):
+        assert paged.admit(seq, 0)
+        compute(paged, seq, 4)
+        let_go(seq)
+        assert named(seq) == names
     paged.check_integrity()
 
 

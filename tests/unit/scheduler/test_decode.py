@@ -8,9 +8,9 @@ import random
 from collections import Counter
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import asdict, astuple
 
 from octavo.backends.null import NullBackend
 from octavo.config import CacheConfig
@@ -86,8 +86,8 @@ def contents(batch: Batch) -> dict[str, bytes]:
     """Everything a batch says. Of the block tables what lies in the context: the rest is nobody's business."""
     tables = [table[: -(-size // BLOCK)] for table, size in zip(batch.block_tables, batch.context_lens, strict=True)]
     said = {"block_tables": b"".join(table.tobytes() for table in tables)}
-    fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
-    fields |= {f"sampling.{name}": value for name, value in fields.pop("sampling")._asdict().items()}
+    fields = asdict(batch)
+    fields |= {f"sampling.{name}": value for name, value in asdict(fields.pop("sampling")).items()}
     del fields["block_tables"]
     for name, value in fields.items():
         array = np.asarray(value)
@@ -179,7 +179,7 @@ class Life:
 
 def facts(delta: SequenceDelta) -> tuple[Any, ...]:
     """All it says, in a form that compares."""
-    return tuple(value.tolist() if isinstance(value, np.ndarray) else value for value in msgspec.structs.astuple(delta))
+    return tuple(value.tolist() if isinstance(value, np.ndarray) else value for value in astuple(delta))
 
 
 SETTINGS: list[dict[str, Any]] = [
