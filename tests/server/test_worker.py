@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +29,7 @@ PROMPT = [40 + i % 50 for i in range(40)]  # five steps of 8 tokens
 
 @pytest.fixture(scope="module")
 def parts(tiny_model: Path) -> Iterator[Assembly]:
-    settings: dict[str, Any] = {"max_model_len": 128, "max_num_batched_tokens": 8}
+    settings: dict[str, Any] = {"max_model_len": 128, "max_num_batched_tokens": 8, "enable_prefix_caching": False}
     made = assemble(tiny_model, engine_config(backend="reference", **settings))
     yield made
     made.close()
@@ -36,13 +38,13 @@ def parts(tiny_model: Path) -> Iterator[Assembly]:
 class Loop:
     """A worker whose socket pair is two lists. `run` lets it work until there is nothing left to do."""
 
-    def __init__(self, parts: Assembly):
+    def __init__(self, parts: Assembly, clock: Callable[[], float] = time.monotonic):
         self.watch = Watch()
         self.events: list[Event] = []  # all that the worker has sent
         self.commands: deque[Command] = deque()
         self.after: Callable[[], None] = lambda: None  # called when something came from the worker
         self.client = EngineClient(parts.tokenizer, self._command, self.watch)
-        self._worker = Worker(self, parts)  # type: ignore[arg-type]
+        self._worker = Worker(self, parts, clock)  # type: ignore[arg-type]
 
     def add(self, request: Request) -> Generation:
         return self.client.add(request, None, Inbox(stream=False))
@@ -89,7 +91,7 @@ def test_a_delta_crosses_as_it_is() -> None:
     vector = np.arange(3, dtype=np.float64) / 7
     plain = SequenceDelta("r", 1, [5, 6])
     full = SequenceDelta("r", 0, [7], "stop", 7, 16, 1.5, [logprob], [logprob, logprob], pooled=vector)
-    step = protocol.events.decode(protocol.encode(Step([plain, full], {"steps": 1}))[4:])
+    step = protocol.events.decode(protocol.encode(Step([plain, full], 2, {"steps": 1}))[4:])
     assert isinstance(step, Step)
     got = step.deltas
     assert got[0] == plain
@@ -100,7 +102,7 @@ def test_a_delta_crosses_as_it_is() -> None:
 
 def test_what_no_message_can_hold_is_our_bug() -> None:
     with pytest.raises(TypeError, match="cannot hold object"):
-        protocol.encode(Step([], {"x": object()}))
+        protocol.encode(Step([], 0, {"x": object()}))
 
 
 @pytest.mark.parametrize("mode", ["mean", "last"])
@@ -132,3 +134,32 @@ def test_answers_that_a_client_no_longer_wants_end_everywhere(parts: Assembly, l
     assert {answer.finish_reason for answer in made.output.outputs} == {"abort"}
     assert loop.watch.finished == {"abort": 1} and loop.client.in_flight == 0
     assert parts.engine.cache.usage == 0
+
+
+@pytest.mark.parametrize("pace", [0.0, 0.03, 0.3])
+def test_counters_come_ten_times_a_second_and_when_the_work_is_done(parts: Assembly, pace: float) -> None:
+    """pace: seconds a step, by the worker's clock."""
+    ticks = itertools.count(1)
+    loop = Loop(parts, lambda: pace * next(ticks))
+    loop.add(Request("r", PROMPT, SamplingParams(max_tokens=20, ignore_eos=True)))
+    loop.run()
+    steps = [event for event in loop.events if isinstance(event, Step)]
+    told = [number for number, step in enumerate(steps) if step.stats is not None]
+    every = {0.0: 24, 0.03: 4, 0.3: 1}[pace]
+    assert told == sorted({*range(0, 24, every), 23}) and len(steps) == 24
+    assert [step.tokens for step in steps] == [8] * 5 + [1] * 19
+    watch = loop.watch
+    assert (watch.gauge("running"), watch.gauge("waiting"), watch.gauge("kv_usage")) == (0, 0, 0)
+    assert watch.total("steps") == parts.engine.stats.steps
+    assert watch.total("generation_tokens") == parts.engine.stats.generation_tokens
+    sizes = watch.histograms["iteration_tokens_total"]
+    assert (sum(sizes.counts), sizes.total) == (24, 40 + 19), "every step counts, told with counters or not"
+
+
+def test_the_counters_of_an_abort_that_ends_the_work_are_told(parts: Assembly) -> None:
+    loop = Loop(parts, lambda: 0.0)
+    made = loop.add(Request("r", PROMPT, SamplingParams(max_tokens=50, ignore_eos=True)))
+    loop.after = lambda: loop.client.abort([made])
+    loop.run()
+    assert isinstance(last := loop.events[-1], Step) and last.stats is not None and last.tokens == 0
+    assert (loop.watch.gauge("running"), loop.watch.gauge("kv_usage")) == (0, 0)

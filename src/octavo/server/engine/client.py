@@ -61,8 +61,8 @@ class EngineClient:
 
     def hear(self, event: Event) -> None:
         match event:
-            case Step(deltas=deltas, stats=stats):
-                self._watch.step(stats)
+            case Step(deltas=deltas, tokens=tokens, stats=stats):
+                self._watch.step(tokens, stats)
                 self._take(deltas)
             case Pong(fragmentation=fragmentation):
                 self._watch.fragmentation = fragmentation

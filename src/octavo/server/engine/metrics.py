@@ -59,10 +59,12 @@ class Watch:
         self.recent_itl: deque[float] = deque(maxlen=RECENT)
         self._per_second: deque[tuple[int, int]] = deque(maxlen=WINDOW)  # (second, tokens)
 
-    def step(self, stats: dict[str, Any]) -> None:
-        if stats["steps"] != self.stats.get("steps") and stats["step_tokens"]:
-            self.histograms["iteration_tokens_total"].add(stats["step_tokens"])
-        self.stats = stats
+    def step(self, tokens: int, stats: dict[str, Any] | None) -> None:
+        """tokens: query tokens of an engine's step, 0 for an abort. stats: None if they are not due yet."""
+        if tokens:
+            self.histograms["iteration_tokens_total"].add(tokens)
+        if stats is not None:
+            self.stats = stats
 
     def engine_gone(self) -> None:
         """The counters of the engine's next life start at 0: keep what this one has counted."""

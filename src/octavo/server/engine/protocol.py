@@ -101,10 +101,11 @@ class Refused(Message):
 
 
 class Step(Message):
-    """stats: see `report.stats`."""
+    """What a step or an abort brought. tokens: query tokens of the step. stats: `report.stats`, if due."""
 
     deltas: list[SequenceDelta]
-    stats: dict[str, Any]
+    tokens: int = 0
+    stats: dict[str, Any] | None = None
 
 
 class Snapshot(Message):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from typing import Any
+
 from octavo.assembly.engine import Assembly
 from octavo.engine import Engine
 from octavo.errors import CapacityError, OctavoError, RequestError
@@ -13,13 +17,16 @@ from octavo.server.engine.server_connection import Channel
 from octavo.types import Request, SequenceDelta
 
 COMPILE_POLL = 0.005  # seconds between looks at a grammar that is being compiled while nothing else runs
+STATS_PERIOD = 0.1  # seconds between stats while there is work: they cost more than the deltas of a step
 
 
 class Worker:
     """Not thread-safe; the only thread besides compiles grammars."""
 
-    def __init__(self, channel: Channel, parts: Assembly):
+    def __init__(self, channel: Channel, parts: Assembly, clock: Callable[[], float] = time.monotonic):
         self._channel = channel
+        self._clock = clock
+        self._stats_due = 0.0
         self._engine: Engine = parts.engine
         self._compilations = Compilations(parts.tokenizer, parts.model.vocab_size)
         self._pooling = Pooling()
@@ -32,7 +39,8 @@ class Worker:
             for request, problem in self._compilations.take():
                 self._add(request) if problem is None else self._refuse(request, problem)
             if self._engine.has_work:
-                self._report(self._engine.step())
+                deltas = self._engine.step()
+                self._report(deltas, self._engine.stats.step_tokens)
 
     def _patience(self) -> float | None:
         """How long to wait for a command: not at all while there is work."""
@@ -77,5 +85,13 @@ class Worker:
         if not self._compilations.cancel(request_id):
             self._report(self._engine.abort(request_id))
 
-    def _report(self, deltas: list[SequenceDelta]) -> None:
-        self._channel.send(Step(self._pooling.collect(deltas), engine_report.stats(self._engine)))
+    def _report(self, deltas: list[SequenceDelta], tokens: int = 0) -> None:
+        self._channel.send(Step(self._pooling.collect(deltas), tokens, self._stats()))
+
+    def _stats(self) -> dict[str, Any] | None:
+        """The engine's counters, if they are due. They always are when the work is done: they stay true then."""
+        now = self._clock()
+        if now < self._stats_due and self._engine.has_work:
+            return None
+        self._stats_due = now + STATS_PERIOD
+        return engine_report.stats(self._engine)
