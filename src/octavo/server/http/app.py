@@ -45,7 +45,7 @@ PAGE_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",  # after an upgrade a browser must not mix old files with new ones
 }
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent.parent / "page"
 APIS = (completions, chat, responses, messages, embeddings, models, tokenize, health, metrics, live)
 
 
