@@ -26,6 +26,7 @@ U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+Json = dict[str, Any]  # a JSON object
 
 
 @dataclass(frozen=True, slots=True)

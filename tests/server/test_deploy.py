@@ -16,10 +16,10 @@ def test_the_dashboard_asks_for_metrics_that_exist(tiny: Server) -> None:
     exported = set(re.findall(r"^octavo:\w+", tiny.get("/metrics")[1], re.MULTILINE))
     declared = set(re.findall(r"^# TYPE (octavo:\w+)", tiny.get("/metrics")[1], re.MULTILINE))
     dashboard = json.loads((DEPLOY / "grafana.json").read_text())
-    asked = {name for panel in dashboard["panels"] for t in panel["targets"] for name in _names(t["expr"])}
-    asked |= _names((ROOT / "docs" / "server.md").read_text())
-    missing = {name for name in asked if name not in exported and not any(name.startswith(d) for d in declared)}
-    assert len(asked) > 15 and not missing
+    used = {name for panel in dashboard["panels"] for t in panel["targets"] for name in _names(t["expr"])}
+    used |= _names((ROOT / "docs" / "server.md").read_text())
+    missing = {name for name in used if name not in exported and not any(name.startswith(d) for d in declared)}
+    assert len(used) > 15 and not missing
 
 
 def _names(text: str) -> set[str]:
@@ -27,11 +27,11 @@ def _names(text: str) -> set[str]:
 
 
 def test_options_in_files_and_documents_exist() -> None:
-    told = subprocess.run([*LAUNCH, "serve", "--help"], cwd=ROOT, capture_output=True, timeout=60).stdout.decode()
+    help_text = subprocess.run([*LAUNCH, "serve", "--help"], cwd=ROOT, capture_output=True, timeout=60).stdout.decode()
     files = [DEPLOY / "octavo.service", DEPLOY / "Containerfile", ROOT / "docs" / "server.md"]
     for file in files:
-        words = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", _serve_part(file)))
-        assert not {word for word in words if word not in told}, file.name
+        options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", _serve_part(file)))
+        assert not {option for option in options if option not in help_text}, file.name
 
 
 def test_the_container_installs_what_the_server_needs() -> None:

@@ -39,9 +39,9 @@ def test_requests_that_take_too_long_are_told(tiny_model: Path, logs: Path) -> N
         print(f"cut off after {time.monotonic() - begin:.1f} s")
         for stream in streams:
             stream.join(10)
-        told = [stream for stream in streams if stream.error and "shutting down" in stream.error["message"]]
+        notified = [stream for stream in streams if stream.error and "shutting down" in stream.error["message"]]
         plain = [stream for stream in streams if stream.status == 503]
-        assert len(told) + len(plain) > 20 and len(told) + len(plain) + sum(s.complete for s in streams) >= 30
+        assert len(notified) + len(plain) > 20 and len(notified) + len(plain) + sum(s.complete for s in streams) >= 30
 
 
 def test_a_second_signal_forces(tiny_model: Path, logs: Path) -> None:

@@ -111,7 +111,7 @@ def test_a_request_during_the_restart_waits_for_it(tiny_model: Path, logs: Path)
 
 
 def test_a_frozen_engine(tiny_model: Path, logs: Path) -> None:
-    """SIGSTOP: /health says 503 within 15 s, requests are told, and another engine takes over."""
+    """SIGSTOP: /health says 503 within 15 s, requests get an error, and another engine takes over."""
     with serving(tiny_model, "--engine-timeout", "10" if FULL else "2", folder=logs) as server:
         frozen, streams = server.engine(), readers(server, 2)
         frozen.suspend()
@@ -151,9 +151,9 @@ def test_an_address_that_is_taken_is_one_line(tiny_model: Path) -> None:
         done = subprocess.run(
             [*LAUNCH, "serve", str(tiny_model), "--port", port], cwd=ROOT, capture_output=True, timeout=60
         )
-    told = done.stderr.decode()
-    assert done.returncode == 2 and f"cannot listen on 127.0.0.1 port {port}" in told, told
-    assert len(told.strip().splitlines()) == 1
+    output = done.stderr.decode()
+    assert done.returncode == 2 and f"cannot listen on 127.0.0.1 port {port}" in output, output
+    assert len(output.strip().splitlines()) == 1
 
 
 def test_a_model_that_cannot_be_served_is_one_line(tmp_path: Path, tiny_model: Path) -> None:
@@ -165,9 +165,9 @@ def test_a_model_that_cannot_be_served_is_one_line(tmp_path: Path, tiny_model: P
         done = subprocess.run(
             [*LAUNCH, "serve", str(model), "--port", "0", *options], cwd=ROOT, capture_output=True, timeout=60
         )
-        told = done.stderr.decode()
-        assert done.returncode == 2 and named in told and "Traceback" not in told, told
-        assert len(told.strip().splitlines()) == 1
+        output = done.stderr.decode()
+        assert done.returncode == 2 and named in output and "Traceback" not in output, output
+        assert len(output.strip().splitlines()) == 1
 
 
 def test_a_tokenizer_of_another_model_ends_the_server(tmp_path: Path, tiny_model: Path) -> None:
@@ -175,8 +175,8 @@ def test_a_tokenizer_of_another_model_ends_the_server(tmp_path: Path, tiny_model
     other = write_tiny_hf(tmp_path / "other", Tiny(vocab=330))
     command = [*LAUNCH, "serve", str(tiny_model), "--port", "0", "--tokenizer", str(other)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)
-    *log, told = done.stderr.decode().splitlines()
-    assert done.returncode == 2 and "330 tokens but the model has embeddings for 320" in told, told
+    *log, output = done.stderr.decode().splitlines()
+    assert done.returncode == 2 and "330 tokens but the model has embeddings for 320" in output, output
     assert all(" info " in line for line in log), log
 
 

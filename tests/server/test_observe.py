@@ -109,7 +109,7 @@ class Reported(dict[str, Any]):
 def test_every_metric_reads_what_an_engine_reports() -> None:
     """A metric of something that is not there would be 0 for ever, and look as if it were measured."""
     runtime = Runtime(ModelSource(("m",), "m"), ServerSettings(models=()))
-    runtime.watch.stats = Reported(engine_report.stats(engine()))
+    runtime.metrics.stats = Reported(engine_report.stats(engine()))
     families = {family.name for family in Figures([runtime]).collect()}
     assert families >= {"octavo:" + name for name in NAMES}
 

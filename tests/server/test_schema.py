@@ -30,8 +30,8 @@ def test_no_operation_fails_or_hangs(tiny: Server, tmp_path: Path) -> None:
     done = subprocess.run(
         [*command, f"{tiny.url}/openapi.json", *options], cwd=tmp_path, capture_output=True, timeout=SECONDS + 120
     )
-    told = done.stdout.decode()
-    print(told[told.find("Test cases:") :][:100])
-    assert done.returncode == 0, told[-5000:]
+    output = done.stdout.decode()
+    print(output[output.find("Test cases:") :][:100])
+    assert done.returncode == 0, output[-5000:]
     tiny.wait_idle(30)
     assert "Traceback" not in tiny.log

@@ -91,11 +91,11 @@ def test_a_template_without_tools_gets_them_as_text() -> None:
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "content": "42"},
     ]
-    told = tools.explain(messages, [{"type": "function", "function": {"name": "f"}}])
-    assert [message["role"] for message in told] == ["system", "user", "assistant", "user"]
-    assert told[0]["content"].startswith("Be brief.\n\n") and '"name": "f"' in told[0]["content"]
-    assert read(HERMES, [told[2]["content"]]) == ("", [("f", '{"x": 1}')])
-    assert told[3]["content"] == "<tool_response>\n42\n</tool_response>"
+    explained = tools.explain(messages, [{"type": "function", "function": {"name": "f"}}])
+    assert [message["role"] for message in explained] == ["system", "user", "assistant", "user"]
+    assert explained[0]["content"].startswith("Be brief.\n\n") and '"name": "f"' in explained[0]["content"]
+    assert read(HERMES, [explained[2]["content"]]) == ("", [("f", '{"x": 1}')])
+    assert explained[3]["content"] == "<tool_response>\n42\n</tool_response>"
     assert tools.explain(messages[1:2], None) == messages[1:2]
 
 

@@ -18,7 +18,7 @@ from octavo.offline.driver import Driver
 from octavo.processing.pooling import pooled_vector
 from octavo.server.engine import protocol
 from octavo.server.engine.client import EngineClient
-from octavo.server.engine.metrics import Watch
+from octavo.server.engine.metrics import EngineMetrics
 from octavo.server.engine.protocol import Command, Event, Message, Step, Stop
 from octavo.server.engine.worker import Worker
 from octavo.server.generation.inbox import Generation, Inbox
@@ -39,11 +39,11 @@ class Loop:
     """A worker whose socket pair is two lists. `run` lets it work until there is nothing left to do."""
 
     def __init__(self, parts: Assembly, clock: Callable[[], float] = time.monotonic):
-        self.watch = Watch()
+        self.metrics = EngineMetrics()
         self.events: list[Event] = []  # all that the worker has sent
         self.commands: deque[Command] = deque()
         self.after: Callable[[], None] = lambda: None  # called when something came from the worker
-        self.client = EngineClient(parts.tokenizer, self._command, self.watch)
+        self.client = EngineClient(parts.tokenizer, self._command, self.metrics)
         self._worker = Worker(self, parts, clock)  # type: ignore[arg-type]
 
     def add(self, request: Request) -> Generation:
@@ -56,13 +56,13 @@ class Loop:
         self.commands.append(protocol.commands.decode(protocol.encode(message)[4:]))
 
     def send(self, message: Message) -> None:
-        """As `Channel.send`."""
+        """As `ServerConnection.send`."""
         self.events.append(event := protocol.events.decode(protocol.encode(message)[4:]))
-        self.client.hear(event)
+        self.client.handle(event)
         self.after()
 
     def receive(self, timeout: float | None) -> list[Command]:
-        """As `Channel.receive`, but who would wait for ever is told to stop."""
+        """As `ServerConnection.receive`, but who would wait for ever is told to stop."""
         if timeout is None and not self.commands:
             return [Stop()]
         commands, self.commands = list(self.commands), deque()
@@ -81,9 +81,9 @@ def test_the_queue_time_of_a_long_prompt_is_recorded(loop: Loop, pooling: str | 
     loop.run()
     assert made.output.finished
     assert (made.output.pooled is None) == (pooling is None)
-    waited = loop.watch.histograms["request_queue_time_seconds"]
+    waited = loop.metrics.histograms["request_queue_time_seconds"]
     assert sum(waited.counts) == 1
-    assert 0 <= waited.total < loop.watch.histograms["e2e_request_latency_seconds"].total
+    assert 0 <= waited.total < loop.metrics.histograms["e2e_request_latency_seconds"].total
 
 
 def test_a_delta_crosses_as_it_is() -> None:
@@ -132,7 +132,7 @@ def test_answers_that_a_client_no_longer_wants_end_everywhere(parts: Assembly, l
     loop.after = lambda: loop.client.abort([made])
     loop.run()
     assert {answer.finish_reason for answer in made.output.outputs} == {"abort"}
-    assert loop.watch.finished == {"abort": 1} and loop.client.in_flight == 0
+    assert loop.metrics.finished == {"abort": 1} and loop.client.in_flight == 0
     assert parts.engine.cache.usage == 0
 
 
@@ -148,11 +148,11 @@ def test_counters_come_ten_times_a_second_and_when_the_work_is_done(parts: Assem
     every = {0.0: 24, 0.03: 4, 0.3: 1}[pace]
     assert told == sorted({*range(0, 24, every), 23}) and len(steps) == 24
     assert [step.tokens for step in steps] == [8] * 5 + [1] * 19
-    watch = loop.watch
-    assert (watch.gauge("running"), watch.gauge("waiting"), watch.gauge("kv_usage")) == (0, 0, 0)
-    assert watch.total("steps") == parts.engine.stats.steps
-    assert watch.total("generation_tokens") == parts.engine.stats.generation_tokens
-    sizes = watch.histograms["iteration_tokens_total"]
+    metrics = loop.metrics
+    assert (metrics.gauge("running"), metrics.gauge("waiting"), metrics.gauge("kv_usage")) == (0, 0, 0)
+    assert metrics.total("steps") == parts.engine.stats.steps
+    assert metrics.total("generation_tokens") == parts.engine.stats.generation_tokens
+    sizes = metrics.histograms["iteration_tokens_total"]
     assert (sum(sizes.counts), sizes.total) == (24, 40 + 19), "every step counts, told with counters or not"
 
 
@@ -162,4 +162,4 @@ def test_the_counters_of_an_abort_that_ends_the_work_are_told(parts: Assembly) -
     loop.after = lambda: loop.client.abort([made])
     loop.run()
     assert isinstance(last := loop.events[-1], Step) and last.stats is not None and last.tokens == 0
-    assert (loop.watch.gauge("running"), loop.watch.gauge("kv_usage")) == (0, 0)
+    assert (loop.metrics.gauge("running"), loop.metrics.gauge("kv_usage")) == (0, 0)

@@ -15,7 +15,7 @@ from octavo.processing.inputs import RequestMaker, Tokens
 from octavo.scheduler import admission as capacity
 from octavo.server.admission import Admission
 from octavo.server.engine.client import EngineClient
-from octavo.server.engine.metrics import Watch
+from octavo.server.engine.metrics import EngineMetrics
 from octavo.server.engine.protocol import Event, Inspect, Ready, Start
 from octavo.server.engine.supervisor import State, Supervisor
 from octavo.server.http import errors
@@ -35,7 +35,7 @@ class Runtime:
     def __init__(self, model: ModelSource, settings: ServerSettings):
         self.model = model
         self.name = model.aliases[0]
-        self.watch = Watch()
+        self.metrics = EngineMetrics()
         self.created = int(time.time())
         self.last_used = time.monotonic()
         self.users = 0  # HTTP requests that use it now
@@ -43,9 +43,9 @@ class Runtime:
         self.maker: RequestMaker | None = None
         self.client: EngineClient | None = None
         limits = settings.limits
-        self.admission = Admission(1, limits.queued_requests, limits.queued_tokens, self.watch.tokens_per_second)
+        self.admission = Admission(1, limits.queued_requests, limits.queued_tokens, self.metrics.tokens_per_second)
         start = Start(model.source, model.settings, model.tokenizer, (settings.log_format, settings.log_level))
-        self.supervisor = Supervisor(start, self._hear, self._gone, settings.engine_timeout)
+        self.supervisor = Supervisor(start, self._handle_event, self._gone, settings.engine_timeout)
         self._reading: asyncio.Task[None] | None = None
 
     @property
@@ -68,7 +68,7 @@ class Runtime:
 
     async def _read_tokenizer(self) -> None:
         self.tokenizer = await asyncio.get_running_loop().run_in_executor(None, self._tokenizer)
-        self.client = EngineClient(self.tokenizer, self.supervisor.send, self.watch)
+        self.client = EngineClient(self.tokenizer, self.supervisor.send, self.metrics)
 
     def _tokenizer(self) -> Tokenizer:
         return load_tokenizer(open_checkpoint(resolve(self.model.source)), self.model.tokenizer)
@@ -104,18 +104,18 @@ class Runtime:
         seed = self.model.settings.get("seed")
         self.maker = RequestMaker(self.tokenizer, self.info.vocab_size, seed, compile_grammars=False)
 
-    def _hear(self, event: Event) -> None:
+    def _handle_event(self, event: Event) -> None:
         if isinstance(event, Ready):
             self.admission.slots = event.max_num_seqs + max(4, event.max_num_seqs // 4)
         elif self.client is not None:
-            self.client.hear(event)
+            self.client.handle(event)
 
     def _gone(self, reason: str) -> None:
         error = unavailable(f"the engine process failed ({reason}); it is started again")
         if self.client is not None:
             self.client.fail_all(error)
         self.admission.fail_waiting(error)
-        self.watch.engine_gone()
+        self.metrics.engine_gone()
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

@@ -74,12 +74,12 @@ class Server(uvicorn.Server):
 
     async def _finish_work(self) -> None:
         state, limit = self._state, self._state.settings.shutdown_timeout
-        log.info("shutting down: waiting for %d requests", state.exchanges)
+        log.info("shutting down: waiting for %d requests", state.active_requests)
         end = time.monotonic() + limit
-        while state.exchanges and time.monotonic() < end and not self.force_exit:
+        while state.active_requests and time.monotonic() < end and not self.force_exit:
             await asyncio.sleep(0.02)
-        if state.exchanges:
-            log.warning("ending %d unfinished requests", state.exchanges)
+        if state.active_requests:
+            log.warning("ending %d unfinished requests", state.active_requests)
             await cut_off(state)
         self.should_exit = True
 
@@ -91,7 +91,7 @@ async def cut_off(state: ServerState) -> None:
         if runtime.client is not None:
             runtime.client.fail_all(admission.draining())
     for _ in range(50):
-        if not state.exchanges:
+        if not state.active_requests:
             break
         await asyncio.sleep(0.02)
 

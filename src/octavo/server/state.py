@@ -11,10 +11,10 @@ from octavo.server.settings import ServerSettings
 
 @dataclass(eq=False, slots=True)
 class ServerState:
-    """draining: no new work is taken. exchanges: generating requests under way (waiting or running)."""
+    """draining: no new work is taken. active_requests: generating requests under way (waiting or running)."""
 
     settings: ServerSettings
     pool: ModelPool
     draining: bool = False
-    exchanges: int = 0
+    active_requests: int = 0
     started: float = field(default_factory=time.monotonic)

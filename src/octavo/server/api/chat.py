@@ -13,15 +13,15 @@ from starlette.responses import Response
 
 from octavo.server.api.chat_render import ChatRenderer
 from octavo.server.api.common import caller_for, check_answers, generate, new_id, openai_error, state_of
-from octavo.server.api.schemas import Controls, Count, Json, TopLogprobs, Usage, sampling, structure, structure_field
+from octavo.server.api.schemas import Controls, Count, TopLogprobs, Usage, sampling, structure, structure_field
 from octavo.server.generation.inbox import Inbox
-from octavo.server.generation.prompt import Asked, Conversation, conversation
-from octavo.server.generation.streaming import Exchange, Renderer
+from octavo.server.generation.prompt import ChatInput, ChatPrompt, make_chat_prompt
+from octavo.server.generation.streaming import GenerationResponse, Renderer
 from octavo.server.http.body import read
 from octavo.server.http.errors import bad_request
 from octavo.server.http.openapi import describe
 from octavo.server.settings import Limits
-from octavo.types import SamplingParams
+from octavo.types import Json, SamplingParams
 
 router = APIRouter()
 RESERVED = {"messages", "tools", "bos_token", "eos_token", "add_generation_prompt", "template"}
@@ -117,13 +117,13 @@ async def create(request: Request) -> Response:
     @contextlib.asynccontextmanager
     async def begin(inbox: Inbox) -> AsyncIterator[Renderer]:
         async with state.pool.use(body.model, caller.remaining) as runtime:
-            talk = await conversation(runtime, asked(body))
-            params = params_of(body, talk)
-            job = generate(request, runtime, caller, new_id("chatcmpl-"), body.model, [talk.prompt], params, inbox)
+            chat = await make_chat_prompt(runtime, to_chat_input(body))
+            params = params_of(body, chat)
+            job = generate(request, runtime, caller, new_id("chatcmpl-"), body.model, [chat.prompt], params, inbox)
             async with job as made:
-                yield ChatRenderer(made, body.n or 1, talk.reader, top_logprobs(body), body.with_usage)
+                yield ChatRenderer(made, body.n or 1, chat.reader, top_logprobs(body), body.with_usage)
 
-    return Exchange(state, begin, bool(body.stream), openai_error, names(body))
+    return GenerationResponse(state, begin, bool(body.stream), openai_error, names(body))
 
 
 def names(body: ChatRequest) -> dict[str, str]:
@@ -150,12 +150,12 @@ def check(body: ChatRequest, limits: Limits) -> None:
         raise bad_request(f"chat_template_kwargs: {min(known)!r} cannot be set", "chat_template_kwargs")
 
 
-def asked(body: ChatRequest) -> Asked:
+def to_chat_input(body: ChatRequest) -> ChatInput:
     choice = body.tool_choice or "auto"
     variables = {**(body.chat_template_kwargs or {})}
     if body.add_generation_prompt is not None:
         variables["add_generation_prompt"] = body.add_generation_prompt
-    return Asked(
+    return ChatInput(
         [plain_message(message) for message in body.messages],
         [plain(tool) for tool in body.tools or ()],
         choice.function.name if isinstance(choice, NamedTool) else choice,
@@ -174,14 +174,14 @@ def plain_message(message: Message) -> Json:
     return {"content": "", **plain(message)}
 
 
-def params_of(body: ChatRequest, talk: Conversation) -> SamplingParams:
+def params_of(body: ChatRequest, chat: ChatPrompt) -> SamplingParams:
     most = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     more: Json = {"max_tokens": most, "logprobs": top_logprobs(body)}
-    if talk.structure is not None:
+    if chat.structure is not None:
         if structure(body) is not None:
             raise bad_request("response_format and a tool_choice that forces a call contradict", "tool_choice")
-        more["structured_outputs"] = talk.structure
-    if talk.keep_special:
+        more["structured_outputs"] = chat.structure
+    if chat.keep_special:
         more["skip_special_tokens"] = False
     return sampling(body, **more)
 

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from octavo.outputs import CompletionOutput, LogprobMap, OutputDelta
 from octavo.server.api import logprobs
 from octavo.server.api.common import new_id
 from octavo.server.api.schemas import Usage, usage_of
 from octavo.server.generation.inbox import Generation
-from octavo.server.generation.job import Job
+from octavo.server.generation.job import GenerationJob
 from octavo.server.generation.tool_reader import CallArguments, CallBegins, Part, Said, ToolReader
 from octavo.server.http import sse
 from octavo.server.http.errors import ApiError
+from octavo.types import Json
 
-Json = dict[str, Any]
 MakeReader = Callable[[], ToolReader]
 
 
 class ChatRenderer:
     """top_logprobs: None if no logprobs are wanted. with_usage: a stream ends with the usage."""
 
-    def __init__(self, job: Job, answers: int, reader: MakeReader | None, top_logprobs: int | None, with_usage: bool):
+    def __init__(
+        self, job: GenerationJob, answers: int, reader: MakeReader | None, top_logprobs: int | None, with_usage: bool
+    ):
         self._job = job
         self._answers = answers
         self._top_logprobs = top_logprobs

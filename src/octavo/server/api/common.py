@@ -12,7 +12,7 @@ from starlette.requests import Request
 from octavo.processing.inputs import Tokens
 from octavo.server.api.schemas import Controls
 from octavo.server.generation.inbox import Inbox
-from octavo.server.generation.job import Caller, Job, run
+from octavo.server.generation.job import Caller, GenerationJob, run
 from octavo.server.http.errors import ApiError, bad_request
 from octavo.server.runtime import Runtime
 from octavo.server.state import ServerState
@@ -74,9 +74,9 @@ async def generate(
     params: SamplingParams,
     inbox: Inbox,
     pooling: str | None = None,
-) -> AsyncIterator[Job]:
+) -> AsyncIterator[GenerationJob]:
     """`job.run`, with a note for the log of how much it was."""
-    made = Job(job_id, model or runtime.name, runtime)
+    made = GenerationJob(job_id, model or runtime.name, runtime)
     try:
         async with run(made, caller, prompts, params, inbox, pooling) as job:
             yield job

@@ -17,8 +17,8 @@ from octavo.server.api import logprobs
 from octavo.server.api.common import caller_for, check_answers, generate, new_id, openai_error, state_of
 from octavo.server.api.schemas import Controls, Count, TopLogprobs, Usage, sampling, structure_field, usage_of
 from octavo.server.generation.inbox import Generation, Inbox
-from octavo.server.generation.job import Job, off_loop
-from octavo.server.generation.streaming import Exchange, Renderer
+from octavo.server.generation.job import GenerationJob, off_loop
+from octavo.server.generation.streaming import GenerationResponse, Renderer
 from octavo.server.http import sse
 from octavo.server.http.body import read
 from octavo.server.http.errors import ApiError, bad_request
@@ -82,7 +82,9 @@ async def create(request: Request) -> Response:
             async with job as made:
                 yield CompletionRenderer(body, made)
 
-    return Exchange(state, begin, bool(body.stream), openai_error, {"structured_outputs": structure_field(body)})
+    return GenerationResponse(
+        state, begin, bool(body.stream), openai_error, {"structured_outputs": structure_field(body)}
+    )
 
 
 def check(body: CompletionRequest, most_answers: int) -> None:
@@ -131,7 +133,7 @@ async def encode(runtime: Runtime, prompts: list[str | list[int]]) -> list[Token
 class CompletionRenderer:
     """A choice is an answer to a prompt: prompt 0's n answers come first."""
 
-    def __init__(self, body: CompletionRequest, job: Job):
+    def __init__(self, body: CompletionRequest, job: GenerationJob):
         self._body = body
         self._job = job
         self._n = body.n or 1
@@ -180,7 +182,7 @@ class CompletionRenderer:
         output = generation.output
         return tokenizer.decode(output.prompt_token_ids) if output.prompt is None else output.prompt
 
-    def _word(self, token: int) -> str:
+    def _token_text(self, token: int) -> str:
         tokenizer = self._job.runtime.tokenizer
         assert tokenizer is not None
         return tokenizer.decode([token], skip_special=False)
@@ -190,7 +192,7 @@ class CompletionRenderer:
     ) -> dict[str, Any] | None:
         if self._body.logprobs is None or maps is None:
             return None
-        return logprobs.completions(maps, token_ids, self._body.logprobs, offset, self._word)
+        return logprobs.completions(maps, token_ids, self._body.logprobs, offset, self._token_text)
 
     def _frame(self, choices: list[dict[str, Any]], total: Usage | None = None) -> dict[str, Any]:
         job = self._job

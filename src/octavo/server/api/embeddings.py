@@ -17,8 +17,8 @@ from octavo.server.api.common import caller_of, generate, new_id, openai_error, 
 from octavo.server.api.completions import PromptBody, as_prompts, encode
 from octavo.server.api.schemas import Priority, Seconds
 from octavo.server.generation.inbox import Generation, Inbox
-from octavo.server.generation.job import Job
-from octavo.server.generation.streaming import Exchange, Renderer
+from octavo.server.generation.job import GenerationJob
+from octavo.server.generation.streaming import GenerationResponse, Renderer
 from octavo.server.http import sse
 from octavo.server.http.body import read
 from octavo.server.http.errors import ApiError, bad_request
@@ -81,11 +81,11 @@ async def create(request: Request) -> Response:
             async with job as made:
                 yield EmbeddingRenderer(body, made, pooling)
 
-    return Exchange(state, begin, False, openai_error, {"prompt": "input"})
+    return GenerationResponse(state, begin, False, openai_error, {"prompt": "input"})
 
 
 class EmbeddingRenderer:
-    def __init__(self, body: EmbeddingRequest, job: Job, pooling: str):
+    def __init__(self, body: EmbeddingRequest, job: GenerationJob, pooling: str):
         self._body = body
         self._job = job
         self._pooling = pooling

@@ -65,12 +65,12 @@ async def version() -> Response:
 @router.get("/load", **describe(None, Load))
 async def load(request: Request) -> Response:
     state = state_of(request)
-    watches = [runtime.watch for runtime in state.pool.runtimes]
+    metrics = [runtime.metrics for runtime in state.pool.runtimes]
     made = Load(
-        state.exchanges,
-        sum(watch.gauge("running") for watch in watches),
-        sum(watch.gauge("waiting") for watch in watches),
+        state.active_requests,
+        sum(each.gauge("running") for each in metrics),
+        sum(each.gauge("waiting") for each in metrics),
         sum(runtime.admission.waiting_requests for runtime in state.pool.runtimes),
-        round(sum(watch.tokens_per_second() for watch in watches), 1),
+        round(sum(each.tokens_per_second() for each in metrics), 1),
     )
     return Response(sse.encode(made), media_type="application/json")

@@ -37,15 +37,15 @@ async def live(request: Request) -> Response:
 
 def model_state(runtime: Runtime) -> dict[str, Any]:
     """A model and its engine. The snapshot is the answer to the question before this one."""
-    admission, watch, info = runtime.admission, runtime.watch, runtime.supervisor.info
+    admission, metrics, info = runtime.admission, runtime.metrics, runtime.supervisor.info
     return {
         "id": runtime.name,
         **runtime.supervisor.describe(),
         "info": None if info is None else msgspec.structs.asdict(info),
         "queue": {"requests": admission.waiting_requests, "tokens": admission.waiting_tokens},
-        "throughput": watch.throughput(),
-        "recent_ttft": _rounded(watch.recent_ttft),
-        "recent_itl": _rounded(watch.recent_itl),
+        "throughput": metrics.throughput(),
+        "recent_ttft": _rounded(metrics.recent_ttft),
+        "recent_itl": _rounded(metrics.recent_itl),
         "processor_seconds": None if runtime.client is None else round(runtime.client.processor_seconds, 6),
         "snapshot": runtime.inspect(),
     }

@@ -27,14 +27,17 @@ def _entry(entry: Logprob) -> dict[str, Any]:
 
 
 def completions(
-    maps: Sequence[LogprobMap | None], token_ids: list[int], top: int, offset: int, word: Callable[[int], str]
+    maps: Sequence[LogprobMap | None], token_ids: list[int], top: int, offset: int, token_text: Callable[[int], str]
 ) -> dict[str, Any]:
-    """The completions API's: parallel lists. offset: characters of text before the first token. word: a token's text,
-    for the prompt's first, which has no logprob."""
+    """Returns the completions API's shape: parallel lists.
+
+    offset: characters of text before the first token. token_text: gives the text of the prompt's first token, which has
+    no logprob.
+    """
     tokens, values, tops, offsets = [], [], [], []
     for found, token in zip(maps, token_ids, strict=True):
         entry = None if found is None else found[token]
-        text = (entry.decoded_token or "") if entry else word(token)
+        text = (entry.decoded_token or "") if entry else token_text(token)
         tokens.append(text)
         values.append(None if entry is None else _finite(entry.logprob))
         tops.append(None if found is None or not top else _ranked(found, top))

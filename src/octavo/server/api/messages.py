@@ -14,16 +14,16 @@ from starlette.responses import Response
 from octavo.server.api.common import caller_of, generate, new_id, state_of
 from octavo.server.api.messages_in import to_openai, tools_in
 from octavo.server.api.messages_render import MessagesRenderer
-from octavo.server.api.schemas import MOST, Json, Priority, Seconds, Share
+from octavo.server.api.schemas import MOST, Priority, Seconds, Share
 from octavo.server.generation.inbox import Inbox
-from octavo.server.generation.prompt import Asked, Conversation, conversation
-from octavo.server.generation.streaming import Exchange, Renderer
+from octavo.server.generation.prompt import ChatInput, ChatPrompt, make_chat_prompt
+from octavo.server.generation.streaming import GenerationResponse, Renderer
 from octavo.server.http import sse
 from octavo.server.http.body import read
 from octavo.server.http.errors import ApiError, bad_request
 from octavo.server.http.openapi import describe
 from octavo.server.settings import Limits
-from octavo.types import SamplingParams
+from octavo.types import Json, SamplingParams
 
 router = APIRouter()
 PATH = "/v1/messages"
@@ -111,33 +111,33 @@ class TokenCount(Struct):
 async def create(request: Request) -> Response:
     state = state_of(request)
     body = await read(request, MessagesRequest, state.settings.limits)
-    question = asked(body, state.settings.limits)
+    chat_input = to_chat_input(body, state.settings.limits)
     caller = caller_of(request, body.timeout, body.priority)
 
     @contextlib.asynccontextmanager
     async def begin(inbox: Inbox) -> AsyncIterator[Renderer]:
         async with state.pool.use(body.model, caller.remaining) as runtime:
-            talk = await conversation(runtime, question)
-            params = params_of(body, talk)
-            job = generate(request, runtime, caller, new_id("msg_"), body.model, [talk.prompt], params, inbox)
+            chat = await make_chat_prompt(runtime, chat_input)
+            params = params_of(body, chat)
+            job = generate(request, runtime, caller, new_id("msg_"), body.model, [chat.prompt], params, inbox)
             async with job as made:
-                yield MessagesRenderer(made, talk.reader, error_body)
+                yield MessagesRenderer(made, chat.reader, error_body)
 
     names = {"prompt": "messages", "structured_outputs": "tools", "stop": "stop_sequences"}
-    return Exchange(state, begin, bool(body.stream), error_body, names)
+    return GenerationResponse(state, begin, bool(body.stream), error_body, names)
 
 
 @router.post(f"{PATH}/count_tokens", **describe(CountRequest, TokenCount, errors=AnthropicError))
 async def count(request: Request) -> Response:
     state = state_of(request)
     body = await read(request, CountRequest, state.settings.limits)
-    question = asked(body, state.settings.limits)
+    chat_input = to_chat_input(body, state.settings.limits)
     async with state.pool.use(body.model) as runtime:
-        talk = await conversation(runtime, question)
-    return Response(sse.encode(TokenCount(len(talk.prompt.ids))), media_type="application/json")
+        chat = await make_chat_prompt(runtime, chat_input)
+    return Response(sse.encode(TokenCount(len(chat.prompt.ids))), media_type="application/json")
 
 
-def asked(body: CountRequest, limits: Limits) -> Asked:
+def to_chat_input(body: CountRequest, limits: Limits) -> ChatInput:
     """Raises ApiError."""
     if len(body.messages) > limits.messages:
         raise bad_request(f"messages: at most {limits.messages} may be sent; got {len(body.messages)}", "messages")
@@ -149,18 +149,18 @@ def asked(body: CountRequest, limits: Limits) -> Asked:
         choice = {"auto": "auto", "any": "required", "none": "none", "tool": given.name or ""}[given.type]
         parallel = not given.disable_parallel_tool_use
     tools = [msgspec.to_builtins(tool) for tool in body.tools or ()]
-    return Asked(to_openai(messages, body.system), tools_in(tools), choice, parallel)
+    return ChatInput(to_openai(messages, body.system), tools_in(tools), choice, parallel)
 
 
-def params_of(body: MessagesRequest, talk: Conversation) -> SamplingParams:
+def params_of(body: MessagesRequest, chat: ChatPrompt) -> SamplingParams:
     given: dict[str, Any] = {
         name: value for name in ("temperature", "top_p", "top_k") if (value := getattr(body, name)) is not None
     }
     return SamplingParams(
         max_tokens=body.max_tokens,
         stop=tuple(body.stop_sequences or ()),
-        structured_outputs=talk.structure,
-        skip_special_tokens=not talk.keep_special,
+        structured_outputs=chat.structure,
+        skip_special_tokens=not chat.keep_special,
         **given,
     )
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from octavo.server.http.errors import bad_request
-
-Json = dict[str, Any]
+from octavo.types import Json
 
 
 def tools_in(tools: Sequence[Json]) -> list[Json]:

@@ -10,19 +10,19 @@ from octavo.outputs import CompletionOutput, OutputDelta
 from octavo.server.api.chat_render import MakeReader, read_answer
 from octavo.server.api.common import new_id
 from octavo.server.generation.inbox import Generation
-from octavo.server.generation.job import Job
+from octavo.server.generation.job import GenerationJob
 from octavo.server.generation.tool_reader import CallArguments, CallBegins, Part, Said
 from octavo.server.http import sse
 from octavo.server.http.errors import ApiError
+from octavo.types import Json
 
-Json = dict[str, Any]
 REASONS = {"stop": "end_turn", "length": "max_tokens"}
 
 
 class MessagesRenderer:
     """A stream is a row of blocks, each opened, filled and closed: text, or the use of a tool."""
 
-    def __init__(self, job: Job, reader: MakeReader | None, error_body: Callable[[ApiError], bytes]):
+    def __init__(self, job: GenerationJob, reader: MakeReader | None, error_body: Callable[[ApiError], bytes]):
         self._job = job
         self._make_reader = reader
         self._reader = reader() if reader else None

@@ -30,34 +30,34 @@ class Row(NamedTuple):
 
 
 GAUGES = (
-    Row("num_requests_running", "Sequences that run.", lambda r: r.watch.gauge("running")),
+    Row("num_requests_running", "Sequences that run.", lambda r: r.metrics.gauge("running")),
     Row(
         "num_requests_waiting",
         "Sequences that wait at the engine, and requests that wait before it.",
-        lambda r: r.watch.gauge("waiting") + r.admission.waiting_requests,
+        lambda r: r.metrics.gauge("waiting") + r.admission.waiting_requests,
     ),
-    Row("kv_cache_usage_perc", "Share of the KV blocks in use, 0 to 1.", lambda r: r.watch.gauge("kv_usage")),
+    Row("kv_cache_usage_perc", "Share of the KV blocks in use, 0 to 1.", lambda r: r.metrics.gauge("kv_usage")),
     Row(
         "kv_fragmentation_perc",
         "Share of the slots in used KV blocks that hold no token, 0 to 1.",
-        lambda r: r.watch.fragmentation,
+        lambda r: r.metrics.fragmentation,
     ),
     Row("engine_ready", "1 if the engine is ready, else 0.", lambda r: float(r.ready)),
 )
 COUNTERS = (
-    Row("prefix_cache_queries", "Tokens looked up in the prefix cache.", lambda r: r.watch.total("prefix_queries")),
-    Row("prefix_cache_hits", "Tokens found in the prefix cache.", lambda r: r.watch.total("prefix_hits")),
-    Row("num_preemptions", "Sequences that gave up their blocks.", lambda r: r.watch.total("preemptions")),
-    Row("prompt_tokens", "Prompt tokens, cached ones included.", lambda r: r.watch.total("prompt_tokens")),
-    Row("prompt_tokens_cached", "Prompt tokens that came from the cache.", lambda r: r.watch.cached_tokens),
-    Row("generation_tokens", "Tokens generated.", lambda r: r.watch.total("generation_tokens")),
-    Row("kv_evicted_tokens", "Cached tokens evicted.", lambda r: r.watch.total("evicted_tokens")),
-    Row("spec_decode_num_drafts", "Drafts verified.", lambda r: r.watch.total("drafts")),
-    Row("spec_decode_num_draft_tokens", "Tokens drafted.", lambda r: r.watch.total("draft_tokens")),
-    Row("spec_decode_num_accepted_tokens", "Drafted tokens accepted.", lambda r: r.watch.total("accepted_tokens")),
-    Row("spec_draft_seconds", "Seconds spent on drafting.", lambda r: r.watch.seconds("draft_seconds")),
+    Row("prefix_cache_queries", "Tokens looked up in the prefix cache.", lambda r: r.metrics.total("prefix_queries")),
+    Row("prefix_cache_hits", "Tokens found in the prefix cache.", lambda r: r.metrics.total("prefix_hits")),
+    Row("num_preemptions", "Sequences that gave up their blocks.", lambda r: r.metrics.total("preemptions")),
+    Row("prompt_tokens", "Prompt tokens, cached ones included.", lambda r: r.metrics.total("prompt_tokens")),
+    Row("prompt_tokens_cached", "Prompt tokens that came from the cache.", lambda r: r.metrics.cached_tokens),
+    Row("generation_tokens", "Tokens generated.", lambda r: r.metrics.total("generation_tokens")),
+    Row("kv_evicted_tokens", "Cached tokens evicted.", lambda r: r.metrics.total("evicted_tokens")),
+    Row("spec_decode_num_drafts", "Drafts verified.", lambda r: r.metrics.total("drafts")),
+    Row("spec_decode_num_draft_tokens", "Tokens drafted.", lambda r: r.metrics.total("draft_tokens")),
+    Row("spec_decode_num_accepted_tokens", "Drafted tokens accepted.", lambda r: r.metrics.total("accepted_tokens")),
+    Row("spec_draft_seconds", "Seconds spent on drafting.", lambda r: r.metrics.seconds("draft_seconds")),
     Row("engine_restarts", "Times the engine process was started again.", lambda r: r.supervisor.restarts),
-    Row("engine_step_errors", "Engine steps that raised.", lambda r: r.watch.total("backend_errors")),
+    Row("engine_step_errors", "Engine steps that raised.", lambda r: r.metrics.total("backend_errors")),
 )
 
 
@@ -73,17 +73,17 @@ class Figures(Collector):
         for row in COUNTERS:
             yield self._family(CounterMetricFamily, row)
         yield self._labelled(
-            "request_success", "Requests by how they ended.", "finished_reason", lambda r: r.watch.finished.items()
+            "request_success", "Requests by how they ended.", "finished_reason", lambda r: r.metrics.finished.items()
         )
         yield self._labelled(
             "spec_decode_num_accepted_tokens_per_pos",
             "Drafted tokens accepted, by their place in the draft.",
             "position",
-            lambda r: ((str(place), count) for place, count in sorted(r.watch.counted("accepted_at").items())),
+            lambda r: ((str(place), count) for place, count in sorted(r.metrics.counted("accepted_at").items())),
         )
         for name, (_, help) in HISTOGRAMS.items():
             yield self._histogram(name, help, partial(_histogram_of, name))
-        yield self._histogram("spec_draft_length", "Tokens of a draft.", lambda r: r.watch.draft_lengths())
+        yield self._histogram("spec_draft_length", "Tokens of a draft.", lambda r: r.metrics.draft_lengths())
 
     def _family(self, kind: type[GaugeMetricFamily] | type[CounterMetricFamily], row: Row) -> Metric:
         family = kind(PREFIX + row.name, row.help, labels=[MODEL])
@@ -109,7 +109,7 @@ class Figures(Collector):
 
 
 def _histogram_of(name: str, runtime: Runtime) -> Histogram:
-    return runtime.watch.histograms[name]
+    return runtime.metrics.histograms[name]
 
 
 def _cumulative(histogram: Histogram) -> Iterator[tuple[str, int]]:

@@ -14,15 +14,15 @@ from starlette.responses import Response
 from octavo.server.api.common import caller_of, generate, new_id, openai_error, state_of
 from octavo.server.api.responses_in import to_messages
 from octavo.server.api.responses_render import ResponsesRenderer
-from octavo.server.api.schemas import MOST, Json, Priority, Seconds, Share
+from octavo.server.api.schemas import MOST, Priority, Seconds, Share
 from octavo.server.generation.inbox import Inbox
-from octavo.server.generation.prompt import Asked, Conversation, conversation
-from octavo.server.generation.streaming import Exchange, Renderer
+from octavo.server.generation.prompt import ChatInput, ChatPrompt, make_chat_prompt
+from octavo.server.generation.streaming import GenerationResponse, Renderer
 from octavo.server.http.body import read
 from octavo.server.http.errors import bad_request
 from octavo.server.http.openapi import describe
 from octavo.server.settings import Limits
-from octavo.types import SamplingParams, StructuredOutputs
+from octavo.types import Json, SamplingParams, StructuredOutputs
 
 router = APIRouter()
 
@@ -104,17 +104,17 @@ class ResponseAnswer(Struct):
 async def create(request: Request) -> Response:
     state = state_of(request)
     body = await read(request, ResponseRequest, state.settings.limits)
-    question = asked(body, state.settings.limits)
+    chat_input = to_chat_input(body, state.settings.limits)
     caller = caller_of(request, body.timeout, body.priority)
 
     @contextlib.asynccontextmanager
     async def begin(inbox: Inbox) -> AsyncIterator[Renderer]:
         async with state.pool.use(body.model, caller.remaining) as runtime:
-            talk = await conversation(runtime, question)
-            params = params_of(body, talk)
-            job = generate(request, runtime, caller, new_id("resp_"), body.model, [talk.prompt], params, inbox)
+            chat = await make_chat_prompt(runtime, chat_input)
+            params = params_of(body, chat)
+            job = generate(request, runtime, caller, new_id("resp_"), body.model, [chat.prompt], params, inbox)
             async with job as made:
-                yield ResponsesRenderer(made, talk.reader, echo(body))
+                yield ResponsesRenderer(made, chat.reader, echo(body))
 
     forced = body.tool_choice not in (None, "none", "auto")
     names = {
@@ -123,10 +123,10 @@ async def create(request: Request) -> Response:
         "max_tokens": "max_output_tokens",
         "structured_outputs": "tools" if forced else "text.format",
     }
-    return Exchange(state, begin, bool(body.stream), openai_error, names)
+    return GenerationResponse(state, begin, bool(body.stream), openai_error, names)
 
 
-def asked(body: ResponseRequest, limits: Limits) -> Asked:
+def to_chat_input(body: ResponseRequest, limits: Limits) -> ChatInput:
     """Raises ApiError."""
     if body.previous_response_id is not None:
         raise bad_request("previous_response_id: nothing is stored here; send all items", "previous_response_id")
@@ -138,24 +138,24 @@ def asked(body: ResponseRequest, limits: Limits) -> Asked:
     tools = [{"type": "function", "function": _function(tool)} for tool in body.tools or ()]
     name = choice.name if isinstance(choice, NamedResponseTool) else choice
     messages = to_messages(body.input, body.instructions)
-    return Asked(messages, tools, name, body.parallel_tool_calls is not False)
+    return ChatInput(messages, tools, name, body.parallel_tool_calls is not False)
 
 
 def _function(tool: ResponseTool) -> Json:
     return {key: value for key, value in msgspec.to_builtins(tool).items() if key != "type"}
 
 
-def params_of(body: ResponseRequest, talk: Conversation) -> SamplingParams:
+def params_of(body: ResponseRequest, chat: ChatPrompt) -> SamplingParams:
     given: dict[str, Any] = {
         name: value for name in ("temperature", "top_p") if (value := getattr(body, name)) is not None
     }
     wanted = _structure(body.text.format if body.text else None)
-    if wanted is not None and talk.structure is not None:
+    if wanted is not None and chat.structure is not None:
         raise bad_request("text.format and a tool_choice that forces a call contradict", "tool_choice")
     return SamplingParams(
         max_tokens=body.max_output_tokens,
-        structured_outputs=wanted or talk.structure,
-        skip_special_tokens=not talk.keep_special,
+        structured_outputs=wanted or chat.structure,
+        skip_special_tokens=not chat.keep_special,
         **given,
     )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from octavo.server.http.errors import bad_request
+from octavo.types import Json
 
-Json = dict[str, Any]
 ROLES = ("system", "developer", "user", "assistant")
 TEXTS = ("input_text", "output_text", "text")
 

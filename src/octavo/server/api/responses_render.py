@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from octavo.outputs import CompletionOutput, OutputDelta
 from octavo.server.api.chat_render import MakeReader
 from octavo.server.api.common import new_id
 from octavo.server.generation.inbox import Generation
-from octavo.server.generation.job import Job
+from octavo.server.generation.job import GenerationJob
 from octavo.server.generation.tool_reader import CallArguments, CallBegins, Part, Said
 from octavo.server.http import sse
 from octavo.server.http.errors import ApiError
-
-Json = dict[str, Any]
+from octavo.types import Json
 
 
 class ResponsesRenderer:
     """A stream opens, fills and closes items: a message of text, or a function call. echo: of the request."""
 
-    def __init__(self, job: Job, reader: MakeReader | None, echo: Json):
+    def __init__(self, job: GenerationJob, reader: MakeReader | None, echo: Json):
         self._job = job
         self._make_reader = reader
         self._reader = reader() if reader else None
@@ -48,9 +45,9 @@ class ResponsesRenderer:
         return sse.encode(self._finished())
 
     def error(self, error: ApiError) -> bytes:
-        told = {"code": error.code or "server_error", "message": error.message}
-        response = self._response("failed", self._items, None) | {"error": told}
-        return self._event("error", {**told, "param": error.param}) + self._event(
+        detail = {"code": error.code or "server_error", "message": error.message}
+        response = self._response("failed", self._items, None) | {"error": detail}
+        return self._event("error", {**detail, "param": error.param}) + self._event(
             "response.failed", {"response": response}
         )
 

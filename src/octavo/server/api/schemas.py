@@ -12,9 +12,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from octavo.sampling.params import MAX_ANSWERS, MAX_LOGPROBS
-from octavo.server.generation.job import Job
+from octavo.server.generation.job import GenerationJob
 from octavo.server.http.errors import bad_request
-from octavo.types import SamplingParams, StructuredOutputs
+from octavo.types import Json, SamplingParams, StructuredOutputs
 
 MOST = 2**31 - 1
 Count = Annotated[int, Meta(ge=0, le=MOST)]
@@ -27,7 +27,6 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Priority = Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]
 TokenId = Annotated[int, Meta(ge=0, le=MOST)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)]
-Json = dict[str, Any]
 
 
 class Structure(Struct):
@@ -183,6 +182,6 @@ class Usage(Struct):
     prompt_tokens_details: PromptTokensDetails
 
 
-def usage_of(job: Job) -> Usage:
+def usage_of(job: GenerationJob) -> Usage:
     prompt, completion = job.num_prompt_tokens, job.num_output_tokens
     return Usage(prompt, completion, prompt + completion, PromptTokensDetails(job.num_cached_tokens))

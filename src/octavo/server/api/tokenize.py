@@ -12,7 +12,7 @@ from octavo.server.api.chat import Message, Tool, plain, plain_message
 from octavo.server.api.common import state_of
 from octavo.server.api.schemas import TokenId
 from octavo.server.generation.job import off_loop
-from octavo.server.generation.prompt import Asked, conversation
+from octavo.server.generation.prompt import ChatInput, make_chat_prompt
 from octavo.server.http import sse
 from octavo.server.http.body import read
 from octavo.server.http.errors import bad_request
@@ -61,8 +61,10 @@ async def tokenize(request: Request) -> Response:
         ids = await _ids(runtime, body)
         tokenizer = runtime.tokenizer
         assert tokenizer is not None
-        words = [tokenizer.decode([token], skip_special=False) for token in ids] if body.return_token_strs else None
-        return _json(Tokenized(len(ids), runtime.info.max_model_len, ids, words))
+        token_strs = (
+            [tokenizer.decode([token], skip_special=False) for token in ids] if body.return_token_strs else None
+        )
+        return _json(Tokenized(len(ids), runtime.info.max_model_len, ids, token_strs))
 
 
 async def _ids(runtime: Runtime, body: TokenizeRequest) -> list[int]:
@@ -73,8 +75,8 @@ async def _ids(runtime: Runtime, body: TokenizeRequest) -> list[int]:
         return await off_loop(lambda: tokenizer.encode(prompt, add_special=special), len(prompt))
     variables = {"add_generation_prompt": body.add_generation_prompt is not False}
     messages, tools = [plain_message(each) for each in body.messages or ()], [plain(each) for each in body.tools or ()]
-    talk = await conversation(runtime, Asked(messages, tools, variables=variables))
-    return talk.prompt.ids
+    chat = await make_chat_prompt(runtime, ChatInput(messages, tools, variables=variables))
+    return chat.prompt.ids
 
 
 @router.post("/detokenize", **describe(DetokenizeRequest, Detokenized))

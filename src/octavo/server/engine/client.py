@@ -9,7 +9,7 @@ from typing import Any
 from octavo.errors import CapacityError, RequestError
 from octavo.outputs import OutputDelta
 from octavo.processing.processor import OutputProcessor
-from octavo.server.engine.metrics import Watch
+from octavo.server.engine.metrics import EngineMetrics
 from octavo.server.engine.protocol import Abort, Add, Event, Message, Pong, Refused, Snapshot, Step
 from octavo.server.generation.inbox import Generation, Inbox
 from octavo.server.http import errors
@@ -19,12 +19,12 @@ from octavo.types import Request, SequenceDelta
 
 
 class EngineClient:
-    """send: to the engine. watch: told what there is to measure. All in the event loop's thread."""
+    """send: to the engine. metrics: told what there is to measure. All in the event loop's thread."""
 
-    def __init__(self, tokenizer: Tokenizer, send: Callable[[Message], None], watch: Watch):
+    def __init__(self, tokenizer: Tokenizer, send: Callable[[Message], None], metrics: EngineMetrics):
         self.snapshot: dict[str, Any] = {}
         self._send = send
-        self._watch = watch
+        self._metrics = metrics
         self._processor = OutputProcessor(tokenizer)
         self._generations: dict[str, Generation] = {}
 
@@ -59,13 +59,13 @@ class EngineClient:
             generation.inbox.fail(error)
             self._end(generation, "error")
 
-    def hear(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         match event:
             case Step(deltas=deltas, tokens=tokens, stats=stats):
-                self._watch.step(tokens, stats)
+                self._metrics.step(tokens, stats)
                 self._take(deltas)
             case Pong(fragmentation=fragmentation):
-                self._watch.fragmentation = fragmentation
+                self._metrics.fragmentation = fragmentation
             case Refused():
                 self._refused(event)
             case Snapshot(state=state):
@@ -93,7 +93,7 @@ class EngineClient:
 
     def _deliver(self, generation: Generation, new: OutputDelta, now: float) -> None:
         if new.token_ids:
-            self._watch.tokens(generation, new.index, len(new.token_ids), now)
+            self._metrics.tokens(generation, new.index, len(new.token_ids), now)
         if new.finish_reason == "error":
             self._fail(generation, errors.engine_failed())
         elif new.finish_reason == "deadline":
@@ -113,4 +113,4 @@ class EngineClient:
         self._generations.pop(generation.request.request_id, None)
         self._processor.drop(generation.request.request_id, reason)
         generation.inbox.end()
-        self._watch.ended(generation, reason, time.monotonic())
+        self._metrics.ended(generation, reason, time.monotonic())

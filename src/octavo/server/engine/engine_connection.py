@@ -13,7 +13,7 @@ from octavo.server.engine.protocol import Event, Frames, Message, encode, events
 log = logging.getLogger(__name__)
 
 
-class Link(asyncio.Protocol):
+class EngineConnection(asyncio.Protocol):
     """on_event: told of each event. on_close: told once, when the engine's end is closed or what it says makes no
     sense."""
 
@@ -24,10 +24,14 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
 
     @classmethod
-    async def open(cls, sock: socket.socket, on_event: Callable[[Event], None], on_close: Callable[[], None]) -> Link:
+    async def open(
+        cls, sock: socket.socket, on_event: Callable[[Event], None], on_close: Callable[[], None]
+    ) -> EngineConnection:
         sock.setblocking(False)
-        _, link = await asyncio.get_running_loop().create_unix_connection(lambda: cls(on_event, on_close), sock=sock)
-        return link
+        _, connection = await asyncio.get_running_loop().create_unix_connection(
+            lambda: cls(on_event, on_close), sock=sock
+        )
+        return connection
 
     def send(self, message: Message) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -44,7 +44,7 @@ class Histogram:
         self.total += value * times
 
 
-class Watch:
+class EngineMetrics:
     """Figures of one model. `stats` are the engine's own, the latest; `base` those of its earlier lives, summed."""
 
     def __init__(self) -> None:

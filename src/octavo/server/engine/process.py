@@ -18,7 +18,7 @@ from octavo.errors import OctavoError
 from octavo.server import logs
 from octavo.server.engine import report as engine_report
 from octavo.server.engine.protocol import Failed, Loading, Start
-from octavo.server.engine.server_connection import Channel, Closed
+from octavo.server.engine.server_connection import Closed, ServerConnection
 from octavo.server.engine.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -30,14 +30,14 @@ def main(descriptor: int) -> int:
     die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the server decides what they mean
         signal.signal(number, signal.SIG_IGN)
-    channel = Channel(socket.socket(fileno=descriptor))
+    connection = ServerConnection(socket.socket(fileno=descriptor))
     try:
-        parts = load(channel)
+        parts = load(connection)
         if parts is None:
             return 2
         gc.collect()
         gc.freeze()  # what is loaded now stays: the collector need not look at it again
-        Worker(channel, parts).run()
+        Worker(connection, parts).run()
     except Closed:
         return 0
     except Exception:
@@ -52,28 +52,28 @@ def die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def load(channel: Channel) -> assemble.Assembly | None:
+def load(connection: ServerConnection) -> assemble.Assembly | None:
     """The engine that the server asks for. If there can be none, the server is told why."""
-    start = channel.receive_one()
+    start = connection.receive_one()
     assert isinstance(start, Start)
     logs.configure(*start.logs)
     try:
-        parts = _assemble(channel, start)
+        parts = _assemble(connection, start)
     except OctavoError as error:
-        channel.send(Failed(str(error), mistake=True))
+        connection.send(Failed(str(error), mistake=True))
         return None
     except MemoryError:
-        channel.send(Failed("not enough memory: lower kv_cache_memory or max_model_len", mistake=True))
+        connection.send(Failed("not enough memory: lower kv_cache_memory or max_model_len", mistake=True))
         return None
-    channel.send(engine_report.ready(parts))
+    connection.send(engine_report.ready(parts))
     return parts
 
 
-def _assemble(channel: Channel, start: Start) -> assemble.Assembly:
-    def tell(done: int, total: int) -> None:
-        channel.send(Loading(done, total))
+def _assemble(connection: ServerConnection, start: Start) -> assemble.Assembly:
+    def report_progress(done: int, total: int) -> None:
+        connection.send(Loading(done, total))
 
-    return assemble.assemble(start.model, assemble.engine_config(**start.settings), start.tokenizer, tell)
+    return assemble.assemble(start.model, assemble.engine_config(**start.settings), start.tokenizer, report_progress)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ class Closed(Exception):
     """The server is gone."""
 
 
-class Channel:
+class ServerConnection:
     def __init__(self, sock: socket.socket):
         sock.setblocking(False)
         self._socket = sock

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from octavo.server.engine.engine_connection import Link
+from octavo.server.engine.engine_connection import EngineConnection
 from octavo.server.engine.process_stat import cpu_seconds
 from octavo.server.engine.protocol import Event, Failed, Loading, Message, Ping, Ready, Start, Step, Stop
 
@@ -69,11 +69,11 @@ class Supervisor:
         self._timeout = timeout
         self._command = tuple(command or COMMAND)
         self._process: subprocess.Popen[bytes] | None = None
-        self._link: Link | None = None
+        self._connection: EngineConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()  # ready, failed or stopped: no more news without an event
         self._down: asyncio.Future[str] | None = None
-        self._heard = 0.0
+        self._last_message = 0.0
         self._backoff = FIRST_BACKOFF
 
     @property
@@ -101,8 +101,8 @@ class Supervisor:
 
     def send(self, message: Message) -> None:
         """To the engine; into the void if there is none, as `on_down` has told or will tell."""
-        if self._link is not None:
-            self._link.send(message)
+        if self._connection is not None:
+            self._connection.send(message)
 
     async def stop(self) -> None:
         """Ends the engine: by asking, and by force if that does not help."""
@@ -139,18 +139,18 @@ class Supervisor:
         """From start to end of one engine process; returns why it ended."""
         loop = asyncio.get_running_loop()
         self._down = down = loop.create_future()
-        self._heard = time.monotonic()
-        process, link = self._process, self._link = await self._spawn(down)
+        self._last_message = time.monotonic()
+        process, connection = self._process, self._connection = await self._spawn(down)
         pings = loop.create_task(self._watch(process, down))
         try:
-            link.send(self._start)
+            connection.send(self._start)
             reason: str = await down
             return reason
         finally:
-            was_ready, self._link = self.state is State.READY, None
+            was_ready, self._connection = self.state is State.READY, None
             self._settled.clear()
             pings.cancel()
-            link.close()
+            connection.close()
             process.kill()
             if was_ready:
                 self.state = State.WAITING
@@ -158,7 +158,7 @@ class Supervisor:
             await loop.run_in_executor(None, process.wait)
             self._process = None
 
-    async def _spawn(self, down: asyncio.Future[str]) -> tuple[subprocess.Popen[bytes], Link]:
+    async def _spawn(self, down: asyncio.Future[str]) -> tuple[subprocess.Popen[bytes], EngineConnection]:
         """On Linux the child asks to die with the thread that made it, so this must be the main one."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -166,15 +166,17 @@ class Supervisor:
             process = subprocess.Popen(
                 [*self._command, str(descriptor)], pass_fds=[descriptor], stdin=subprocess.DEVNULL, close_fds=True
             )
-        link = await Link.open(ours, self._hear, lambda: self._end("the engine process has ended"))
-        return process, link
+        connection = await EngineConnection.open(
+            ours, self._handle_event, lambda: self._end("the engine process has ended")
+        )
+        return process, connection
 
     def _end(self, reason: str) -> None:
         if self._down is not None and not self._down.done():
             self._down.set_result(reason)
 
-    def _hear(self, event: Event) -> None:
-        self._heard = time.monotonic()
+    def _handle_event(self, event: Event) -> None:
+        self._last_message = time.monotonic()
         match event:
             case Ready():
                 self.state, self.info, self.problem = State.READY, event, None
@@ -202,9 +204,9 @@ class Supervisor:
             now, used = time.monotonic(), cpu_seconds(process.pid)
             if used is not None and used > clock:
                 clock, moved = used, now
-            last_sign = max(self._heard, moved)
-            if now - last_sign > self._timeout or now - self._heard > PATIENCE * self._timeout:
-                self._end(f"the engine has not answered for {now - self._heard:.0f} s")
+            last_sign = max(self._last_message, moved)
+            if now - last_sign > self._timeout or now - self._last_message > PATIENCE * self._timeout:
+                self._end(f"the engine has not answered for {now - self._last_message:.0f} s")
 
     def describe(self) -> dict[str, Any]:
         """For /health and the like."""

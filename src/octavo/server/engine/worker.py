@@ -13,7 +13,7 @@ from octavo.processing.pooling import Pooling
 from octavo.server.engine import report as engine_report
 from octavo.server.engine.grammars import Compilations
 from octavo.server.engine.protocol import Abort, Add, Command, Inspect, Ping, Pong, Refused, Snapshot, Start, Step, Stop
-from octavo.server.engine.server_connection import Channel
+from octavo.server.engine.server_connection import ServerConnection
 from octavo.types import Request, SequenceDelta
 
 COMPILE_POLL = 0.005  # seconds between looks at a grammar that is being compiled while nothing else runs
@@ -23,8 +23,8 @@ STATS_PERIOD = 0.1  # seconds between stats while there is work: they cost more 
 class Worker:
     """Not thread-safe; the only thread besides compiles grammars."""
 
-    def __init__(self, channel: Channel, parts: Assembly, clock: Callable[[], float] = time.monotonic):
-        self._channel = channel
+    def __init__(self, connection: ServerConnection, parts: Assembly, clock: Callable[[], float] = time.monotonic):
+        self._connection = connection
         self._clock = clock
         self._stats_due = 0.0
         self._engine: Engine = parts.engine
@@ -34,8 +34,8 @@ class Worker:
 
     def run(self) -> None:
         while not self._stopped:
-            for command in self._channel.receive(self._patience()):
-                self._obey(command)
+            for command in self._connection.receive(self._patience()):
+                self._handle(command)
             for request, problem in self._compilations.take():
                 self._add(request) if problem is None else self._refuse(request, problem)
             if self._engine.has_work:
@@ -48,16 +48,16 @@ class Worker:
             return 0
         return COMPILE_POLL if self._compilations.pending else None
 
-    def _obey(self, command: Command) -> None:
+    def _handle(self, command: Command) -> None:
         match command:
             case Add(request=request):
                 self._take(request)
             case Abort(request_id=request_id):
                 self._abort(request_id)
             case Ping(number=number):
-                self._channel.send(Pong(number, engine_report.waste(self._engine)))
+                self._connection.send(Pong(number, engine_report.waste(self._engine)))
             case Inspect():
-                self._channel.send(Snapshot(engine_report.snapshot(self._engine)))
+                self._connection.send(Snapshot(engine_report.snapshot(self._engine)))
             case Stop():
                 self._stopped = True
             case Start():
@@ -79,14 +79,14 @@ class Worker:
 
     def _refuse(self, request: Request, error: OctavoError) -> None:
         kind = "capacity" if isinstance(error, CapacityError) else "request"
-        self._channel.send(Refused(request.request_id, str(error), getattr(error, "field", None), kind))
+        self._connection.send(Refused(request.request_id, str(error), getattr(error, "field", None), kind))
 
     def _abort(self, request_id: str) -> None:
         if not self._compilations.cancel(request_id):
             self._report(self._engine.abort(request_id))
 
     def _report(self, deltas: list[SequenceDelta], tokens: int = 0) -> None:
-        self._channel.send(Step(self._pooling.collect(deltas), tokens, self._stats()))
+        self._connection.send(Step(self._pooling.collect(deltas), tokens, self._stats()))
 
     def _stats(self) -> dict[str, Any] | None:
         """The engine's counters, if they are due. They always are when the work is done: they stay true then."""

@@ -50,7 +50,7 @@ class Caller:
 
 
 @dataclass(eq=False, slots=True)
-class Job:
+class GenerationJob:
     """What was asked of the engine for one HTTP request. model: the name the client used."""
 
     id: str
@@ -84,8 +84,13 @@ async def off_loop(work: Callable[[], Result], size: int) -> Result:
 
 @asynccontextmanager
 async def run(
-    job: Job, caller: Caller, prompts: list[Tokens], params: SamplingParams, inbox: Inbox, pooling: str | None = None
-) -> AsyncIterator[Job]:
+    job: GenerationJob,
+    caller: Caller,
+    prompts: list[Tokens],
+    params: SamplingParams,
+    inbox: Inbox,
+    pooling: str | None = None,
+) -> AsyncIterator[GenerationJob]:
     """Makes the engine work on these prompts. What has not ended when the block is left is aborted.
 
     Raises ApiError: 400 for a request that cannot run, 429 if the server is full, 408 if the time is up.
@@ -111,7 +116,7 @@ async def run(
 
 
 def _request(
-    job: Job, caller: Caller, number: int, prompt: Tokens, params: SamplingParams, pooling: str | None
+    job: GenerationJob, caller: Caller, number: int, prompt: Tokens, params: SamplingParams, pooling: str | None
 ) -> Request:
     maker = job.runtime.maker
     assert maker is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from octavo.chat.messages import normalise
 from octavo.errors import OctavoError
@@ -15,13 +14,11 @@ from octavo.server.generation.job import off_loop
 from octavo.server.generation.tool_reader import ToolReader
 from octavo.server.http.errors import bad_request, from_octavo
 from octavo.server.runtime import Runtime
-from octavo.types import StructuredOutputs
-
-Json = dict[str, Any]
+from octavo.types import Json, StructuredOutputs
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ChatInput:
     """messages, tools: OpenAI's. choice: "none", "auto", "required", or the name of the tool that must be called."""
 
     messages: list[Json]
@@ -32,7 +29,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class ChatPrompt:
     """structure: what the answer must be, because a tool must be called. reader: makes one for each answer, if there
     are tools. keep_special: tool calls are marked by control tokens, which therefore must be shown."""
 
@@ -42,23 +39,23 @@ class Conversation:
     keep_special: bool = False
 
 
-async def conversation(runtime: Runtime, asked: Asked) -> Conversation:
+async def make_chat_prompt(runtime: Runtime, chat: ChatInput) -> ChatPrompt:
     """Raises ApiError for messages or tools that cannot be used."""
     template = runtime.template
-    form, offered = tools.format_of(template), _offered(asked)
-    messages = [_role_known(message) for message in _checked(asked.messages)]
+    form, offered = tools.format_of(template), _offered(chat)
+    messages = [_role_known(message) for message in _checked(chat.messages)]
     if tools.knows_tools(template):
         given: list[Json] | None = offered or None
     else:
         messages, given = tools.explain(messages, offered), None
-    render = partial(_encode, runtime, messages, given, asked.variables)
+    render = partial(_encode, runtime, messages, given, chat.variables)
     prompt = await off_loop(render, sum(len(str(message.get("content"))) for message in messages))
     if not offered:
-        return Conversation(prompt)
-    must = asked.choice not in ("auto", "none")
-    several = asked.parallel and asked.choice == "required"  # who names a tool wants one call of it
+        return ChatPrompt(prompt)
+    must = chat.choice not in ("auto", "none")
+    several = chat.parallel and chat.choice == "required"  # who names a tool wants one call of it
     structure = tools.forced(form, offered, several) if must else None
-    return Conversation(prompt, structure, partial(ToolReader, form), _marked_by_control_token(runtime))
+    return ChatPrompt(prompt, structure, partial(ToolReader, form), _marked_by_control_token(runtime))
 
 
 def _checked(messages: list[Json]) -> list[Json]:
@@ -75,19 +72,19 @@ def _checked(messages: list[Json]) -> list[Json]:
         raise from_octavo(error) from error
 
 
-def _offered(asked: Asked) -> list[Json]:
+def _offered(chat: ChatInput) -> list[Json]:
     """The tools that the model may call."""
-    if asked.choice == "none":
+    if chat.choice == "none":
         return []
-    if not asked.tools:
-        if asked.choice != "auto":
+    if not chat.tools:
+        if chat.choice != "auto":
             raise bad_request("tool_choice: there are no tools to choose from", "tool_choice")
         return []
-    if asked.choice in ("auto", "required"):
-        return asked.tools
-    named = [tool for tool in asked.tools if tool["function"]["name"] == asked.choice]
+    if chat.choice in ("auto", "required"):
+        return chat.tools
+    named = [tool for tool in chat.tools if tool["function"]["name"] == chat.choice]
     if not named:
-        raise bad_request(f"tool_choice: there is no tool {asked.choice!r}", "tool_choice")
+        raise bad_request(f"tool_choice: there is no tool {chat.choice!r}", "tool_choice")
     return named
 
 

@@ -44,7 +44,7 @@ class Renderer(Protocol):
 Begin = Callable[[Inbox], contextlib.AbstractAsyncContextManager[Renderer]]
 
 
-class Exchange(Response):
+class GenerationResponse(Response):
     """begin: admits the request and starts its generations; leaving it aborts what has not ended. names: what the
     client calls the fields that errors name."""
 

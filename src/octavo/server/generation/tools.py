@@ -15,9 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from octavo.types import StructuredOutputs
+from octavo.types import Json, StructuredOutputs
 
-Json = dict[str, Any]
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 PYTHON_TAG = "<|python_tag|>"  # what Llama 3.1 may put before a call
 ANY_ARGUMENTS: Json = {"type": "object"}
@@ -65,13 +64,13 @@ def knows_tools(template: str) -> bool:
 
 def explain(messages: Sequence[Json], tools: Sequence[Json] | None) -> list[Json]:
     """The conversation for a template that knows no tools: they, their calls and results become plain text."""
-    told = [_plain(message) for message in messages]
+    plain_messages = [_plain(message) for message in messages]
     if not tools:
-        return told
+        return plain_messages
     text = INTRODUCTION.format(tools="\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools))
-    if told and told[0]["role"] == "system":
-        return [{**told[0], "content": f"{told[0]['content']}\n\n{text}"}, *told[1:]]
-    return [{"role": "system", "content": text}, *told]
+    if plain_messages and plain_messages[0]["role"] == "system":
+        return [{**plain_messages[0], "content": f"{plain_messages[0]['content']}\n\n{text}"}, *plain_messages[1:]]
+    return [{"role": "system", "content": text}, *plain_messages]
 
 
 def _plain(message: Json) -> Json:

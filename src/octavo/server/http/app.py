@@ -30,7 +30,7 @@ from octavo.server.api import (
 )
 from octavo.server.http import errors, openapi
 from octavo.server.http.errors import ApiError
-from octavo.server.http.middleware import PUBLIC, Gate
+from octavo.server.http.middleware import PUBLIC, RequestMiddleware
 from octavo.server.http.tracing import Tracer
 from octavo.server.model_pool import ModelPool
 from octavo.server.settings import ServerSettings
@@ -72,11 +72,11 @@ def make_app(settings: ServerSettings) -> tuple[ASGIApp, ServerState]:
     app.add_exception_handler(HTTPException, _http_error)
     openapi.install(app, bool(settings.keys))
     pages = _add_page(app)
-    gated: ASGIApp = Gate(app, settings.keys, PUBLIC | pages, tracer)
+    guarded: ASGIApp = RequestMiddleware(app, settings.keys, PUBLIC | pages, tracer)
     if settings.allowed_origins:
         origins = list(settings.allowed_origins)
-        gated = CORSMiddleware(gated, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
-    return gated, state
+        guarded = CORSMiddleware(guarded, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
+    return guarded, state
 
 
 def _add_page(app: FastAPI) -> frozenset[str]:

@@ -41,20 +41,20 @@ def read(path: Path) -> list[ApiKey]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read API keys from {path}: {error}") from error
     rows = [(number, line.partition("#")[0].split()) for number, line in enumerate(lines, 1)]
-    keys = [_parse(f"{path}, line {number}", words) for number, words in rows if words]
+    keys = [_parse(f"{path}, line {number}", fields) for number, fields in rows if fields]
     if not keys:
         raise ConfigError(f"{path} has no API key: write one per line, KEY [NAME [WEIGHT]]")
     return keys
 
 
-def _parse(where: str, words: list[str]) -> ApiKey:
+def _parse(where: str, fields: list[str]) -> ApiKey:
     try:
-        weight = float(words[2]) if len(words) > 2 else 1.0
+        weight = float(fields[2]) if len(fields) > 2 else 1.0
     except ValueError:
         weight = 0.0
-    if len(words) > 3 or not 0 < weight <= 1e6:
+    if len(fields) > 3 or not 0 < weight <= 1e6:
         raise ConfigError(f"{where}: must be KEY [NAME [WEIGHT]], with a weight above 0")
-    return make(words[0], words[1] if len(words) > 1 else None, weight)
+    return make(fields[0], fields[1] if len(fields) > 1 else None, weight)
 
 
 def find(keys: tuple[ApiKey, ...], given: bytes) -> ApiKey | None:

@@ -26,7 +26,7 @@ PUBLIC = frozenset({"/health", "/ready", "/version"})
 QUIET = frozenset({"/health", "/ready", "/metrics", "/load", "/octavo/state"})  # asked all the time
 
 
-class Gate:
+class RequestMiddleware:
     """ASGI middleware. keys: empty lets everybody in. public: paths that need no key."""
 
     def __init__(
