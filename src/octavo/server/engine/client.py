@@ -1,4 +1,4 @@
-"""Requests to an engine process, and what it says turned into text for those who wait."""
+"""Sends requests to an engine process, and turns the tokens it returns into text for each request's inbox."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from octavo.types import Request, SequenceDelta
 
 
 class EngineClient:
-    """send: to the engine. metrics: told what there is to measure. All in the event loop's thread."""
+    """send: sends a message to the engine. metrics: receives every measurement.
+
+    All methods belong to the event loop's thread.
+    """
 
     def __init__(self, tokenizer: Tokenizer, send: Callable[[Message], None], metrics: EngineMetrics):
         self.snapshot: dict[str, Any] = {}
@@ -30,7 +33,7 @@ class EngineClient:
 
     @property
     def processor_seconds(self) -> float:
-        """Time spent so far on making text of tokens."""
+        """Total time spent on converting tokens to text."""
         return self._processor.seconds
 
     @property
@@ -38,7 +41,7 @@ class EngineClient:
         return len(self._generations)
 
     def add(self, request: Request, text: str | None, inbox: Inbox, number: int = 0) -> Generation:
-        """Sends the request; what it brings comes into the inbox."""
+        """Sends the request. Its outputs will arrive in the inbox."""
         output = self._processor.add(request, text)
         made = Generation(request, output, inbox, number)
         self._generations[request.request_id] = made
@@ -47,14 +50,14 @@ class EngineClient:
         return made
 
     def abort(self, generations: Iterable[Generation]) -> None:
-        """Ends those that have not ended: their reader has gone."""
+        """Ends the generations that are still running, because their client has left."""
         for generation in generations:
             if not generation.ended:
                 self._send(Abort(generation.request.request_id))
                 self._end(generation, "abort")
 
     def fail_all(self, error: ApiError) -> None:
-        """The engine is gone, and with it every request."""
+        """Fails every request, because the engine process is gone."""
         for generation in list(self._generations.values()):
             generation.inbox.fail(error)
             self._end(generation, "error")
@@ -78,10 +81,10 @@ class EngineClient:
         self._fail(generation, errors.from_octavo(made))
 
     def _take(self, deltas: list[SequenceDelta]) -> None:
-        ended: list[Generation] = []  # some may have a sibling's last words still to come in this step
+        ended: list[Generation] = []  # ended last: a sibling's output may still follow in this step
         made, now = self._processor.process(deltas), time.monotonic()
         for new in made:
-            if (generation := self._generations.get(new.request_id)) is not None:  # a sibling may have failed it
+            if (generation := self._generations.get(new.request_id)) is not None:  # None: failed with a sibling
                 self._deliver(generation, new, now)
                 if new.finish_reason is not None:
                     ended.append(generation)

@@ -1,4 +1,4 @@
-"""The server's end of the socket pair to an engine process."""
+"""The server's end of the socket pair: a connection to an engine process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 
 
 class EngineConnection(asyncio.Protocol):
-    """on_event: told of each event. on_close: told once, when the engine's end is closed or what it says makes no
-    sense."""
+    """on_event: called with each event. on_close: called once, when the engine closes its end or sends an invalid
+    message."""
 
     def __init__(self, on_event: Callable[[Event], None], on_close: Callable[[], None]):
         self._on_event = on_event
@@ -42,13 +42,13 @@ class EngineConnection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is one, but does not say so
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's has the methods, not the base class
 
     def data_received(self, data: bytes) -> None:
         try:
             for body in self._frames.feed(data):
                 self._on_event(events.decode(body))
-        except Exception:  # ours, or a broken engine: in either case this life of it is over
+        except Exception:  # our bug or a broken engine: the supervisor restarts it
             log.exception("an engine's message cannot be handled")
             self.close()
 

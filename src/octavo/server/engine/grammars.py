@@ -1,4 +1,4 @@
-"""Compiles the grammars of requests beside the engine's loop, which goes on stepping meanwhile."""
+"""Compiles the grammars of requests in a thread, so that the engine loop keeps stepping."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Outcome = tuple[Request, OctavoError | None]
 
 
 class Compilations:
-    """One worker thread (native code without the GIL, for the most part) and the requests that wait for it."""
+    """One worker thread and the requests that wait for it. Most of the compilation is native code without the GIL."""
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int):
         self._compiler = Compiler(tokenizer, vocab_size)
@@ -31,19 +31,19 @@ class Compilations:
         return bool(self._pending)
 
     def start(self, request: Request) -> OctavoError | None:
-        """The outcome will come by `take`; an error at once if too many are waiting."""
+        """Queues the request; `take` returns its outcome later. Returns an error if too many requests are waiting."""
         if len(self._pending) >= MAX_PENDING:
             return BUSY
         self._pending[request.request_id] = (request, self._threads.submit(self._compile, request))
         return None
 
     def cancel(self, request_id: str) -> bool:
-        """Whether it was waiting: then nothing will come."""
+        """Returns whether the request was waiting. If so, `take` will not return it."""
         found = self._pending.pop(request_id, None)
         return found is not None and (found[1].cancel() or True)
 
     def take(self) -> list[Outcome]:
-        """The requests that are ready now, and those whose grammar cannot be used with the reason."""
+        """The requests whose compilation has finished, each with its error or None."""
         done = [name for name, (_, future) in self._pending.items() if future.done()]
         return [self._outcome(*self._pending.pop(name)) for name in done]
 

@@ -1,4 +1,4 @@
-"""What a model's engine does, measured as it happens: for /metrics, for the live page, for Retry-After."""
+"""Metrics of one model's engine, for /metrics, the live page and Retry-After."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from octavo.server.generation.inbox import Generation
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 640)
 TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 DRAFTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 32)
-RECENT = 256  # latencies kept for the live page
-WINDOW = 60  # seconds of throughput kept for it
+RECENT = 256  # number of latencies kept for the live page
+WINDOW = 60  # seconds of throughput kept for the live page
 
 HISTOGRAMS = {
     "time_to_first_token_seconds": (SECONDS, "From arrival to the first token."),
@@ -30,7 +30,7 @@ HISTOGRAMS = {
 
 
 class Histogram:
-    """counts[i]: values of at most bounds[i] and above bounds[i - 1]; the last: those above all."""
+    """counts[i]: number of values above bounds[i - 1], up to bounds[i]. The last: values above all bounds."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -45,12 +45,12 @@ class Histogram:
 
 
 class EngineMetrics:
-    """Figures of one model. `stats` are the engine's own, the latest; `base` those of its earlier lives, summed."""
+    """stats: the latest counters of the running engine process. base: the summed counters of earlier processes."""
 
     def __init__(self) -> None:
         self.histograms = {name: Histogram(bounds) for name, (bounds, _) in HISTOGRAMS.items()}
-        self.finished: Counter[str] = Counter()  # requests by how they ended
-        self.cached_tokens = 0  # prompt tokens of requests that came from the cache
+        self.finished: Counter[str] = Counter()  # number of requests by finish reason
+        self.cached_tokens = 0  # prompt tokens that came from the prefix cache
         self.stats: dict[str, Any] = {}
         self.fragmentation = 0.0
         self.base: defaultdict[str, float] = defaultdict(float)
@@ -67,7 +67,7 @@ class EngineMetrics:
             self.stats = stats
 
     def engine_gone(self) -> None:
-        """The counters of the engine's next life start at 0: keep what this one has counted."""
+        """Adds the counters of the process that ended to `base`, because the next process starts at 0."""
         for name, value in self.stats.items():
             if isinstance(value, dict):
                 self._counted[name].update(value)
@@ -76,15 +76,15 @@ class EngineMetrics:
         self.stats = {}
 
     def total(self, name: str) -> int:
-        """A counter over all lives of the engine."""
+        """A counter, summed over all engine processes so far."""
         return int(self.base[name]) + int(self.stats.get(name, 0))
 
     def seconds(self, name: str) -> float:
-        """Time spent, over all lives of the engine."""
+        """A time, summed over all engine processes so far."""
         return self.base[name] + float(self.stats.get(name, 0.0))
 
     def counted(self, name: str) -> Counter[int]:
-        """A counter by number, over all lives of the engine."""
+        """A counter with an integer label, summed over all engine processes so far."""
         return self._counted[name] + Counter(self.stats.get(name, {}))
 
     def gauge(self, name: str) -> Any:
@@ -133,11 +133,11 @@ class EngineMetrics:
         self.histograms[name].add(max(value, 0.0))
 
     def tokens_per_second(self, window: int = 10) -> float:
-        """Over the last whole seconds."""
+        """Mean throughput over the last `window` complete seconds."""
         now = int(time.monotonic())
         return sum(count for second, count in self._per_second if now - window <= second < now) / window
 
     def throughput(self) -> list[int]:
-        """Tokens in each of the last WINDOW seconds, the present one (which is not over) last."""
+        """Tokens in each of the last WINDOW seconds. The last entry is the current second, which is incomplete."""
         now, by_second = int(time.monotonic()), dict(self._per_second)
         return [by_second.get(second, 0) for second in range(now - WINDOW + 1, now + 1)]

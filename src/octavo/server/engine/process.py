@@ -1,6 +1,6 @@
-"""The engine's own process: takes requests off a socket, steps, sends deltas back. Started by `supervisor`.
+"""The engine process: receives requests from a socket, steps the engine, and sends deltas back.
 
-It ends when the server says so, or is gone.
+`supervisor` starts it. It ends when the server sends `Stop` or closes the socket.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main(descriptor: int) -> int:
-    """descriptor: of the inherited socket. Returns the exit status."""
+    """descriptor: file descriptor of the inherited socket. Returns the exit status."""
     die_with_parent()
-    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the server decides what they mean
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C reaches the whole group; the server decides
         signal.signal(number, signal.SIG_IGN)
     connection = ServerConnection(socket.socket(fileno=descriptor))
     try:
@@ -36,7 +36,7 @@ def main(descriptor: int) -> int:
         if parts is None:
             return 2
         gc.collect()
-        gc.freeze()  # what is loaded now stays: the collector need not look at it again
+        gc.freeze()  # loaded objects stay alive, so the collector can skip them
         Worker(connection, parts).run()
     except Closed:
         return 0
@@ -47,13 +47,13 @@ def main(descriptor: int) -> int:
 
 
 def die_with_parent() -> None:
-    """Asks Linux to kill this process when the server dies, however it dies. Elsewhere the closed socket must do."""
+    """Asks Linux to kill this process when the server dies. On other systems the closed socket ends it."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def load(connection: ServerConnection) -> assemble.Assembly | None:
-    """The engine that the server asks for. If there can be none, the server is told why."""
+    """Builds the engine that the server asks for. If that fails, sends the reason to the server and returns None."""
     start = connection.receive_one()
     assert isinstance(start, Start)
     logs.configure(*start.logs)
@@ -79,4 +79,4 @@ def _assemble(connection: ServerConnection, start: Start) -> assemble.Assembly:
 if __name__ == "__main__":
     status = main(int(sys.argv[1]))
     sys.stderr.flush()
-    os._exit(status)  # nothing is left to tidy up that the system does not free faster
+    os._exit(status)  # skips the interpreter's clean-up: the system frees the memory faster

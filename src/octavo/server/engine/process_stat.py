@@ -1,4 +1,4 @@
-"""Figures of another process, from Linux's /proc. None where there is no such process, or no way to know."""
+"""CPU time and memory of another process, from Linux's /proc. None if the process or /proc does not exist."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """Seconds that a process has computed, all its threads together."""
+    """CPU seconds of a process, summed over its threads."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # fields 14 and 15: utime, stime
@@ -16,7 +16,7 @@ def cpu_seconds(pid: int) -> float | None:
 
 
 def resident_bytes(pid: int) -> int | None:
-    """Bytes of a process that are in memory."""
+    """Resident set size of a process."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError, ValueError):

@@ -1,7 +1,7 @@
-"""What the server and an engine process say to each other: msgpack frames over a socket pair.
+"""The messages between the server and an engine process: msgpack frames over a socket pair.
 
-A frame is 4 bytes of length (little-endian) and that many bytes of msgpack, checked against the types below as it is
-read. Nothing in a frame can become code, and there is no port that another process could open.
+A frame is a 4-byte little-endian length, then a msgpack body of that length. The decoder checks the body against the
+types below. A frame cannot carry code (unlike pickle), and no other process can connect to a socket pair.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import msgspec
 from octavo import wire
 from octavo.types import Request, SequenceDelta
 
-MAX_FRAME = 1 << 28  # bytes; a frame of more is a bug, not a message
+MAX_FRAME = 1 << 28  # bytes; a larger frame is a bug
 _LENGTH = struct.Struct("<I")
 
 
 class Message(msgspec.Struct, array_like=True, tag=str.lower, gc=False):
-    """One line of the conversation."""
+    """Base class of all messages."""
 
 
 # From the server to the engine.
@@ -64,7 +64,7 @@ class Loading(Message):
 
 
 class Ready(Message):
-    """The engine runs. Lengths are tokens, memory is bytes by use. capacity: tokens the whole KV pool holds."""
+    """The engine is loaded. Lengths are in tokens. memory: bytes by use. capacity: tokens the whole KV pool holds."""
 
     vocab_size: int
     max_model_len: int
@@ -78,21 +78,21 @@ class Ready(Message):
 
 
 class Failed(Message):
-    """The engine could not start. mistake: the user can mend it, so starting it again is no use."""
+    """The engine could not start. mistake: the cause is a user's mistake, so a restart would not help."""
 
     reason: str
     mistake: bool
 
 
 class Pong(Message):
-    """fragmentation: see `report.waste`; it changes slowly and takes a while to find."""
+    """fragmentation: see `report.waste`. Sent here rather than with each step because it is slow to compute."""
 
     number: int
     fragmentation: float
 
 
 class Refused(Message):
-    """A request that cannot run. kind: "request" or "capacity"."""
+    """The engine rejects a request. kind: "request" or "capacity"."""
 
     request_id: str
     reason: str
@@ -109,7 +109,7 @@ class Step(Message):
 
 
 class Snapshot(Message):
-    """How the engine stands: see `report.snapshot`."""
+    """The state of the engine: see `report.snapshot`."""
 
     state: dict[str, Any]
 
@@ -124,20 +124,20 @@ events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event, dec_hook
 
 
 def encode(message: Message) -> bytes:
-    """A whole frame."""
+    """Returns the message as one frame."""
     body = _encoder.encode(message)
     assert len(body) <= MAX_FRAME
     return _LENGTH.pack(len(body)) + body
 
 
 class Frames:
-    """Cuts a stream of bytes into the bodies of frames."""
+    """Splits a byte stream into frame bodies."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The bodies that these bytes complete. Raises ValueError for a length that no frame has."""
+        """Yields the bodies that `data` completes. Raises ValueError for a length above MAX_FRAME."""
         buffer = self._buffer
         buffer += data
         start = 0

@@ -1,4 +1,4 @@
-"""What an engine process tells of itself: counters, and how the KV blocks lie."""
+"""What an engine process reports about itself: counters, and the use of the KV blocks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from octavo.kv.paged import PagedCache
 from octavo.scheduler.stats import Stats
 from octavo.server.engine.protocol import Ready
 
-FREE, CACHED = -1, -2  # blocks that no sequence holds; any other number is an index of Snapshot's sequences
+FREE, CACHED = -1, -2  # owners of blocks that no sequence holds; other owners are indices into `sequences`
 COUNTERS = [field.name for field in dataclasses.fields(Stats)]
 
 
@@ -25,9 +25,9 @@ def ready(parts: Assembly) -> Ready:
 
 
 def stats(engine: Engine) -> dict[str, Any]:
-    """`scheduler.stats.Stats` by name, its gauges as they are now, and `evicted_tokens` of the prefix cache."""
+    """The fields of `scheduler.stats.Stats` with current gauges, and `evicted_tokens` of the prefix cache."""
     values: dict[str, Any] = {name: getattr(engine.stats, name) for name in COUNTERS}
-    if not engine.has_work:  # gauges are set when a step begins: the last one began with work
+    if not engine.has_work:  # the gauges were set at the start of the last step, which had work
         values |= {"running": 0, "waiting": 0, "kv_usage": engine.cache.usage, "step_tokens": 0}
     if isinstance(engine.cache, PagedCache):
         values["evicted_tokens"] = engine.cache.pool.num_evictions * engine.cache.block_size
@@ -35,11 +35,12 @@ def stats(engine: Engine) -> dict[str, Any]:
 
 
 def snapshot(engine: Engine) -> dict[str, Any]:
-    """For the live page.
+    """The engine's state for the live page.
 
-    sequences: who holds blocks: [request id, index, tokens, computed tokens, prompt tokens, cached tokens].
-    blocks: the pool in order, as runs [owner, tables, length] of blocks alike. owner: an index of `sequences` (the
-    first that holds the block), or FREE, or CACHED. tables: how many sequences hold it; more than 1 is shared.
+    sequences: the sequences that hold blocks, each as [request id, index, tokens, computed tokens, prompt tokens,
+    cached tokens].
+    blocks: the pool in order, run-length encoded as [owner, tables, length]. owner: index in `sequences` of the first
+    sequence that holds the block, or FREE, or CACHED. tables: number of sequences that hold it; 2 or more: shared.
     """
     sequences = list(engine.cache.tables.rows)
     facts = [
@@ -61,7 +62,7 @@ def _block_runs(engine: Engine) -> list[list[int]]:
     if not isinstance(cache, PagedCache):
         return []
     owners = [FREE] * cache.pool.num_blocks
-    for block in cache.pool._cached:  # the pool has no public word for which blocks these are, only for how many
+    for block in cache.pool._cached:  # the pool's public interface gives only the number of cached blocks
         owners[block] = CACHED
     for index, seq in reversed(list(enumerate(cache.tables.rows))):
         for block in seq.block_table:
@@ -70,7 +71,7 @@ def _block_runs(engine: Engine) -> list[list[int]]:
 
 
 def waste(engine: Engine) -> float:
-    """Share of the slots in held blocks that no token uses (a shared block counts once for each holder)."""
+    """Share of the slots in held blocks that hold no token. A shared block counts once for each sequence."""
     sequences = list(engine.cache.tables.rows)
     slots = sum(len(seq.block_table) for seq in sequences) * engine.cache.block_size
     used = sum(seq.kv_length for seq in sequences)

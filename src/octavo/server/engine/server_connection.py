@@ -1,4 +1,7 @@
-"""The engine's end of the socket pair: never waits while the engine has work, and never for a slow server."""
+"""The engine's end of the socket pair: a connection to the server.
+
+It never blocks while the engine has work, even if the server reads slowly.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ from collections import deque
 
 from octavo.server.engine.protocol import Command, Frames, Message, commands, encode
 
-MAX_UNSENT = 1 << 28  # bytes the server may leave unread; one that leaves more has hung
+MAX_UNSENT = 1 << 28  # bytes; a server that leaves more unread is taken to hang
 CHUNK = 1 << 18
 
 
 class Closed(Exception):
-    """The server is gone."""
+    """The server has closed the connection, or hangs."""
 
 
 class ServerConnection:
@@ -25,14 +28,14 @@ class ServerConnection:
         self._received: deque[Command] = deque()
 
     def send(self, message: Message) -> None:
-        """Sends what the socket takes now; the rest follows with the next `send` or `receive`."""
+        """Sends what the socket accepts now. The next `send` or `receive` sends the rest. Raises Closed."""
         self._unsent += encode(message)
         if len(self._unsent) > MAX_UNSENT:
             raise Closed
         self._flush()
 
     def receive(self, timeout: float | None) -> list[Command]:
-        """What has come, in order. timeout: seconds to wait for something to come; None is for ever, 0 not at all."""
+        """Returns the commands received, in order. timeout: seconds to wait; None: no limit. Raises Closed."""
         writing = [self._socket] if self._unsent else []
         readable, writable, _ = select.select([self._socket], writing, [], timeout)
         if writable:
@@ -40,7 +43,7 @@ class ServerConnection:
         return self._read() if readable else []
 
     def receive_one(self) -> Command:
-        """The next command, however long it takes."""
+        """Waits for the next command. Raises Closed."""
         while not self._received:
             self._received.extend(self.receive(None))
         return self._received.popleft()

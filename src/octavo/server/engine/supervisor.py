@@ -1,11 +1,11 @@
-"""Keeps an engine running in a process of its own: starts it, watches it, kills it when it is frozen, starts it again.
+"""Keeps an engine process running: starts it, monitors it, kills it when it is frozen, and restarts it.
 
     stopped --start--> loading --Ready--> ready --dead or frozen--> waiting --back-off--> loading
                           |
-                          +--a mistake of the user's--> failed
+                          +--a user's mistake--> failed
 
-Alive is: answers pings, or sends anything else, or at least uses the processor (a long step on a slow machine). An
-engine that does none of it for `timeout` seconds, or that is silent for `PATIENCE` times that, is frozen.
+An engine is alive if it sends messages (answers to pings, for example) or uses CPU time (a long step on a slow
+machine). It counts as frozen after `timeout` seconds without either, or `PATIENCE * timeout` seconds without a message.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from octavo.server.engine.protocol import Event, Failed, Loading, Message, Ping,
 log = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-m", "octavo.server.engine.process")
-PATIENCE = 12
-PINGS = 10  # in the time after which a silent engine is frozen
+PATIENCE = 12  # times the timeout
+PINGS = 10  # sent within each timeout
 FIRST_BACKOFF, MAX_BACKOFF = 0.1, 30.0  # seconds
 STOP_SECONDS = 5.0
 
@@ -45,8 +45,8 @@ class State(enum.Enum):
 class Supervisor:
     """One engine. All methods belong to the event loop's thread, which must be the main thread: see `_spawn`.
 
-    on_event: told of everything the engine says. on_down: told, once an engine that was ready is gone, why.
-    timeout: seconds of silence.
+    on_event: called with every event. on_down: called with the reason when an engine that was ready is gone.
+    timeout: seconds without a sign of life after which the engine is frozen.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Supervisor:
         command: Sequence[str] | None = None,
     ):
         self.state = State.STOPPED
-        self.problem: str | None = None  # why there is no engine now, if there should be one
+        self.problem: str | None = None  # why no engine runs although one should
         self.info: Ready | None = None
-        self.progress: tuple[int, int] = (0, 1)  # bytes of the model file that are loaded, and in all
+        self.progress: tuple[int, int] = (0, 1)  # bytes of the model file: loaded, total
         self.restarts = 0
-        self.failures = 0  # in a row: lives that did no work
+        self.failures = 0  # consecutive processes that ended before their first step
         self._start = start
         self._on_event = on_event
         self._on_down = on_down
@@ -71,7 +71,7 @@ class Supervisor:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: EngineConnection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._settled = asyncio.Event()  # ready, failed or stopped: no more news without an event
+        self._settled = asyncio.Event()  # set in the states READY, FAILED and STOPPED
         self._down: asyncio.Future[str] | None = None
         self._last_message = 0.0
         self._backoff = FIRST_BACKOFF
@@ -82,30 +82,30 @@ class Supervisor:
 
     @property
     def running(self) -> bool:
-        """Whether there is, or will be again, an engine."""
+        """Whether an engine runs or will be restarted."""
         return self._task is not None
 
     def start(self) -> None:
-        """Begins to load the engine, unless that has been done."""
+        """Starts loading the engine, if it is not running."""
         if self._task is None:
             self.state, self.problem = State.LOADING, None
             self._settled.clear()
             self._task = asyncio.get_running_loop().create_task(self._live())
 
     async def wait(self) -> State:
-        """Until the engine is ready, or it is known that it will not be."""
+        """Waits until the engine is ready, failed or stopped. Returns the state."""
         while True:
             await self._settled.wait()
             if self.state is not State.WAITING:
                 return self.state
 
     def send(self, message: Message) -> None:
-        """To the engine; into the void if there is none, as `on_down` has told or will tell."""
+        """Sends a message to the engine. Drops it if no engine runs: `on_down` reports that."""
         if self._connection is not None:
             self._connection.send(message)
 
     async def stop(self) -> None:
-        """Ends the engine: by asking, and by force if that does not help."""
+        """Asks the engine to stop, and kills it if it does not within STOP_SECONDS."""
         task, self._task = self._task, None
         if task is None:
             return
@@ -120,7 +120,7 @@ class Supervisor:
         self._settled.set()
 
     async def _live(self) -> None:
-        """One engine after the other."""
+        """Runs engine processes one after another."""
         while True:
             reason = await self._one_life()
             if self._task is None or self.state is State.FAILED:
@@ -136,7 +136,7 @@ class Supervisor:
             self.state = State.LOADING
 
     async def _one_life(self) -> str:
-        """From start to end of one engine process; returns why it ended."""
+        """Runs one engine process to its end. Returns the reason for the end."""
         loop = asyncio.get_running_loop()
         self._down = down = loop.create_future()
         self._last_message = time.monotonic()
@@ -159,7 +159,7 @@ class Supervisor:
             self._process = None
 
     async def _spawn(self, down: asyncio.Future[str]) -> tuple[subprocess.Popen[bytes], EngineConnection]:
-        """On Linux the child asks to die with the thread that made it, so this must be the main one."""
+        """Must run in the main thread: on Linux the child dies with the thread that started it."""
         ours, theirs = socket.socketpair()
         with theirs:
             descriptor = theirs.fileno()
@@ -191,11 +191,11 @@ class Supervisor:
             case Loading(done=done, total=total):
                 self.progress = (done, total)
             case Step():
-                self._backoff, self.failures = FIRST_BACKOFF, 0  # it works
+                self._backoff, self.failures = FIRST_BACKOFF, 0  # a completed step proves that the engine works
         self._on_event(event)
 
     async def _watch(self, process: subprocess.Popen[bytes], down: asyncio.Future[str]) -> None:
-        """Pings; ends the engine's life when it is frozen."""
+        """Sends pings, and ends the engine process when it is frozen."""
         number, clock, moved = 0, 0.0, time.monotonic()
         while not down.done():
             await asyncio.sleep(self._timeout / PINGS)
@@ -209,7 +209,7 @@ class Supervisor:
                 self._end(f"the engine has not answered for {now - self._last_message:.0f} s")
 
     def describe(self) -> dict[str, Any]:
-        """For /health and the like."""
+        """The state for /health and the live page."""
         done, total = self.progress
         loaded = {"progress": round(done / max(total, 1), 3)} if self.state is State.LOADING else {}
         return {"state": self.state.value, "restarts": self.restarts, "problem": self.problem} | loaded

@@ -1,4 +1,4 @@
-"""The loop of an engine process: obey what came, step, report."""
+"""The loop of an engine process: handle commands, step, report."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from octavo.server.engine.protocol import Abort, Add, Command, Inspect, Ping, Po
 from octavo.server.engine.server_connection import ServerConnection
 from octavo.types import Request, SequenceDelta
 
-COMPILE_POLL = 0.005  # seconds between looks at a grammar that is being compiled while nothing else runs
+COMPILE_POLL = 0.005  # seconds between checks for compiled grammars while the engine is idle
 STATS_PERIOD = 0.1  # seconds between stats while there is work: they cost more than the deltas of a step
 
 
 class Worker:
-    """Not thread-safe; the only thread besides compiles grammars."""
+    """Not thread-safe. The only other thread compiles grammars."""
 
     def __init__(self, connection: ServerConnection, parts: Assembly, clock: Callable[[], float] = time.monotonic):
         self._connection = connection
@@ -43,7 +43,7 @@ class Worker:
                 self._report(deltas, self._engine.stats.step_tokens)
 
     def _patience(self) -> float | None:
-        """How long to wait for a command: not at all while there is work."""
+        """Seconds to wait for a command: 0 while the engine has work, None (no limit) when it is idle."""
         if self._engine.has_work:
             return 0
         return COMPILE_POLL if self._compilations.pending else None

@@ -1,4 +1,4 @@
-"""One HTTP request's generations, from the engine's side: an inbox that fills as the engine steps."""
+"""The outputs of one HTTP request: the engine client writes them to an inbox, the HTTP response reads them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from octavo.types import Request
 
 @dataclass(eq=False, slots=True)
 class Generation:
-    """One engine request: a prompt with its n answers. `number` tells the prompts of one HTTP request apart."""
+    """One engine request: a prompt with its n answers. number: index of the prompt in the HTTP request."""
 
     request: Request
     output: RequestOutput
     inbox: Inbox
     number: int
-    last_tokens: dict[int, float] = field(default_factory=dict)  # of each answer, when its latest token came
+    last_tokens: dict[int, float] = field(default_factory=dict)  # by answer: time of its latest token
     ended: bool = False
 
     @property
@@ -30,9 +30,9 @@ Item = tuple[Generation, OutputDelta]
 
 
 class Inbox:
-    """What came for an HTTP request since it last looked. Bounded by what its max_tokens let it ask for.
+    """Outputs that the HTTP response has not read yet. max_tokens bounds their number.
 
-    stream: False keeps no deltas and wakes the reader at the end only.
+    stream: if False, the inbox keeps no deltas and wakes its reader only at the end.
     """
 
     __slots__ = ("_error", "_items", "_nudged", "_open", "_stream", "_waiter")
@@ -47,11 +47,11 @@ class Inbox:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more can come."""
+        """Whether all outputs have been read."""
         return not self._items and self._error is None and self._open == 0
 
     def expect(self) -> None:
-        """One more generation will write here."""
+        """Registers one more generation that will write here."""
         self._open += 1
 
     def put(self, item: Item) -> None:
@@ -60,18 +60,18 @@ class Inbox:
             self._wake()
 
     def end(self) -> None:
-        """A generation has written its last."""
+        """Unregisters a generation that has ended."""
         self._open -= 1
         if self._open == 0:
             self._wake()
 
     def fail(self, error: ApiError) -> None:
-        """Nothing more will come: `next` raises this after what came before."""
+        """Ends the outputs with an error. `next` raises it after the outputs that came before."""
         self._error = self._error or error
         self._wake()
 
     def nudge(self) -> None:
-        """Lets `next` return even though nothing has come."""
+        """Makes `next` return even if there is no output."""
         self._nudged = True
         self._wake()
 
@@ -80,8 +80,10 @@ class Inbox:
             self._waiter.set_result(None)
 
     async def next(self) -> list[Item]:
-        """Everything that came since the last call: an empty list when it was nudged, or when all generations have
-        ended and it is `finished`. Raises ApiError."""
+        """Waits for outputs and returns all of them. Raises ApiError.
+
+        Returns an empty list after a nudge, or when the inbox is `finished`.
+        """
         while not self._items and not self._nudged:
             if self._error is not None:
                 raise self._error

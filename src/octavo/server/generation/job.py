@@ -1,4 +1,4 @@
-"""A generating request on its way through a model: prompts made, admitted, sent to the engine, cleaned up after."""
+"""Runs the prompts of one HTTP request: checks, admits and sends them to the engine, and cleans up after them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from octavo.server.runtime import Runtime
 from octavo.types import Request, SamplingParams
 
 Result = TypeVar("Result")
-LONG_TEXT = 4096  # characters; more is tokenised off the event loop, which it would hold for a millisecond or more
+LONG_TEXT = 4096  # characters; longer texts are tokenised in a thread: they would block the event loop for 1 ms or more
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and how long it will wait. deadline: monotonic."""
+    """The client of a request. deadline: monotonic time after which it no longer waits."""
 
     key: ApiKey
     request_id: str
@@ -35,7 +35,7 @@ class Caller:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds left. Raises ApiError (408) if there are none."""
+        """Seconds until the deadline; None without one. Raises ApiError (408) if it has passed."""
         if self.deadline is None:
             return None
         left = self.deadline - time.monotonic()
@@ -45,13 +45,13 @@ class Caller:
 
     @property
     def salt(self) -> str:
-        """Requests share cached prefixes within a key, and within a salt of their own."""
+        """Requests share cached prefixes only if their API key and their `cache_salt` are equal."""
         return f"{self.key.salt if self.key.digest else ''}\x00{self.cache_salt}"
 
 
 @dataclass(eq=False, slots=True)
 class GenerationJob:
-    """What was asked of the engine for one HTTP request. model: the name the client used."""
+    """The generations of one HTTP request. model: the name the client used."""
 
     id: str
     model: str
@@ -73,7 +73,7 @@ class GenerationJob:
 
 
 async def off_loop(work: Callable[[], Result], size: int) -> Result:
-    """Runs it in a thread if its input has many characters. Raises ApiError for a user's mistake."""
+    """Runs `work`, in a thread if its input has LONG_TEXT characters or more. Raises ApiError for a user's mistake."""
     try:
         if size < LONG_TEXT:
             return work()
@@ -91,9 +91,9 @@ async def run(
     inbox: Inbox,
     pooling: str | None = None,
 ) -> AsyncIterator[GenerationJob]:
-    """Makes the engine work on these prompts. What has not ended when the block is left is aborted.
+    """Sends the prompts to the engine. On leaving the block, aborts the generations that still run.
 
-    Raises ApiError: 400 for a request that cannot run, 429 if the server is full, 408 if the time is up.
+    Raises ApiError: 400 for a request that cannot run, 429 if the queue is full, 408 if the deadline passes.
     """
     runtime = job.runtime
     requests = [_request(job, caller, number, prompt, params, pooling) for number, prompt in enumerate(prompts)]
@@ -134,7 +134,7 @@ def _ticket(caller: Caller, requests: list[Request], max_model_len: int) -> Tick
 
 
 def _most_tokens(request: Request, max_model_len: int) -> int:
-    """What it may take of the engine. Who sets no max_tokens is taken to want a quarter of the context."""
+    """Estimates the tokens of a request. Without max_tokens, each answer counts as a quarter of the context."""
     prompt, wanted = len(request.prompt_token_ids), request.params.max_tokens
     if request.pooling is not None:
         return prompt

@@ -1,4 +1,4 @@
-"""From a conversation, as any of the chat APIs sends it, to a prompt; and what must be true of the answer."""
+"""Converts the messages and tools of any chat API to a prompt, and finds the constraints on the answer."""
 
 from __future__ import annotations
 
@@ -19,19 +19,27 @@ from octavo.types import Json, StructuredOutputs
 
 @dataclass(frozen=True, slots=True)
 class ChatInput:
-    """messages, tools: OpenAI's. choice: "none", "auto", "required", or the name of the tool that must be called."""
+    """The input of a chat request, in OpenAI's format.
+
+    choice: "none", "auto", "required", or the name of the tool that must be called.
+    parallel: whether one answer may hold several calls.
+    """
 
     messages: list[Json]
     tools: list[Json] = field(default_factory=list)
     choice: str = "auto"
     parallel: bool = True
-    variables: Json = field(default_factory=dict)  # for the template
+    variables: Json = field(default_factory=dict)  # extra variables for the chat template
 
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """structure: what the answer must be, because a tool must be called. reader: makes one for each answer, if there
-    are tools. keep_special: tool calls are marked by control tokens, which therefore must be shown."""
+    """A prompt and the constraints on its answer.
+
+    structure: grammar of the answer if a tool must be called.
+    reader: makes a reader for one answer; None without tools.
+    keep_special: the output must keep control tokens, because they mark tool calls.
+    """
 
     prompt: Tokens
     structure: StructuredOutputs | None = None
@@ -40,7 +48,7 @@ class ChatPrompt:
 
 
 async def make_chat_prompt(runtime: Runtime, chat: ChatInput) -> ChatPrompt:
-    """Raises ApiError for messages or tools that cannot be used."""
+    """Renders and tokenises the chat. Raises ApiError for invalid messages or tools."""
     template = runtime.template
     form, offered = tools.format_of(template), _offered(chat)
     messages = [_role_known(message) for message in _checked(chat.messages)]
@@ -53,13 +61,13 @@ async def make_chat_prompt(runtime: Runtime, chat: ChatInput) -> ChatPrompt:
     if not offered:
         return ChatPrompt(prompt)
     must = chat.choice not in ("auto", "none")
-    several = chat.parallel and chat.choice == "required"  # who names a tool wants one call of it
+    several = chat.parallel and chat.choice == "required"  # a named tool is called once
     structure = tools.forced(form, offered, several) if must else None
     return ChatPrompt(prompt, structure, partial(ToolReader, form), _marked_by_control_token(runtime))
 
 
 def _checked(messages: list[Json]) -> list[Json]:
-    """Content as one text, and calls whole."""
+    """Joins the parts of each content to one text. Raises ApiError for an incomplete tool call."""
     for number, message in enumerate(messages):
         for call in message.get("tool_calls") or ():
             function = call.get("function")
@@ -89,7 +97,7 @@ def _offered(chat: ChatInput) -> list[Json]:
 
 
 def _role_known(message: Json) -> Json:
-    """OpenAI's newer name for the system's role is in no template."""
+    """Renames OpenAI's newer role \"developer\" to \"system\", because templates do not know it."""
     return {**message, "role": "system"} if message["role"] == "developer" else message
 
 

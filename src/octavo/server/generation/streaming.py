@@ -1,6 +1,6 @@
-"""The answer to a generating request: waits for tokens, writes them as they come, and stops when the client goes.
+"""The HTTP response of a generation: waits for outputs, sends them, and aborts when the client disconnects.
 
-What an API says, and how, is its `Renderer`'s business; admission, streaming, errors and disconnects are all here.
+A `Renderer` formats the outputs for one API. Admission, streaming, errors and disconnects are the same for all APIs.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from octavo.server.http.errors import ApiError
 from octavo.server.state import ServerState
 
 log = logging.getLogger(__name__)
-QUIET = 10.0  # seconds without news after which a waiting client gets a comment, so that no proxy gives up
+QUIET = 10.0  # seconds without output after which the stream sends a comment, so that proxies keep it open
 SSE_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # nginx would collect the tokens
+    (b"x-accel-buffering", b"no"),  # stops nginx from buffering the stream
 ]
 COMMENT = b": waiting\n\n"
 
 
 class Renderer(Protocol):
-    """An API's words for what happens. All but `whole` are server-sent events."""
+    """Formats the outputs for one API. `whole` returns a JSON body, the other methods server-sent events."""
 
     def head(self) -> bytes: ...
     def delta(self, generation: Generation, new: OutputDelta) -> bytes: ...
@@ -45,8 +45,11 @@ Begin = Callable[[Inbox], contextlib.AbstractAsyncContextManager[Renderer]]
 
 
 class GenerationResponse(Response):
-    """begin: admits the request and starts its generations; leaving it aborts what has not ended. names: what the
-    client calls the fields that errors name."""
+    """The response of a generation, streamed or whole.
+
+    begin: admits the request and starts its generations; leaving the context aborts those that still run.
+    names: maps the field names in our errors to the client's names.
+    """
 
     def __init__(
         self,
@@ -67,7 +70,7 @@ class GenerationResponse(Response):
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Ends early, and ends the work, if the client disconnects."""
+        """Cancels the generations if the client disconnects."""
         self._scope = scope
         loop = asyncio.get_running_loop()
         work = loop.create_task(self._guarded(send))
@@ -134,7 +137,7 @@ class GenerationResponse(Response):
             await self._send(send, body)
 
     async def _send(self, send: Send, body: bytes, more: bool = True) -> None:
-        """Writes; waits while the client does not read. (`connection` cuts it off when that takes too long.)"""
+        """Waits while the client does not read. `http.connection` closes the connection if that takes too long."""
         await send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _fail(self, error: ApiError, send: Send) -> None:
@@ -147,7 +150,7 @@ class GenerationResponse(Response):
 
 
 class Pulse:
-    """Nudges an inbox that has been quiet for QUIET seconds. One timer a stream: none is set for a token."""
+    """Nudges an inbox after QUIET seconds without output. A stream has one timer, because a timer per token costs more."""
 
     def __init__(self, inbox: Inbox):
         self._inbox = inbox
@@ -156,7 +159,7 @@ class Pulse:
         self._timer = self._loop.call_later(QUIET, self._beat)
 
     def rest(self) -> None:
-        """There was news."""
+        """Notes that the stream has sent something."""
         self._quiet_since = self._loop.time()
 
     def stop(self) -> None:

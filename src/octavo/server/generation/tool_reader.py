@@ -1,4 +1,4 @@
-"""Finds tool calls in an answer while it is being written, and streams their arguments."""
+"""Finds tool calls in an answer while it is generated, and streams their arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:argument
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Text that is no part of a call."""
+    """Text outside tool calls."""
 
     text: str
 
@@ -26,7 +26,7 @@ class CallBegins:
 
 @dataclass(frozen=True, slots=True)
 class CallArguments:
-    """More of the JSON text of a call's arguments."""
+    """The next piece of the JSON text of a call's arguments."""
 
     index: int
     text: str
@@ -36,12 +36,12 @@ Part = Said | CallBegins | CallArguments
 
 
 class ToolReader:
-    """Reads one answer: `feed` it text, `finish` at the end. Both return what has become certain."""
+    """Parses one answer. `feed` takes text, `finish` ends it; both return the parts that are certain by then."""
 
     def __init__(self, form: Format):
         self.num_calls = 0
         self._form = form
-        self._text = ""  # not yet understood
+        self._text = ""  # not parsed yet
         self._space = ""  # white space after a call
         self._after_call = False
         self._call: _Call | None = None
@@ -55,7 +55,7 @@ class ToolReader:
         return parts
 
     def finish(self) -> list[Part]:
-        """The answer is over: what looked like the beginning of something was not."""
+        """Ends the answer: text that was held back as a possible tag is plain text."""
         rest, self._text = self._text, ""
         if self._call is not None:
             return self._finish_call(self._call, rest)
@@ -64,7 +64,7 @@ class ToolReader:
         return parts
 
     def _finish_call(self, call: _Call, rest: str) -> list[Part]:
-        """A call without its closing tag counts, if it can be understood."""
+        """Accepts a call without its closing tag if its JSON is complete."""
         self._call = None
         if call.begun:
             return []
@@ -76,7 +76,7 @@ class ToolReader:
         return [CallBegins(call.index, whole[0]), CallArguments(call.index, whole[1])]
 
     def _advance(self, parts: list[Part]) -> bool:
-        """One step; False when more text is needed."""
+        """Parses one part. Returns False when more text is needed."""
         if self._call is not None:
             return self._read_call(self._call, parts)
         return self._look_for_json(parts) if self._form is LLAMA else self._look_for_tag(parts)
@@ -93,7 +93,7 @@ class ToolReader:
         return True
 
     def _look_for_json(self, parts: list[Part]) -> bool:
-        """Llama: a call is the whole answer, or follows another one."""
+        """Llama's format: a call is the whole answer, or follows another call."""
         text = self._text.lstrip().removeprefix(PYTHON_TAG).lstrip().lstrip(";")
         if self._llama_open and text.lstrip().startswith("{"):
             self._begin(text)
@@ -110,7 +110,7 @@ class ToolReader:
         self._after_call = True
 
     def _say(self, text: str, parts: list[Part]) -> None:
-        """White space between calls says nothing, so it waits for what comes after it."""
+        """Emits text. White space after a call is held back, and dropped if another call follows."""
         text, self._space = self._space + text, ""
         if self._after_call and (not text or text.isspace()):
             self._space = text
@@ -131,7 +131,7 @@ class ToolReader:
         return self._read_tail()
 
     def _read_head(self, call: _Call, parts: list[Part]) -> bool:
-        """Up to the arguments. Arguments before the name, which is rare, are held back until the call is whole."""
+        """Reads a call up to its arguments. If the arguments precede the name (rare), waits for the whole call."""
         call.head, self._text = call.head + self._text, ""
         if (match := _HEAD.match(call.head)) is not None and match.end() < len(call.head):
             self._start(call, json.loads(match[1], strict=False), call.head[match.end() :], parts)
@@ -151,7 +151,7 @@ class ToolReader:
         parts.append(CallBegins(call.index, name))
 
     def _read_tail(self) -> bool:
-        """What is left of a call: its brace, and its closing tag."""
+        """Reads the end of a call: its closing brace and closing tag."""
         if self._form is LLAMA:
             tail = re.match(r"\s*\}", self._text)
             if tail is None:
@@ -166,7 +166,7 @@ class ToolReader:
 
 
 class _Call:
-    """begun: its name is known. closed: its arguments are complete."""
+    """A call that is being read. begun: its name is known. closed: its arguments are complete."""
 
     def __init__(self, index: int):
         self.index = index
@@ -178,7 +178,7 @@ class _Call:
         self._escaped = False
 
     def scan(self, text: str) -> int:
-        """How many characters of `text` belong to the arguments, a JSON value."""
+        """Number of characters at the start of `text` that belong to the arguments (a JSON value)."""
         for position, character in enumerate(text):
             if self._in_string:
                 self._in_string = self._escaped or character != '"'
@@ -196,7 +196,7 @@ class _Call:
 
 
 def _whole_call(text: str) -> tuple[str, str] | None:
-    """(name, arguments as JSON text) of a complete call, in whatever order."""
+    """(name, arguments as JSON text) of a complete call, with its keys in any order."""
     try:
         call = json.loads(text)
     except (ValueError, RecursionError):
@@ -208,6 +208,6 @@ def _whole_call(text: str) -> tuple[str, str] | None:
 
 
 def _possible_start(text: str, tag: str) -> int:
-    """Length of the longest end of `text` that may be the beginning of `tag`."""
+    """Length of the longest suffix of `text` that is a proper prefix of `tag`."""
     longest = min(len(text), len(tag) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(tag[:size])), 0)

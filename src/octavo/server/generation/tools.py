@@ -1,11 +1,11 @@
-"""Tool calls in models' own words: how they are asked for, and which grammar forces them.
+"""The formats of tool calls: how a prompt explains them, and which grammar forces them.
 
 Two formats cover most open models:
 
     hermes  <tool_call>\\n{"name": ..., "arguments": {...}}\\n</tool_call>     Hermes, Qwen, SmolLM and others
     llama   {"name": ..., "parameters": {...}}, the whole answer            Llama 3.x
 
-A template that knows no tools gets them in a system message, in hermes format.
+A template without tool support gets the tools in a system message, in hermes format.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 from octavo.types import Json, StructuredOutputs
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
-PYTHON_TAG = "<|python_tag|>"  # what Llama 3.1 may put before a call
+PYTHON_TAG = "<|python_tag|>"  # Llama 3.1 may write it before a call
 ANY_ARGUMENTS: Json = {"type": "object"}
-MAX_CALLS = 16  # in one answer that must call
-# As `json.dumps` writes, which is how models have seen calls; a small one given a choice fills the answer with spaces.
+MAX_CALLS = 16  # most calls in one answer that must call a tool
+# The spacing of `json.dumps`, which models saw in training. With free white space, small models fill answers with it.
 SPACING: Json = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 
 INTRODUCTION = """\
@@ -40,7 +40,7 @@ For each function call, return a json object with function name and arguments wi
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """arguments: the key of a call's arguments. opens, closes: what stands around it."""
+    """arguments: the JSON key of a call's arguments. opens, closes: the tags around a call."""
 
     name: str
     arguments: str
@@ -63,7 +63,7 @@ def knows_tools(template: str) -> bool:
 
 
 def explain(messages: Sequence[Json], tools: Sequence[Json] | None) -> list[Json]:
-    """The conversation for a template that knows no tools: they, their calls and results become plain text."""
+    """Converts tools, tool calls and tool results to plain text, for a template without tool support."""
     plain_messages = [_plain(message) for message in messages]
     if not tools:
         return plain_messages
@@ -89,7 +89,7 @@ def _written(call: Mapping[str, Any]) -> str:
 
 
 def forced(form: Format, tools: Sequence[Json], parallel: bool) -> StructuredOutputs:
-    """A grammar of answers that call one of these tools, or several in a row if `parallel`, and say nothing else."""
+    """A grammar for answers that consist of one call of these tools; of up to MAX_CALLS calls if `parallel`."""
     rules = [f"f{i}: %json {json.dumps(_call_schema(form, tool['function']))}" for i, tool in enumerate(tools)]
     body = " | ".join(f"f{i}" for i in range(len(tools)))
     if form is LLAMA:
@@ -100,7 +100,7 @@ def forced(form: Format, tools: Sequence[Json], parallel: bool) -> StructuredOut
 
 
 def _call_schema(form: Format, function: Json) -> Json:
-    """The name comes first, so that a stream can tell it early. Definitions move to where their references look."""
+    """The name comes first, so that a stream can send it early. `$defs` move to the root, because `$ref` expects that."""
     parameters = dict(function.get("parameters") or ANY_ARGUMENTS)
     definitions = {key: parameters.pop(key) for key in ("$defs", "definitions") if key in parameters}
     return {
