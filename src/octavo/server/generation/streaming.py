@@ -88,12 +88,12 @@ class GenerationResponse(Response):
         try:
             if self._state.draining:
                 raise admission.draining()
-            self._state.exchanges += 1
+            self._state.active_requests += 1
             try:
                 async with self._begin(inbox := Inbox(self._stream)) as self._renderer:
                     await (self._write_stream if self._stream else self._write_whole)(self._renderer, inbox, send)
             finally:
-                self._state.exchanges -= 1
+                self._state.active_requests -= 1
         except ApiError as error:
             await self._fail(error, send)
         except asyncio.CancelledError:
@@ -150,7 +150,7 @@ class GenerationResponse(Response):
 
 
 class Pulse:
-    """Nudges an inbox after QUIET seconds without output. A stream has one timer, because a timer per token costs more."""
+    """Nudges an inbox after QUIET seconds without output. A timer per token would cost more, so a stream has one."""
 
     def __init__(self, inbox: Inbox):
         self._inbox = inbox

@@ -100,7 +100,7 @@ def forced(form: Format, tools: Sequence[Json], parallel: bool) -> StructuredOut
 
 
 def _call_schema(form: Format, function: Json) -> Json:
-    """The name comes first, so that a stream can send it early. `$defs` move to the root, because `$ref` expects that."""
+    """The name comes first, so that a stream can send it early. `$defs` move to the root, where `$ref` looks."""
     parameters = dict(function.get("parameters") or ANY_ARGUMENTS)
     definitions = {key: parameters.pop(key) for key in ("$defs", "definitions") if key in parameters}
     return {
