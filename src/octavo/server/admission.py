@@ -1,8 +1,9 @@
-"""Who may go to the engine, and when: a bounded queue, shared fairly between API keys.
+"""Admission of requests to the engine: a bounded queue, shared fairly between API keys.
 
-The engine gets as many sequences as it can run and a few more; the rest wait here, where the choice who is next can
-still be made. It falls on the lowest `priority`, and among equals on the key that has had least: each admission adds
-the request's tokens, over the key's weight, to the key's account (stride scheduling, Waldspurger and Weihl, 1995).
+The engine gets slightly more sequences than it can run. The other requests wait here, where their order can change.
+The request with the lowest `priority` value is next. Among equals, the key with the least virtual time is next. Each
+admission adds the request's tokens, divided by the key's weight, to the key's virtual time (stride scheduling,
+Waldspurger and Weihl, 1995).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ MAX_RETRY = 60.0  # seconds
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """One HTTP request. sequences: that it may run at once. tokens: its prompts' and the most it may generate."""
+    """One HTTP request. sequences: how many it may run at once. tokens: of its prompts and its longest answers."""
 
     key: ApiKey
     priority: int
@@ -32,14 +33,14 @@ class Ticket:
 
 @dataclass(slots=True)
 class _Account:
-    """Of one key. passed: virtual time. waiting: a heap of (priority, number, ticket)."""
+    """The queue of one key. passed: virtual time. waiting: a heap of (priority, number, ticket)."""
 
     passed: float = 0.0
     waiting: list[tuple[int, int, Ticket]] = field(default_factory=list)
 
 
 class Admission:
-    """slots: sequences that may be at the engine at once. rate: tokens a second, to say when to try again."""
+    """slots: sequences admitted at the same time. rate: returns tokens per second, for Retry-After."""
 
     def __init__(self, slots: int, max_requests: int, max_tokens: int, rate: Callable[[], float]):
         self.slots = slots
@@ -53,12 +54,12 @@ class Admission:
         self._rate = rate
         self._accounts: dict[bytes, _Account] = {}
         self._numbers = itertools.count()
-        self._now = 0.0  # the account of whoever was admitted last
+        self._now = 0.0  # virtual time of the last admitted key
 
     async def enter(self, ticket: Ticket, timeout: float | None) -> None:
-        """Waits for the ticket's turn, `timeout` seconds at most; `leave` gives its place back.
+        """Waits up to `timeout` seconds until the ticket is admitted. `leave` must follow.
 
-        Raises ApiError: 429 at once if the queue is full, 408 if the time is up.
+        Raises ApiError: 429 at once if the queue is full, 408 after `timeout`.
         """
         self._check_room(ticket)
         ticket.admitted = asyncio.get_running_loop().create_future()
@@ -81,7 +82,7 @@ class Admission:
         self._admit()
 
     def fail_waiting(self, error: ApiError) -> None:
-        """Sends everybody in the queue away."""
+        """Fails every request in the queue."""
         for account in self._accounts.values():
             for _, _, ticket in account.waiting:
                 if ticket.admitted is not None and not ticket.admitted.done():
@@ -89,20 +90,20 @@ class Admission:
 
     def _check_room(self, ticket: Ticket) -> None:
         if self.waiting_requests == 0:
-            return  # then its size alone may not exclude it
+            return  # an empty queue accepts a request of any size
         if self.waiting_requests >= self._max_requests:
             raise overloaded(f"{self.waiting_requests} requests are waiting already", self._retry_after())
         if self.waiting_tokens + ticket.tokens > self._max_tokens:
             raise overloaded(f"requests with {self.waiting_tokens} tokens are waiting already", self._retry_after())
 
     def _retry_after(self) -> float:
-        """Seconds until about half of the queue is done."""
+        """Estimated seconds until half of the admitted and queued tokens are done."""
         work = self._inside_tokens + self.waiting_tokens
         return min(MAX_RETRY, max(1.0, work / 2 / max(self._rate(), 1.0)))
 
     def _queue(self, ticket: Ticket) -> None:
         account = self._accounts.setdefault(ticket.key.digest, _Account())
-        if not account.waiting:  # who was away cannot have saved up
+        if not account.waiting:  # an idle key earns no credit
             account.passed = max(account.passed, self._now)
         heapq.heappush(account.waiting, (ticket.priority, next(self._numbers), ticket))
         self.waiting_requests += 1
@@ -119,7 +120,7 @@ class Admission:
             self._move_in(ticket)
 
     def _next(self) -> _Account | None:
-        """Whose turn it is; forgets those who have left the queue."""
+        """The key whose request is next, or None. Drops requests that have left the queue."""
         best: tuple[int, float, int] | None = None
         chosen = None
         for account in self._accounts.values():
@@ -144,7 +145,7 @@ class Admission:
         self.waiting_tokens -= ticket.tokens
 
     def _withdraw(self, ticket: Ticket) -> None:
-        """Who waits no more: its entry is skipped when its turn comes, its place, if it just got one, given back."""
+        """Removes a ticket that no longer waits. `_next` drops its entry; a place it has just got is released."""
         assert ticket.admitted is not None
         if ticket.admitted.done() and not ticket.admitted.cancelled() and ticket.admitted.exception() is None:
             self.leave(ticket)

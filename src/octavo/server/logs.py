@@ -1,4 +1,4 @@
-"""Logs: one line an event, as JSON or as text. What clients send cannot forge a line or move a terminal's cursor."""
+"""Logs: one line per event, as JSON or text. Control characters are escaped, so that clients cannot forge lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x
 
 
 def configure(format: str, level: str) -> None:
-    """Sends the logs of this process to standard error. Extra fields of a record are kept: log.info(..., extra={})."""
+    """Sends the logs of this process to standard error. Fields given as log.info(..., extra={}) are printed too."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
     root = logging.getLogger()
@@ -25,7 +25,7 @@ def configure(format: str, level: str) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "asyncio"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
-    logging.getLogger("uvicorn.access").disabled = True  # `access` writes a better line
+    logging.getLogger("uvicorn.access").disabled = True  # `http.middleware` writes the access log
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING if level != "debug" else logging.DEBUG)
 
 
@@ -34,7 +34,7 @@ def extras(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def clean(text: str) -> str:
-    """Control characters (newlines and terminal escapes too) as \\xNN."""
+    """Escapes control characters as \\xNN, including newlines and terminal escapes."""
     return text.translate(_ESCAPES)
 
 
@@ -64,6 +64,6 @@ class TextFormatter(logging.Formatter):
 
 
 def _json(entry: dict[str, Any]) -> str:
-    """JSON escapes control characters below 0x20 itself; those above are escaped in its text, where they are legal."""
+    """Encodes JSON, which escapes only the control characters below 0x20, and escapes the others too."""
     text = msgspec.json.encode(entry, enc_hook=str).decode("utf-8", "replace")
     return text.translate({code: f"\\u{code:04x}" for code in (*range(127, 160), 0x2028, 0x2029)})

@@ -1,4 +1,4 @@
-"""The models of a server: found by name, loaded when asked for, unloaded when idle or when memory is short."""
+"""The models of a server: found by name, loaded on first use, unloaded when idle or when memory is short."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from octavo.server.settings import ModelSource, ServerSettings
 from octavo.weights.sources import resolve
 
 log = logging.getLogger(__name__)
-OVERHEAD = 192 << 20  # bytes of a process: Python, libraries, scratch buffers
+OVERHEAD = 192 << 20  # bytes of a process without its model: Python, libraries, scratch buffers
 
 
 class ModelPool:
@@ -30,7 +30,7 @@ class ModelPool:
         self._by_name = {alias: runtime for runtime in self.runtimes for alias in runtime.model.aliases}
         self._idle_seconds = settings.idle_seconds
         self._memory = settings.memory if settings.memory is not None else host.available_memory()
-        self._held: dict[Runtime, int] = {}  # bytes that each loaded model is taken to need
+        self._held: dict[Runtime, int] = {}  # estimated bytes of each loaded model
         self._loading = asyncio.Lock()
 
     @property
@@ -39,11 +39,11 @@ class ModelPool:
 
     @property
     def ready(self) -> bool:
-        """Whether every model that should be running is."""
+        """Whether every model that should be running is ready."""
         return all(runtime.ready for runtime in self.runtimes if runtime.model.eager or runtime.loaded)
 
     def find(self, name: str | None) -> Runtime:
-        """The model of that name; the first if none is given. Raises ApiError (404)."""
+        """The model of that name; the first model if `name` is None. Raises ApiError (404)."""
         if name is None:
             return self.runtimes[0]
         if name not in self._by_name:
@@ -51,14 +51,14 @@ class ModelPool:
         return self._by_name[name]
 
     async def start(self) -> None:
-        """Begins to load those that are to be there from the start."""
+        """Starts loading the eager models."""
         for runtime in self.runtimes:
             if runtime.model.eager:
                 await self._load(runtime)
 
     @contextlib.asynccontextmanager
     async def use(self, name: str | None, timeout: float | None = None) -> AsyncIterator[Runtime]:
-        """The model, loaded and kept loaded meanwhile. Raises ApiError."""
+        """Loads the model if needed, and keeps it loaded within the block. Raises ApiError."""
         runtime = self.find(name)
         with runtime.in_use():
             if not runtime.loaded:
@@ -79,7 +79,7 @@ class ModelPool:
             runtime.start()
 
     async def _make_room(self, runtime: Runtime, needed: int) -> None:
-        """Unloads idle models, the one longest unused first. Raises ApiError (503) if that is not enough."""
+        """Unloads idle models, least recently used first. Raises ApiError (503) if that is not enough."""
         idle = sorted((each for each in self._held if each.users == 0), key=lambda each: each.last_used)
         while self._held and sum(self._held.values()) + needed > self._memory:
             if not idle:
@@ -95,7 +95,7 @@ class ModelPool:
         await runtime.stop()
 
     async def unload_idle(self) -> None:
-        """To be called now and then."""
+        """Unloads models that have been idle for too long. Must be called regularly."""
         now = time.monotonic()
         for runtime in list(self._held):
             idle = runtime.users == 0 and now - runtime.last_used > self._idle_seconds
@@ -109,7 +109,7 @@ class ModelPool:
 
 
 def memory_needed(model: ModelSource) -> int:
-    """Bytes that a model takes with its settings: weights, KV pool, and its process. Raises OctavoError."""
+    """Bytes that a model needs with its settings: weights, KV pool and process. Raises OctavoError."""
     checkpoint = open_checkpoint(resolve(model.source))
     built = build_model(checkpoint)
     config = engine_config(**model.settings)

@@ -1,4 +1,4 @@
-"""One model of the server: its engine process, its tokenizer, its queue."""
+"""One model of the server: its engine process, tokenizer, queue and metrics."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from octavo.tokenizer import Tokenizer
 from octavo.types import Request
 from octavo.weights.sources import resolve
 
-LOAD_SECONDS = 300.0  # the longest that a request waits for its model to be loaded
-MOST_RESTARTS = 3  # in a row, after which requests no longer wait for the next
+LOAD_SECONDS = 300.0  # longest wait of a request for its model to load
+MOST_RESTARTS = 3  # consecutive restarts after which requests fail at once
 
 
 class Runtime:
-    """Everything is None or idle until `start`."""
+    """The attributes are None or idle until `start`."""
 
     def __init__(self, model: ModelSource, settings: ServerSettings):
         self.model = model
@@ -38,7 +38,7 @@ class Runtime:
         self.metrics = EngineMetrics()
         self.created = int(time.time())
         self.last_used = time.monotonic()
-        self.users = 0  # HTTP requests that use it now
+        self.users = 0  # HTTP requests that use the model now
         self.tokenizer: Tokenizer | None = None
         self.maker: RequestMaker | None = None
         self.client: EngineClient | None = None
@@ -77,7 +77,7 @@ class Runtime:
         await self.supervisor.stop()
 
     async def wait_ready(self, timeout: float | None = None) -> None:
-        """Starts the engine if need be, and waits for it. Raises ApiError (503) if there is none in time."""
+        """Starts the engine if needed, and waits for it. Raises ApiError (503) if it is not ready in time."""
         if self.ready and self.maker is not None:
             return
         self.start()
@@ -119,7 +119,7 @@ class Runtime:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keeps it from being unloaded."""
+        """Keeps the model loaded within the block."""
         self.users += 1
         try:
             yield
@@ -139,7 +139,7 @@ class Runtime:
             raise found from error
 
     def inspect(self) -> Mapping[str, Any] | None:
-        """How the engine stood when it was asked last; asks it anew. None while there is no engine."""
+        """Requests a new snapshot and returns the previous one; None while no engine is ready."""
         self.supervisor.send(Inspect())
         return self.client.snapshot if self.client is not None and self.ready else None
 
@@ -153,7 +153,7 @@ class Runtime:
         return template
 
     def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, /, **variables: Any) -> Tokens:
-        """The conversation as the model's template writes it. Takes up to 250 ms. Raises ApiError."""
+        """Renders messages with the model's chat template and tokenises them: up to 250 ms. Raises ApiError."""
         from octavo import chat
 
         assert self.tokenizer is not None

@@ -1,4 +1,4 @@
-"""Runs the server: sockets, signals, and an orderly end."""
+"""Runs the server: sockets, signals and shutdown."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Server(uvicorn.Server):
-    """A first signal drains: nothing new is taken, what is under way ends in its time. A second one ends all."""
+    """The first signal drains: new requests are refused, active ones may finish. A second signal ends them at once."""
 
     def __init__(self, config: uvicorn.Config, state: ServerState):
         super().__init__(config)
@@ -54,7 +54,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """uvicorn would raise them again at its end, and the exit status would tell of a crash."""
+        """Handles signals here, because uvicorn would raise them again at exit and so report a crash."""
         before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
         try:
             yield
@@ -85,7 +85,7 @@ class Server(uvicorn.Server):
 
 
 async def cut_off(state: ServerState) -> None:
-    """Ends what is under way, with an error that says why, and gives the clients a moment to be told."""
+    """Ends all active requests with an error, and waits up to 1 s until the errors are sent."""
     for runtime in state.pool.runtimes:
         runtime.admission.fail_waiting(admission.draining())
         if runtime.client is not None:
@@ -97,15 +97,15 @@ async def cut_off(state: ServerState) -> None:
 
 
 def serve(settings: ServerSettings) -> int:
-    """Serves until it is told to stop. Returns the exit status.
+    """Serves until a signal stops it. Returns the exit status.
 
-    Raises ConfigError for settings that cannot be, ModelFileError or CapacityError for a model that cannot be loaded.
+    Raises ConfigError for invalid settings, ModelFileError or CapacityError for a model that cannot be loaded.
     """
     check(settings)
     check_address(settings.host, settings.port)
     for model in settings.models:
         if model.eager:
-            memory_needed(model)  # so that what is wrong with the file is said at once
+            memory_needed(model)  # reports a bad model file before the server starts
     logs.configure(settings.log_format, settings.log_level)
     app, state = make_app(settings)
     config = uvicorn.Config(
@@ -133,7 +133,7 @@ def serve(settings: ServerSettings) -> int:
 
 
 def check_address(host: str, port: int) -> None:
-    """Raises ConfigError if nobody can listen there: said before a model is loaded, and in one line."""
+    """Raises ConfigError if the address is not available. Called early: the error is then one line, before any load."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as trial:
@@ -146,6 +146,6 @@ def check_address(host: str, port: int) -> None:
 
 
 def failed_model(state: ServerState) -> str | None:
-    """Why a model that was to be there from the start can never be."""
+    """The reason why an eager model failed to load; None if none failed."""
     eager = [runtime.supervisor for runtime in state.pool.runtimes if runtime.model.eager]
     return next((each.problem for each in eager if each.state is State.FAILED), None)

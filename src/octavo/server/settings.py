@@ -1,4 +1,4 @@
-"""What an operator may set of the server. The engine's own settings are those of `config.EngineConfig`."""
+"""The server's settings. The engine's settings are in `config.EngineConfig`."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from octavo.server.http.keys import ApiKey
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model that can be asked for. aliases: all its names, the main one first."""
+    """A model to serve. aliases: all its names, the main name first."""
 
     aliases: tuple[str, ...]
     source: str
     settings: dict[str, Any] = field(default_factory=dict)
     tokenizer: str | None = None
     chat_template: str | None = None
-    eager: bool = True  # loaded when the server starts, and never unloaded for being idle
+    eager: bool = True  # loaded when the server starts, and never unloaded when idle
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request, and what all of them, may ask for. Sizes are bytes, times seconds."""
+    """Limits on one request and on all requests together. Sizes are in bytes, times in seconds."""
 
     body: int = 4 << 20
     headers: int = 64 << 10
     header_seconds: float = 10.0
     body_seconds: float = 60.0
-    send_seconds: float = 60.0  # a client that takes nothing for so long is cut off
+    send_seconds: float = 60.0  # a client that reads nothing for this long is disconnected
     connections: int = 4096
     messages: int = 4096
     prompts: int = 128
@@ -49,8 +49,8 @@ class ServerSettings:
     request_timeout: float | None = None  # seconds; a request's own `timeout` may be shorter
     shutdown_timeout: float = 30.0
     engine_timeout: float = 10.0
-    idle_seconds: float = 600.0  # a model that is not eager is unloaded after
-    memory: int | None = None  # bytes for all models together; None: what is available at the start
+    idle_seconds: float = 600.0  # idle time after which a model that is not eager is unloaded
+    memory: int | None = None  # bytes for all models together; None: the memory available at start
     ssl_keyfile: Path | None = None
     ssl_certfile: Path | None = None
     log_format: str = "text"
@@ -60,7 +60,7 @@ class ServerSettings:
 
 
 def check(settings: ServerSettings) -> ServerSettings:
-    """The same settings. Raises ConfigError for those that contradict each other."""
+    """Returns the settings. Raises ConfigError if a value is invalid or two contradict each other."""
     names = [alias for model in settings.models for alias in model.aliases]
     if not names:
         raise ConfigError("there is no model to serve: name one, or add --model ALIAS=PATH")
@@ -79,7 +79,7 @@ def check(settings: ServerSettings) -> ServerSettings:
         "idle_timeout": settings.idle_seconds,
     }
     for name, value in numbers.items():
-        if not value >= 0:  # nor NaN
+        if not value >= 0:  # also rejects NaN
             raise ConfigError(f"{name} must be at least 0; got {value}")
     if settings.request_timeout is not None and not settings.request_timeout > 0:
         raise ConfigError(f"request_timeout must be more than 0; got {settings.request_timeout}")

@@ -1,4 +1,4 @@
-"""What all routes of a server share."""
+"""The state that all routes of a server share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from octavo.server.settings import ServerSettings
 
 @dataclass(eq=False, slots=True)
 class ServerState:
-    """draining: no new work is taken. active_requests: generating requests under way (waiting or running)."""
+    """draining: new requests are refused. active_requests: generation requests that wait or run."""
 
     settings: ServerSettings
     pool: ModelPool

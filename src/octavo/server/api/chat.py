@@ -28,7 +28,7 @@ RESERVED = {"messages", "tools", "bos_token", "eos_token", "add_generation_promp
 
 
 class Message(Struct, omit_defaults=True):
-    """OpenAI's. content: a text, or parts of type "text"."""
+    """A message in OpenAI's format. content: a text, or parts of type "text"."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[Json] | None = None
@@ -127,7 +127,7 @@ async def create(request: Request) -> Response:
 
 
 def names(body: ChatRequest) -> dict[str, str]:
-    """What this API calls the fields of an engine's request."""
+    """Maps our field names to those of this API, for errors."""
     forced = body.tool_choice not in (None, "none", "auto")
     most = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
     return {
@@ -138,7 +138,7 @@ def names(body: ChatRequest) -> dict[str, str]:
 
 
 def check(body: ChatRequest, limits: Limits) -> None:
-    """Raises ApiError for what the types alone cannot tell."""
+    """Raises ApiError for mistakes that the types cannot express."""
     check_answers(body.n, limits.answers)
     if len(body.messages) > limits.messages:
         raise bad_request(f"messages: at most {limits.messages} may be sent; got {len(body.messages)}", "messages")
@@ -165,7 +165,7 @@ def to_chat_input(body: ChatRequest) -> ChatInput:
 
 
 def plain(value: Struct) -> Json:
-    """As templates read it: objects, without what was not given."""
+    """Converts a struct to JSON objects for templates. Fields that were not given are left out."""
     made: Json = msgspec.to_builtins(value)
     return made
 

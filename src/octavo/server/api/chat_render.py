@@ -1,4 +1,4 @@
-"""Answers of /v1/chat/completions, whole and streamed."""
+"""Formats answers of /v1/chat/completions, whole and streamed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MakeReader = Callable[[], ToolReader]
 
 
 class ChatRenderer:
-    """top_logprobs: None if no logprobs are wanted. with_usage: a stream ends with the usage."""
+    """top_logprobs: None if no logprobs were requested. with_usage: whether a stream ends with the usage."""
 
     def __init__(
         self, job: GenerationJob, answers: int, reader: MakeReader | None, top_logprobs: int | None, with_usage: bool
@@ -32,7 +32,7 @@ class ChatRenderer:
         self._readers = [reader() for _ in range(answers)] if reader else []
         frame = {"id": job.id, "object": "chat.completion.chunk", "created": job.created, "model": job.model}
         self._frame = frame
-        # Nearly every chunk of a stream differs from the one before it in its text alone.
+        # Nearly all chunks of a stream differ only in their text, so the rest is encoded once.
         self._before = [
             b"data: " + sse.encode(frame)[:-1] + b',"choices":[{"index":%d,"delta":{"content":' % index
             for index in range(answers)
@@ -69,7 +69,7 @@ class ChatRenderer:
         reader = self._readers[new.index]
         parts = reader.feed(new.text) + (reader.finish() if new.finish_reason is not None else [])
         chunks = [self._chunk(new.index, _part(part)) for part in parts]
-        if new.logprobs is not None:  # of tokens, which parts are not: told on their own
+        if new.logprobs is not None:  # logprobs belong to tokens, not to parts, so they get their own chunk
             chunks.insert(0, self._chunk(new.index, {}, self._shown(new)))
         if new.finish_reason is not None:
             reason = finish_reason(new.finish_reason, reader.num_calls)
@@ -124,7 +124,7 @@ def _part(part: Part) -> Json:
 
 
 def read_message(text: str, make_reader: MakeReader | None) -> tuple[Json, int]:
-    """A whole answer as a message, and how many tools it calls."""
+    """Returns a whole answer as a message, and its number of tool calls."""
     content, calls = read_answer(text, make_reader)
     message: Json = {"role": "assistant", "content": content or ("" if not calls else None)}
     if calls:
@@ -136,7 +136,7 @@ def read_message(text: str, make_reader: MakeReader | None) -> tuple[Json, int]:
 
 
 def read_answer(text: str, make_reader: MakeReader | None) -> tuple[str, list[tuple[str, str]]]:
-    """(what is said, [(tool, arguments as JSON text)])."""
+    """Splits a whole answer: (text outside calls, [(tool, arguments as JSON text)])."""
     if make_reader is None:
         return text, []
     reader = make_reader()

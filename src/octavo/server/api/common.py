@@ -1,4 +1,4 @@
-"""What the generating routes share: who asks, and the frame of an answer."""
+"""Helpers shared by the routes that generate: the caller, ids, and logging of a generation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def state_of(request: Request) -> ServerState:
 def caller_of(
     request: Request, timeout: float | None = None, priority: int | None = None, cache_salt: str | None = None
 ) -> Caller:
-    """Raises ApiError for a bad timeout header."""
+    """The caller of a request, with the earliest deadline that applies. Raises ApiError for a bad header."""
     stated = [timeout, _header_timeout(request), state_of(request).settings.request_timeout]
     limits = [each for each in stated if each is not None]
     deadline = time.monotonic() + min(limits) if limits else None
@@ -75,7 +75,7 @@ async def generate(
     inbox: Inbox,
     pooling: str | None = None,
 ) -> AsyncIterator[GenerationJob]:
-    """`job.run`, with a note for the log of how much it was."""
+    """As `job.run`; also stores the token counts for the access log."""
     made = GenerationJob(job_id, model or runtime.name, runtime)
     try:
         async with run(made, caller, prompts, params, inbox, pooling) as job:

@@ -1,4 +1,4 @@
-"""/v1/completions: text goes on."""
+"""/v1/completions: continues a text."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def params_of(body: CompletionRequest) -> SamplingParams:
 
 
 def as_prompts(prompt: PromptBody, most: int, name: str = "prompt") -> list[str | list[int]]:
-    """The prompts of the four forms of the field `name`. Raises ApiError."""
+    """Converts any of the four forms of a prompt to a list of prompts. name: the field, for errors. Raises ApiError."""
     if isinstance(prompt, str):
         return [prompt]
     if prompt and all(_is_id(item) for item in prompt):
@@ -131,7 +131,7 @@ async def encode(runtime: Runtime, prompts: list[str | list[int]]) -> list[Token
 
 
 class CompletionRenderer:
-    """A choice is an answer to a prompt: prompt 0's n answers come first."""
+    """Each choice is one answer to one prompt. Prompt 0's n answers come first."""
 
     def __init__(self, body: CompletionRequest, job: GenerationJob):
         self._body = body

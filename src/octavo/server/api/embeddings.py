@@ -1,4 +1,4 @@
-"""/v1/embeddings: texts as vectors. Generating models make them from their last layer's hidden states."""
+"""/v1/embeddings: texts as vectors, pooled from the hidden states of the model's last layer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ router = APIRouter()
 
 
 class EmbeddingRequest(Struct, kw_only=True):
-    """pooling: how a text's vectors become one, "mean" (the default) or "last" (its last token's)."""
+    """pooling: "mean" of all tokens' vectors (the default), or "last", the last token's vector."""
 
     input: Annotated[PromptBody, Meta(description="A text, a list of token ids, or a list of texts or of such lists.")]
     model: str | None = None

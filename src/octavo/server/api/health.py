@@ -1,4 +1,4 @@
-"""How the server is: /health (does it work), /ready (shall it get requests), /version, /load."""
+"""/health (whether the server works), /ready (whether it takes requests), /version and /load."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ router = APIRouter()
 
 
 class Health(Struct):
-    """engines: by model, its state and what is wrong with it."""
+    """engines: by model, the state of its engine and the problem if there is one."""
 
     status: str
     engines: dict[str, dict[str, Any]]
@@ -29,8 +29,10 @@ class Version(Struct):
 
 
 class Load(Struct):
-    """server_load: generating requests under way. running, waiting: sequences at the engines. queued: requests before
-    them."""
+    """server_load: active generation requests. running, waiting: sequences in the engines.
+
+    queued: requests that wait for admission.
+    """
 
     server_load: int
     running: int

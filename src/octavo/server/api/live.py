@@ -1,4 +1,4 @@
-"""/octavo/state: what the live page shows (docs/server-state.md), made to be asked a few times a second."""
+"""/octavo/state: the data of the live page (docs/server-state.md). Cheap enough to poll several times a second."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def live(request: Request) -> Response:
 
 
 def model_state(runtime: Runtime) -> dict[str, Any]:
-    """A model and its engine. The snapshot is the answer to the question before this one."""
+    """The state of a model and its engine. The snapshot is the one that the previous call requested."""
     admission, metrics, info = runtime.admission, runtime.metrics, runtime.supervisor.info
     return {
         "id": runtime.name,

@@ -1,4 +1,4 @@
-"""Logprobs in OpenAI's two shapes."""
+"""Logprobs in OpenAI's two formats and in vLLM's."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from octavo.outputs import Logprob, LogprobMap
 
-NOTHING = -9999.0  # JSON has no -inf: OpenAI's value for "never"
+NOTHING = -9999.0  # replaces -inf, which JSON does not have; OpenAI uses the same value
 
 
 def chat(maps: list[LogprobMap], token_ids: list[int], top: int) -> dict[str, Any]:
-    """The chat API's: {"content": [...], "refusal": null}."""
+    """Returns the chat API's format: {"content": [...], "refusal": null}."""
     rows = zip(maps, token_ids, strict=True)
     return {"content": [_row(found, token, top) for found, token in rows], "refusal": None}
 
@@ -29,7 +29,7 @@ def _entry(entry: Logprob) -> dict[str, Any]:
 def completions(
     maps: Sequence[LogprobMap | None], token_ids: list[int], top: int, offset: int, token_text: Callable[[int], str]
 ) -> dict[str, Any]:
-    """Returns the completions API's shape: parallel lists.
+    """Returns the completions API's format: parallel lists.
 
     offset: characters of text before the first token. token_text: gives the text of the prompt's first token, which has
     no logprob.
@@ -51,7 +51,7 @@ def _ranked(found: LogprobMap, top: int) -> dict[str, float]:
 
 
 def ranked(found: LogprobMap | None) -> dict[str, Any] | None:
-    """vLLM's `prompt_logprobs`: by token id."""
+    """Returns one entry of vLLM's `prompt_logprobs`: logprobs by token id."""
     if found is None:
         return None
     return {

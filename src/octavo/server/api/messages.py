@@ -38,7 +38,7 @@ KINDS = {
 
 
 class AnthropicMessage(Struct):
-    """content: a text, or blocks: "text", "tool_use" and "tool_result"."""
+    """content: a text, or blocks of type "text", "tool_use" and "tool_result"."""
 
     role: Literal["user", "assistant"]
     content: str | list[Json]
@@ -138,7 +138,7 @@ async def count(request: Request) -> Response:
 
 
 def to_chat_input(body: CountRequest, limits: Limits) -> ChatInput:
-    """Raises ApiError."""
+    """Converts a body to the common form of a chat. Raises ApiError."""
     if len(body.messages) > limits.messages:
         raise bad_request(f"messages: at most {limits.messages} may be sent; got {len(body.messages)}", "messages")
     messages = [msgspec.to_builtins(message) for message in body.messages]
@@ -166,6 +166,6 @@ def params_of(body: MessagesRequest, chat: ChatPrompt) -> SamplingParams:
 
 
 def error_body(error: ApiError) -> bytes:
-    """An error in Anthropic's shape."""
+    """Encodes an error in Anthropic's format."""
     kind = KINDS.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
     return sse.encode({"type": "error", "error": {"type": kind, "message": error.message}})

@@ -1,4 +1,4 @@
-"""Anthropic's messages and tools in OpenAI's form, which chat templates know."""
+"""Converts Anthropic's messages and tools to OpenAI's format, which chat templates expect."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def _function(tool: Json) -> Json:
 
 
 def to_openai(messages: Sequence[Json], system: str | list[Json] | None) -> list[Json]:
-    """Raises ApiError, naming the block at fault."""
+    """Converts messages. Raises ApiError that names the block at fault."""
     before = [{"role": "system", "content": _text(system, "system")}] if system else []
     found = [made for i, message in enumerate(messages) for made in _message(message, f"messages[{i}].content")]
     return [*before, *found]
 
 
 def _message(message: Json, field: str) -> Iterator[Json]:
-    """One message may be several: each tool result is one of its own."""
+    """Yields one or more messages, because each tool result becomes a separate message."""
     role, content = message["role"], message["content"]
     if isinstance(content, str):
         yield {"role": role, "content": content}

@@ -1,4 +1,4 @@
-"""Answers of /v1/messages, whole and streamed."""
+"""Formats answers of /v1/messages, whole and streamed."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ REASONS = {"stop": "end_turn", "length": "max_tokens"}
 
 
 class MessagesRenderer:
-    """A stream is a row of blocks, each opened, filled and closed: text, or the use of a tool."""
+    """A stream is a sequence of blocks. Each is opened, filled and closed, and holds text or a tool call."""
 
     def __init__(self, job: GenerationJob, reader: MakeReader | None, error_body: Callable[[ApiError], bytes]):
         self._job = job
         self._make_reader = reader
         self._reader = reader() if reader else None
         self._error_body = error_body
-        self._block = -1  # the open block's number
-        self._open: str | None = None  # and type
+        self._block = -1  # index of the current block
+        self._open: str | None = None  # its type while it is open
 
     def head(self) -> bytes:
         message = self._message([], None, None) | {"usage": self._usage(0)}
@@ -77,7 +77,7 @@ class MessagesRenderer:
         }
 
     def _usage(self, output: int) -> Json:
-        """Anthropic counts tokens read from the cache apart from the other input."""
+        """Anthropic counts cached tokens separately from the other input tokens."""
         cached = self._job.num_cached_tokens
         fresh = self._job.num_prompt_tokens - cached
         counts = {"input_tokens": fresh, "output_tokens": output}
@@ -121,7 +121,7 @@ def stop_reason(answer: CompletionOutput, calls: int) -> tuple[str, str | None]:
 
 
 def _object(arguments: str) -> Any:
-    """A model that is not forced to may write what is no JSON: its words are then given as they are."""
+    """Parses arguments. Without a grammar a model may write invalid JSON, which is returned as {"raw": text}."""
     try:
         return json.loads(arguments)
     except (ValueError, RecursionError):

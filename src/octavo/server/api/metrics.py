@@ -1,4 +1,4 @@
-"""/metrics, for Prometheus: vLLM's names with the prefix `octavo:`."""
+"""/metrics for Prometheus, with vLLM's metric names under the prefix `octavo:`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODEL = "model_name"
 
 
 class Row(NamedTuple):
-    """value: of one model."""
+    """value: returns the metric's value for one model."""
 
     name: str
     help: str
@@ -62,7 +62,7 @@ COUNTERS = (
 
 
 class Figures(Collector):
-    """Made anew for each scrape: nothing is kept twice."""
+    """Collects the metrics of all models. Each scrape makes a new one, so no value is stored twice."""
 
     def __init__(self, runtimes: list[Runtime]):
         self._runtimes = runtimes
@@ -113,7 +113,7 @@ def _histogram_of(name: str, runtime: Runtime) -> Histogram:
 
 
 def _cumulative(histogram: Histogram) -> Iterator[tuple[str, int]]:
-    """Prometheus counts all values of at most a bound."""
+    """Cumulative counts by bound: Prometheus counts all values up to each bound."""
     count = 0
     for bound, more in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
         count += more

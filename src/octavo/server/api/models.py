@@ -1,4 +1,4 @@
-"""/v1/models: what can be asked for."""
+"""/v1/models: the models of this server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def model(request: Request, name: str) -> Response:
 
 
 def _card(runtime: Runtime, name: str) -> ModelCard:
-    """root: the model's main name. (Where its file lies is nobody's business.)"""
+    """root is the model's main name, so that the path of its file stays private."""
     info = runtime.supervisor.info
     longest = None if info is None else info.max_model_len
     state = runtime.supervisor.state.value

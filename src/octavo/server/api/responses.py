@@ -1,4 +1,4 @@
-"""/v1/responses: OpenAI's newer API. Nothing is kept between requests: the whole conversation is sent each time."""
+"""/v1/responses: OpenAI's newer API, without stored state. Clients send the whole conversation each time."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class NamedResponseTool(Struct):
 
 
 class ResponseRequest(Struct, kw_only=True):
-    """input: a text, or items: messages, function_call and function_call_output."""
+    """input: a text, or items of type message, function_call and function_call_output."""
 
     input: str | list[Json]
     model: str | None = None
@@ -127,7 +127,7 @@ async def create(request: Request) -> Response:
 
 
 def to_chat_input(body: ResponseRequest, limits: Limits) -> ChatInput:
-    """Raises ApiError."""
+    """Converts a body to the common form of a chat. Raises ApiError."""
     if body.previous_response_id is not None:
         raise bad_request("previous_response_id: nothing is stored here; send all items", "previous_response_id")
     if body.background:
@@ -171,7 +171,7 @@ def _structure(wanted: TextFormat | None) -> StructuredOutputs | None:
 
 
 def echo(body: ResponseRequest) -> Json:
-    """What a response repeats of its request."""
+    """The fields of the request that a response repeats."""
     choice = body.tool_choice or "auto"
     return {
         "instructions": body.instructions,

@@ -1,4 +1,4 @@
-"""Input items of /v1/responses as the messages that chat templates know."""
+"""Converts the input items of /v1/responses to messages, which chat templates expect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TEXTS = ("input_text", "output_text", "text")
 
 
 def to_messages(given: str | list[Json], instructions: str | None) -> list[Json]:
-    """Raises ApiError, naming the item at fault."""
+    """Converts the input. Raises ApiError that names the item at fault."""
     before = [{"role": "system", "content": instructions}] if instructions else []
     if isinstance(given, str):
         return [*before, {"role": "user", "content": given}]
@@ -33,7 +33,7 @@ def _add(messages: list[Json], item: Json, field: str) -> None:
     elif kind == "function_call_output":
         output = _content(item.get("output"), f"{field}.output")
         messages.append({"role": "tool", "tool_call_id": str(item.get("call_id")), "content": output})
-    elif kind != "reasoning":  # a model's own notes, sent back: templates have no place for them
+    elif kind != "reasoning":  # the model's reasoning, sent back: chat templates do not take it
         raise bad_request(f"{field}: items of type {str(kind)[:40]!r} are not supported", field)
 
 
@@ -58,7 +58,7 @@ def _content(content: Any, field: str) -> str:
 
 
 def _add_call(messages: list[Json], item: Json, field: str) -> None:
-    """Calls in a row belong to one message."""
+    """Adds a call. Consecutive calls form one message."""
     name, arguments = item.get("name"), item.get("arguments")
     if not isinstance(name, str) or not isinstance(arguments, str):
         raise bad_request(f"{field}: a function_call needs a name and arguments", field)

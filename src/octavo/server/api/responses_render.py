@@ -1,4 +1,4 @@
-"""Answers of /v1/responses, whole and streamed."""
+"""Formats answers of /v1/responses, whole and streamed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from octavo.types import Json
 
 
 class ResponsesRenderer:
-    """A stream opens, fills and closes items: a message of text, or a function call. echo: of the request."""
+    """A stream opens, fills and closes items: text messages and function calls.
+
+    echo: fields of the request that the response repeats.
+    """
 
     def __init__(self, job: GenerationJob, reader: MakeReader | None, echo: Json):
         self._job = job
         self._make_reader = reader
         self._reader = reader() if reader else None
         self._echo = echo
-        self._number = 0  # of the next event
-        self._items: list[Json] = []  # the last may be open
+        self._number = 0  # sequence number of the next event
+        self._items: list[Json] = []  # the last one may still be open
         self._open = False
 
     def head(self) -> bytes:
@@ -65,7 +68,7 @@ class ResponsesRenderer:
         return self._reader.feed(text) + (self._reader.finish() if last else [])
 
     def _finished(self) -> Json:
-        if not self._items:  # an answer may be empty, but there is always one
+        if not self._items:  # an empty answer is still one message
             self._items.append(_message(new_id("msg_"), "completed", ""))
         return self._response(self._status, self._items, self._usage())
 

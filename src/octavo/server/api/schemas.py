@@ -1,7 +1,7 @@
-"""What every generating API takes, and the pieces of its answers that several APIs share.
+"""The request fields that all generation APIs take, and the response parts that several APIs share.
 
-Bodies are decoded by msgspec against these types: a field of the wrong type or out of range is a 400 that names it.
-Fields that are not listed are ignored, as OpenAI's own clients send many.
+msgspec decodes bodies to these types. A field with a wrong type or out of range is a 400 that names the field.
+Unknown fields are ignored, because OpenAI's clients send many.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class StreamOptions(Struct):
 
 
 class Controls(Struct, kw_only=True):
-    """Sampling and scheduling, under OpenAI's and vLLM's names. null is the default."""
+    """Sampling and scheduling parameters with OpenAI's and vLLM's names. null means the default."""
 
     model: str | None = None
     temperature: Temperature | None = None
@@ -120,7 +120,7 @@ GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
 
 def sampling(body: Controls, **more: Any) -> SamplingParams:
-    """The parameters of a body, unchecked but for their types; `more` goes before it. Raises ApiError."""
+    """Converts a body to SamplingParams; `more` overrides its fields. Ranges are checked later. Raises ApiError."""
     given = {name: value for name in SAME_NAMES if (value := getattr(body, name)) is not None}
     if body.stop is not None:
         given["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
@@ -136,7 +136,7 @@ def _token_id(key: str) -> int:
 
 
 def structure(body: Controls) -> StructuredOutputs | None:
-    """What the answer must look like, wherever the body says so. Raises ApiError if it says so twice."""
+    """The constraint on the answer from any of its three fields. Raises ApiError if several are set."""
     guided = {name.removeprefix("guided_"): getattr(body, name) for name in GUIDED}
     wanted = [
         None if body.structured_outputs is None else msgspec.structs.asdict(body.structured_outputs),
@@ -154,7 +154,7 @@ def structure(body: Controls) -> StructuredOutputs | None:
 
 
 def structure_field(body: Controls) -> str:
-    """Where `structure` has found it, as the client calls it."""
+    """The name of the field in which `structure` finds the constraint."""
     if body.response_format is not None and body.response_format.type != "text":
         return "response_format"
     guided = [name for name in GUIDED if getattr(body, name) is not None]

@@ -1,4 +1,4 @@
-"""/tokenize and /detokenize, in vLLM's shape."""
+"""/tokenize and /detokenize, in vLLM's format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ router = APIRouter()
 
 
 class TokenizeRequest(Struct, kw_only=True):
-    """Either prompt, or messages (and tools), which the model's chat template writes out."""
+    """Either `prompt`, or `messages` and `tools`, which the model's chat template renders."""
 
     prompt: str | None = None
     messages: Annotated[list[Message], Meta(min_length=1)] | None = None

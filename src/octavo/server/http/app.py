@@ -1,4 +1,4 @@
-"""The HTTP application: routes, errors, and what runs beside them."""
+"""The HTTP application: routes, error handlers, the web page and a background task."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from octavo.server.settings import ServerSettings
 from octavo.server.state import ServerState
 
 log = logging.getLogger(__name__)
-# The page runs nothing, and talks to nobody, but what it came with.
+# The page may run only its own scripts and connect only to this server.
 PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -50,7 +50,7 @@ APIS = (completions, chat, responses, messages, embeddings, models, tokenize, he
 
 
 def make_app(settings: ServerSettings) -> tuple[ASGIApp, ServerState]:
-    """The application behind its gate, and what it works on."""
+    """Returns the application with its middleware, and the state that its routes share."""
     state = ServerState(settings, ModelPool(settings))
     tracer = None if settings.otlp_endpoint is None else Tracer(settings.otlp_endpoint)
 
@@ -80,9 +80,9 @@ def make_app(settings: ServerSettings) -> tuple[ASGIApp, ServerState]:
 
 
 def _add_page(app: FastAPI) -> frozenset[str]:
-    """The web page, if this installation has one; returns the paths of its files, each of which is a route.
+    """Adds a route for each file of the web page. Returns the routes' paths; none if the page is not installed.
 
-    (Were the folder mounted, it would answer for every path that is no other route's, and for wrong methods.)
+    A mounted folder would instead answer every unknown path and every wrong method.
     """
     files = {"/" + path.relative_to(PAGE).as_posix(): path for path in sorted(PAGE.rglob("*")) if path.is_file()}
     if "/index.html" in files:
@@ -97,7 +97,7 @@ async def _page_file(path: Path, request: Request) -> Response:
 
 
 async def _keep(state: ServerState) -> None:
-    """Small chores, every second."""
+    """Unloads idle models, once a second."""
     while True:
         await asyncio.sleep(1)
         try:
@@ -113,7 +113,7 @@ async def _api_error(request: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Starlette's own: no such path, no such method."""
+    """Handles Starlette's own errors: unknown path, wrong method."""
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         made = errors.not_found(request.url.path[:200])
@@ -123,5 +123,5 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _shape(request: Request, error: ApiError) -> bytes:
-    """Each API's clients expect errors in that API's words."""
+    """Encodes an error in the format of the API that the request used."""
     return messages.error_body(error) if request.url.path.startswith(messages.PATH) else error.encoded()

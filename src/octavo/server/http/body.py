@@ -1,4 +1,4 @@
-"""Reading a request: its body as one of our types, or an error that names the field."""
+"""Reads a request's body and decodes it to a given type. Errors name the field."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MALFORMED = "the body is not JSON"
 
 
 async def read(request: Request, kind: type[Body], limits: Limits) -> Body:
-    """Raises ApiError: 400, 408 (too slow), 413 (too long), 415 (not JSON by its own account)."""
+    """Reads and decodes a body. Raises ApiError: 400, 408 (too slow), 413 (too long), 415 (wrong Content-Type)."""
     _check_type(request)
     try:
         data = await asyncio.wait_for(_read_all(request, limits.body), limits.body_seconds)
@@ -33,7 +33,7 @@ async def read(request: Request, kind: type[Body], limits: Limits) -> Body:
 
 
 def _check_type(request: Request) -> None:
-    """JSON must say that it is: a web page elsewhere then cannot send it without the browser asking us first."""
+    """Requires application/json: browsers then ask this server (CORS) before they send another site's request."""
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given != "application/json":
         raise ApiError(415, "the body must be sent with Content-Type: application/json", param="Content-Type")
@@ -55,7 +55,7 @@ def _too_long(most: int) -> ApiError:
 
 
 def decode(data: bytes, kind: type[Body]) -> Body:
-    """Raises ApiError (400)."""
+    """Decodes JSON to `kind`. Raises ApiError (400)."""
     try:
         data.decode("utf-8")
         return msgspec.json.decode(data, type=kind)
@@ -87,7 +87,7 @@ def _invalid(message: str) -> ApiError:
 
 
 def _not_finite(data: bytes) -> str | None:
-    """The field that holds NaN or Infinity, which JSON does not have but many programs write."""
+    """The field that holds NaN or Infinity. JSON has neither, but many programs write them."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):

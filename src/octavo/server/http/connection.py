@@ -1,7 +1,7 @@
-"""A client's connection: uvicorn's, with bounds on its head, its patience and its number.
+"""A client's connection: uvicorn's protocol with limits on headers, unread responses and the number of connections.
 
-What can hold memory or a place here is bounded in bytes and in time: a head that never ends (slowloris), an answer that
-is not read. A client that leaves an answer unread stops its own stream only: nothing is written to it meanwhile.
+The limits bound what a client can hold, in bytes and in seconds: headers that never end (slowloris), a response that it
+does not read. A client that does not read stops only its own stream, because nothing is written to it meanwhile.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from octavo.server.settings import Limits
 
 log = logging.getLogger(__name__)
-KERNEL_BUFFER = 1 << 18  # bytes of an answer that the system may hold for a client; left to itself it takes megabytes
+KERNEL_BUFFER = 1 << 18  # bytes of a response that the kernel may buffer for a client; its default is megabytes
 
 
 class Connection(HttpToolsProtocol):
-    """Cut off is who sends no whole head within `header_seconds`, or one of more than `headers` bytes; who lets an
-    answer lie for `send_seconds`; and who comes when there are `connections` already."""
+    """Closes connections that send headers too slowly, send too many bytes of them, or do not read their response.
+
+    `limits` holds the bounds. A connection above the limit on their number gets a 503.
+    """
 
     limits = Limits()
 
@@ -73,7 +75,7 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
 
     def on_response_complete(self) -> None:
-        if self.transport.is_closing():  # once it has sent the rest, which the client may never read
+        if self.transport.is_closing():  # it closes after sending the rest, which the client may never read
             self._expect_reading()
         super().on_response_complete()
 
@@ -99,7 +101,7 @@ class Connection(HttpToolsProtocol):
             self._head_timer = None
 
     def _too_slow(self) -> None:
-        """Between requests there is no timer: uvicorn's own closes idle connections."""
+        """Rejects slow headers. Between requests no timer runs here: uvicorn closes idle connections."""
         if not self.transport.is_closing():
             self._reject(b"408 Request Timeout")
 

@@ -1,4 +1,4 @@
-"""Errors as clients see them: OpenAI's shape, the field at fault in `param`."""
+"""Errors as clients see them, in OpenAI's format. `param` names the field at fault."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from octavo.errors import CapacityError, OctavoError, RequestError
 
 
 class ApiError(Exception):
-    """An answer that is an error. retry_after: seconds after which to try again."""
+    """An error response. retry_after: seconds after which the client should try again."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class ApiError(Exception):
         return msgspec.json.encode(self.body())
 
     def renamed(self, names: Mapping[str, str]) -> ApiError:
-        """In the words of a client that knows our fields by other names."""
+        """Returns the error with the client's name of the field. names: maps our names to the client's."""
         name = names.get(self.param or "")
         if name is None:
             return self
@@ -59,7 +59,7 @@ def bad_request(message: str, param: str | None = None, code: str | None = None)
 
 
 def from_octavo(error: OctavoError) -> ApiError:
-    """A user's mistake, as 400. The names of the API's fields are those of SamplingParams, or near enough."""
+    """A user's mistake, as a 400. `param` is the field of SamplingParams; `ApiError.renamed` adapts it."""
     field = getattr(error, "field", None)
     code = "context_length_exceeded" if isinstance(error, CapacityError) else None
     assert isinstance(error, RequestError | CapacityError | OctavoError)

@@ -1,4 +1,4 @@
-"""API keys: where they come from, and whether a request has one. Only their hashes are kept."""
+"""API keys: reads them from a file and finds the key of a request. The server keeps only their hashes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from octavo.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """name: for logs. weight: its share of the engine when others wait too. salt: sets its cached prefixes apart."""
+    """name: for logs. weight: its share of the engine when other keys have requests waiting.
+
+    salt: separates its cached prefixes from those of other keys.
+    """
 
     name: str
     digest: bytes
@@ -27,7 +30,7 @@ ANONYMOUS = ApiKey("-", b"")
 
 
 def make(key: str, name: str | None = None, weight: float = 1.0) -> ApiKey:
-    """Raises ConfigError for an empty key."""
+    """Makes an ApiKey. Raises ConfigError for an empty key."""
     if not key.strip():
         raise ConfigError("an API key is empty")
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
@@ -35,7 +38,7 @@ def make(key: str, name: str | None = None, weight: float = 1.0) -> ApiKey:
 
 
 def read(path: Path) -> list[ApiKey]:
-    """The keys of a file: one a line, `KEY [NAME [WEIGHT]]`; # begins a comment. Raises ConfigError."""
+    """Reads a key file: one key per line, `KEY [NAME [WEIGHT]]`; # begins a comment. Raises ConfigError."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -58,7 +61,7 @@ def _parse(where: str, fields: list[str]) -> ApiKey:
 
 
 def find(keys: tuple[ApiKey, ...], given: bytes) -> ApiKey | None:
-    """The key that was given. Takes as long for a wrong key as for a right one: all are compared, by hash."""
+    """Finds the key that a client sent. Compares all hashes, so that the time does not depend on the key."""
     digest, found = hashlib.sha256(given).digest(), None
     for key in keys:
         if hmac.compare_digest(key.digest, digest):

@@ -1,4 +1,4 @@
-"""What every HTTP request passes first: it gets an id, shows its key, and leaves a line in the log."""
+"""The middleware of every HTTP request: assigns an id, checks the API key, and writes the access log."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ log = logging.getLogger("octavo.access")
 EndSpan = Callable[[Mapping[str, Any]], None]
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-# Nothing here says more than that a server runs, and the page holds no data until it has a key.
+# These paths reveal only that a server runs. The page is public too: it shows no data until it has a key.
 PUBLIC = frozenset({"/health", "/ready", "/version"})
-QUIET = frozenset({"/health", "/ready", "/metrics", "/load", "/octavo/state"})  # asked all the time
+QUIET = frozenset({"/health", "/ready", "/metrics", "/load", "/octavo/state"})  # polled; logged at debug
 
 
 class RequestMiddleware:
-    """ASGI middleware. keys: empty lets everybody in. public: paths that need no key."""
+    """ASGI middleware. keys: if empty, no request needs a key. public: paths that need no key."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class RequestMiddleware:
         try:
             scope["octavo.key"] = self._key(scope, headers)
             await self._app(scope, receive, send_with_id)
-        except ApiError as error:  # of the key
+        except ApiError as error:  # raised by the key check
             await _answer(error, send_with_id)
         except Exception:
             log.exception("a request failed", extra={"request_id": request_id})
@@ -79,7 +79,7 @@ class RequestMiddleware:
         return self._tracer.begin(f"{scope['method']} {scope['path'][:200]}", headers)
 
     def _key(self, scope: Scope, headers: Headers) -> ApiKey:
-        """Raises ApiError (401)."""
+        """The key of the request. Raises ApiError (401) if a key is needed and none matches."""
         if not self._keys:
             return ANONYMOUS
         found = keys.find(self._keys, _given_key(headers))
@@ -89,7 +89,7 @@ class RequestMiddleware:
 
 
 def _given_key(headers: Headers) -> bytes:
-    """OpenAI's header, or Anthropic's."""
+    """Reads OpenAI's header (Authorization) or Anthropic's (x-api-key)."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
     return given.encode("latin-1", "replace")
@@ -109,7 +109,7 @@ async def _answer(error: ApiError, send: Send) -> None:
 
 
 def _facts(scope: Scope, status: int, seconds: float) -> dict[str, Any]:
-    """What there is to say of a request that is over."""
+    """The fields of the access log for a finished request."""
     facts = {
         "request_id": scope["octavo.request_id"],
         "status": status,

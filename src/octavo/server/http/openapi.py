@@ -1,4 +1,4 @@
-"""The OpenAPI description, made from the types that bodies are decoded against and answers are built from."""
+"""The OpenAPI description, generated from the types of request bodies and responses."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def describe(
 ) -> dict[str, Any]:
     """Keyword arguments of a FastAPI route that reads `body` and answers with `answer`.
 
-    missing: it may answer 404. unavailable: it answers 503 with `answer` too.
+    missing: the route may answer 404. unavailable: its 503 has the type `answer` too.
     """
     _described.extend(kind for kind in (body, answer, errors) if kind is not None)
     content: dict[str, Any] = {"application/json": {"schema": _ref(answer)}}
@@ -75,7 +75,7 @@ def _ref(kind: type[Struct]) -> dict[str, str]:
 
 
 def install(app: FastAPI, needs_key: bool) -> None:
-    """Makes `app.openapi` tell of our types."""
+    """Makes `app.openapi` describe our types."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -83,7 +83,7 @@ def install(app: FastAPI, needs_key: bool) -> None:
             _, components = msgspec.json.schema_components(_described, ref_template=TEMPLATE)
             schema.setdefault("components", {})["schemas"] = components
             for operation in (each for path in schema["paths"].values() for each in path.values()):
-                operation["responses"].pop("422", None)  # FastAPI's own checks, which no route here relies on
+                operation["responses"].pop("422", None)  # FastAPI's own validation error, which no route uses
             if needs_key:
                 schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
                 schema["security"] = [{"key": []}]

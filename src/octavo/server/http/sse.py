@@ -11,7 +11,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def encode(value: Any) -> bytes:
-    """JSON. It has no raw newlines, so it fits on a `data:` line."""
+    """Encodes JSON without newlines, so that it fits on one `data:` line."""
     return _encoder.encode(value)
 
 
@@ -20,5 +20,5 @@ def data(value: Any) -> bytes:
 
 
 def named(name: str, value: Any) -> bytes:
-    """An event with a name, as Anthropic's and the Responses API have them."""
+    """An event with a name. Anthropic's API and the Responses API use them."""
     return b"event: " + name.encode() + b"\ndata: " + _encoder.encode(value) + b"\n\n"

@@ -1,4 +1,4 @@
-"""OpenTelemetry traces: one span a request, sent where the operator says. Nothing is imported unless one is."""
+"""OpenTelemetry traces: one span per request. OpenTelemetry is imported only if the operator sets an endpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from octavo import __version__
 from octavo.errors import ConfigError
 
-# From the names of the log's facts to the semantic conventions for generative AI.
+# Maps fields of the access log to the semantic conventions for generative AI.
 ATTRIBUTES = {
     "model": "gen_ai.request.model",
     "prompt_tokens": "gen_ai.usage.input_tokens",
@@ -20,7 +20,7 @@ ATTRIBUTES = {
 
 
 class Tracer:
-    """endpoint: an OTLP/HTTP collector's address. Raises ConfigError if OpenTelemetry is not installed."""
+    """endpoint: URL of an OTLP/HTTP collector. Raises ConfigError if OpenTelemetry is not installed."""
 
     def __init__(self, endpoint: str):
         try:
@@ -37,7 +37,7 @@ class Tracer:
         self._tracer = self._provider.get_tracer("octavo.server", __version__)
 
     def begin(self, name: str, headers: Mapping[str, str]) -> Callable[[Mapping[str, Any]], None]:
-        """Starts a span, below the caller's if the headers name one; to be called with the facts when it ends."""
+        """Starts a span, as a child of the span in the headers if there is one. Returns a function that ends it."""
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         span = self._tracer.start_span(name, context=TraceContextTextMapPropagator().extract(headers))
@@ -49,5 +49,5 @@ class Tracer:
         return end
 
     def close(self) -> None:
-        """Sends what is left."""
+        """Sends the remaining spans."""
         self._provider.shutdown()
