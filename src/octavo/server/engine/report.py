@@ -13,7 +13,7 @@ from octavo.scheduler.stats import Stats
 from octavo.server.engine.protocol import Ready
 
 FREE, CACHED = -1, -2  # owners of blocks that no sequence holds; other owners are indices into `sequences`
-COUNTERS = [field.name for field in dataclasses.fields(Stats)]
+COUNTERS = [*(field.name for field in dataclasses.fields(Stats)), "control_seconds"]
 
 
 def ready(parts: Assembly) -> Ready:
