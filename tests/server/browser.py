@@ -1,4 +1,4 @@
-"""A headless Chromium for tests, driven over the DevTools protocol by pipe: needs the browser, and no library or port.
+"""A headless Chromium for tests, driven over the DevTools protocol by pipe. It needs no library and no port.
 
 https://chromedevtools.github.io/devtools-protocol/
 """
@@ -38,13 +38,13 @@ FLAGS = (
     "--force-color-profile=srgb",
     "--remote-debugging-pipe",
 )
-TIMEOUT = 30.0  # seconds for one answer of the browser
+TIMEOUT = 30.0  # seconds to wait for one response of the browser
 KEYS = {"Enter": (13, "\r"), "Escape": (27, ""), "Tab": (9, ""), "ArrowRight": (39, ""), "ArrowDown": (40, "")}
 SHIFT = 8
 
 
 def find() -> str:
-    """The browser's path; skips the test where there is none."""
+    """The browser's path. Skips the test if no browser is installed."""
     named = os.environ.get("CHROMIUM")
     found = next((path for name in ([named] if named else NAMES) if (path := shutil.which(name))), None)
     if found is None:
@@ -54,7 +54,7 @@ def find() -> str:
 
 
 class Browser:
-    """One page. Errors that the page's scripts raise, and what its policy blocks, gather in `complaints`."""
+    """One page. `complaints` collects script errors and what the content security policy blocks."""
 
     def __init__(self, to_browser: int, from_browser: int):
         self._out, self._in = to_browser, from_browser
@@ -101,7 +101,7 @@ class Browser:
             self.requested.append(params["request"]["url"])
 
     def js(self, expression: str) -> Any:
-        """The value of a JavaScript expression; promises are waited for."""
+        """The value of a JavaScript expression. Waits for promises."""
         options = {"returnByValue": True, "awaitPromise": True, "userGesture": True}
         result = self.call("Runtime.evaluate", expression=expression, **options)
         failed = result.get("exceptionDetails")
@@ -113,7 +113,7 @@ class Browser:
         self.wait("document.readyState === 'complete'")
 
     def wait(self, condition: str, seconds: float = 15.0) -> None:
-        """Until it is true, of which an element is a kind."""
+        """Waits until the expression is true. An element counts as true."""
         end = time.monotonic() + seconds
         while not self.js(f"Boolean({condition})"):
             assert time.monotonic() < end, f"not in time: {condition}\n{self.complaints}"
@@ -157,10 +157,10 @@ def browser() -> Iterator[Browser]:
 
 
 def _start(command: list[str]) -> tuple[subprocess.Popen[bytes], int, int]:
-    """The browser reads commands from descriptor 3 and answers on 4."""
+    """Starts the browser, which reads commands from descriptor 3 and writes to 4."""
     theirs_in, to_browser = _pipe()
     from_browser, theirs_out = _pipe()
-    script = f'exec 3<&{theirs_in} 4>&{theirs_out}; exec "$@"'  # only the child can have something else at 3 and 4
+    script = f'exec 3<&{theirs_in} 4>&{theirs_out}; exec "$@"'  # only in the child are 3 and 4 free
     process = subprocess.Popen(
         ["bash", "-c", script, "bash", *command],
         pass_fds=[theirs_in, theirs_out],
@@ -173,7 +173,7 @@ def _start(command: list[str]) -> tuple[subprocess.Popen[bytes], int, int]:
 
 
 def _pipe() -> tuple[int, int]:
-    """A pipe whose ends are above 9: a shell can then move one to 3 or 4 without losing the other."""
+    """A pipe with descriptors above 9, so that a shell can move one to 3 or 4 without closing the other."""
     ends = os.pipe()
     moved = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends]
     for end in ends:

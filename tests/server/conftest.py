@@ -1,4 +1,4 @@
-"""Servers that many tests share: a tiny random model for what any model shows, SmolLM2 for what needs sense."""
+"""Servers that many tests share: a tiny random model by default, SmolLM2 where text must be sensible."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A server that speaks OpenAI's API by script: what it answers, how fast, and how it goes wrong. No model, no Octavo.
+"""A scripted server with OpenAI's API, without a model or Octavo: a test sets its answers, speed and failures.
 
-For tests of clients: the page, and `octavo bench serving`.
+Used to test clients: the page and `octavo bench serving`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-# What a careful deployment sends with the page: anything inline or from elsewhere would fail a test.
+# The headers of a careful deployment: they make a test fail if the page loads anything inline or external.
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
 
 
 @dataclass
 class Fake:
-    """pieces: the chunks of an answer; empty: as many words as max_tokens says. delay: seconds before each.
+    """pieces: the chunks of an answer; if empty, max_tokens words. delay: seconds before each chunk.
 
     trouble(number of the request, counted from 0): None, an HTTP status, "event" (an error within the stream), "cut"
-    (the connection breaks off), "silent" (the stream just ends) or "hang".
+    (the connection breaks), "silent" (the stream ends without [DONE]) or "hang".
     """
 
     pieces: list[str] = field(default_factory=list)
@@ -41,9 +41,9 @@ class Fake:
     url: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
-    open: int = 0  # answers being written
+    open: int = 0  # answers that are being written
     most_open: int = 0
-    cut_off: int = 0  # answers whose reader went away
+    cut_off: int = 0  # answers whose reader disconnected
     lock: threading.Lock = field(default_factory=threading.Lock)
     closing: threading.Event = field(default_factory=threading.Event)
 
@@ -153,7 +153,7 @@ class Handler(BaseHTTPRequestHandler):
         if trouble == "hang":
             self.fake.closing.wait(20)
         if trouble == "cut":
-            self.fake.closing.wait(0.1)  # what was sent shall be read before
+            self.fake.closing.wait(0.1)  # the client reads what was sent first
             self.close_connection = True
             return
         self.chunk(b"")
@@ -168,7 +168,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve(fake: Fake) -> Iterator[Fake]:
-    """The fake at fake.url until the block ends."""
+    """Serves the fake at fake.url within the block."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"fake": fake}))
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -182,7 +182,7 @@ def serve(fake: Fake) -> Iterator[Fake]:
 
 
 def wait_for(true: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """What `true()` returns as soon as it is something; fails the test if that does not come."""
+    """Waits until `true()` returns a true value, and returns it. Fails the test on timeout."""
     end = time.monotonic() + seconds
     while not (value := true()):
         assert time.monotonic() < end, "this did not happen in time"

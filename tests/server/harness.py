@@ -1,4 +1,4 @@
-"""Servers in processes of their own, for tests: started, watched, and always ended."""
+"""Server processes for tests: started, monitored and always ended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 90.0
-FULL = bool(os.environ.get("OCTAVO_FULL"))  # reliability tests in their full size, not scaled to CI
+FULL = bool(os.environ.get("OCTAVO_FULL"))  # full-size reliability tests, not scaled down for CI
 LAUNCH = (sys.executable, "-m", "octavo.cli.main")
 
 
@@ -58,7 +58,7 @@ class Server:
         return self.call("GET", path, None, headers)
 
     def post(self, path: str, body: Any, headers: dict[str, str] | None = None) -> tuple[int, Any]:
-        """(status, answer): JSON as objects, anything else as text. body: bytes are sent as they are."""
+        """Returns (status, answer). JSON is decoded, anything else is text. body: bytes are sent unchanged."""
         return self.call("POST", path, body, headers)
 
     def call(self, method: str, path: str, body: Any, headers: dict[str, str] | None = None) -> tuple[int, Any]:
@@ -75,12 +75,12 @@ class Server:
             return 0, None
 
     def engine(self) -> psutil.Process:
-        """The engine's process."""
+        """The process id of the engine."""
         (found,) = self.engines()
         return found
 
     def engines(self) -> list[psutil.Process]:
-        """The engine processes that are alive."""
+        """The process ids of live engines."""
         alive = []
         for child in psutil.Process(self.process.pid).children():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -89,14 +89,14 @@ class Server:
         return alive
 
     def state(self) -> dict[str, Any]:
-        """The first model's /octavo/state, as it is now."""
-        self.get("/octavo/state")  # a snapshot is the answer to the question before
+        """The current /octavo/state of the first model."""
+        self.get("/octavo/state")  # a request returns the snapshot that the previous one asked for
         time.sleep(0.05)
         model: dict[str, Any] = self.get("/octavo/state")[1]["models"][0]
         return model
 
     def wait_idle(self, seconds: float = 20.0) -> dict[str, Any]:
-        """Until no sequence holds a block; returns the state then."""
+        """Waits until no sequence holds a block. Returns the state."""
 
         def idle() -> dict[str, Any] | None:
             state = self.state()
@@ -107,7 +107,7 @@ class Server:
         return until(idle, seconds)
 
     def stop(self, seconds: float = 20.0) -> int:
-        """SIGTERM; returns the exit status."""
+        """Sends SIGTERM. Returns the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
@@ -129,7 +129,7 @@ def _decoded(data: bytes) -> Any:
 
 
 def until(condition: Any, seconds: float, pause: float = 0.05) -> Any:
-    """The first true value of `condition()`; fails after `seconds`."""
+    """Waits for a true value of `condition()` and returns it. Fails after `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := condition():
@@ -142,10 +142,10 @@ def until(condition: Any, seconds: float, pause: float = 0.05) -> Any:
 def serving(
     model: str | Path, *options: str, folder: Path, launch: tuple[str, ...] = LAUNCH, ready: bool = True, **env: str
 ) -> Iterator[Server]:
-    """`octavo serve MODEL OPTIONS` at a free port. folder: for its log."""
+    """Runs `octavo serve MODEL OPTIONS` at a free port. folder: where its log goes."""
     log = folder / f"server-{time.monotonic_ns()}.log"
     command = [*launch, "serve", str(model), "--port", "0", "--threads", "2", *options]
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # for the modules of tests
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # for test modules
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=output, stderr=output, env={**os.environ, "PYTHONPATH": path, **env}

@@ -1,4 +1,4 @@
-"""What the page's tests do to it, and how they look at it."""
+"""Actions and measurements that the page's tests share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DONE = "document.querySelector('.answer:last-child[aria-busy=false]')"
 DRAWN = "document.querySelector('.map').getAttribute('aria-label')?.includes('20 blocks')"
 READY = "!document.querySelector('#model').disabled"
 
-# How much of a block's cell is inked, and whether its middle is: by form alone, without its colour.
+# How much of a block's cell is filled, and whether its middle is: the shape alone, without the colour.
 CELL = """(index) => import('/blocks.js').then(({ layout }) => {
     const map = document.querySelector('.map'), { size, pitch, columns } = layout(20, map.parentElement.clientWidth);
     const [x, y] = [Math.round((index % columns) * pitch), Math.round(Math.floor(index / columns) * pitch)];
@@ -23,7 +23,7 @@ CELL = """(index) => import('/blocks.js').then(({ layout }) => {
     return { share: pixels.filter((pixel) => pixel[3] > 128).length / pixels.length,
              colours: new Set(inner.map(String)).size, first: String(inner[0]) }; })"""
 
-# Texts whose contrast to what is behind them is under 4.5.
+# Texts whose contrast with their background is below 4.5.
 CONTRAST = """(() => {
     const channel = (c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
     const paint = (colour) => colour.match(/[\\d.]+/g).map(Number);
@@ -44,7 +44,7 @@ def say(page: Browser, text: str) -> None:
 
 
 def text(page: Browser, selector: str) -> str:
-    """innerText with no-break spaces as spaces."""
+    """innerText with no-break spaces replaced by spaces."""
     found = page.js(f"[...document.querySelectorAll({selector!r})].map(node => node.innerText).join('\\n')")
     return str(found).replace("\u00a0", " ")
 

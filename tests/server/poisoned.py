@@ -1,6 +1,6 @@
-"""`octavo` whose engine fails on certain tokens. Run as a program; no test.
+"""`octavo` with an engine that fails on certain tokens. A program for tests, not a test.
 
-250: an exception. 251: logits that are not numbers. 252: three seconds of computing before the step.
+250: an exception. 251: NaN logits. 252: three seconds of CPU time before the step.
 """
 
 from __future__ import annotations

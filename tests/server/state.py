@@ -21,7 +21,7 @@ INFO = {"num_blocks": 20, "block_size": 32, "memory": {"weights": 96_000_000, "k
 
 
 def state(**changes: Any) -> dict[str, Any]:
-    """A server with one model at work; `changes` are of the model."""
+    """The state of a server with one busy model. changes: of the model's fields."""
     model: dict[str, Any] = {
         "id": "fake-1",
         "state": "ready",

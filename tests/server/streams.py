@@ -1,4 +1,4 @@
-"""Streaming clients on bare sockets: as fast, slow or rude as a test wants them."""
+"""Streaming clients on plain sockets. A test sets how fast they read and how they disconnect."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def request_bytes(path: str, body: dict[str, Any]) -> bytes:
 
 
 class Stream(threading.Thread):
-    """Reads a stream of /v1/completions. times: when each event with text came. pause: seconds between reads."""
+    """Reads a stream of /v1/completions. times: arrival of each event with text. pause: seconds between reads."""
 
     def __init__(self, server: Server, body: dict[str, Any], pause: float = 0.0, read: bool = True):
         super().__init__(daemon=True)
         self.times: list[float] = []
         self.answer = b""
         self.begun = threading.Event()
-        self.leave = threading.Event()  # set: goes away without a word
+        self.leave = threading.Event()  # if set, the client disconnects
         self._pause = pause
         self._read = read
         self._socket = socket.socket()

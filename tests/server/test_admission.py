@@ -1,4 +1,4 @@
-"""The queue before the engine: bounded, fair, and nothing is lost in it."""
+"""The admission queue is bounded and fair, and loses no request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 
 async def order_of(queue: Admission, tickets: list[Ticket]) -> list[Ticket]:
-    """The order in which they get in, one at a time."""
+    """The order of admission, one ticket at a time."""
     first, done = ticket(), list[Ticket]()
     await queue.enter(first, None)
 

@@ -10,7 +10,7 @@ import pytest
 from tests.server.harness import Server
 
 QUESTION: Any = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
-GREEDY = {"temperature": 0}  # the newest clients have no such argument of their own
+GREEDY = {"temperature": 0}  # the newest clients have no argument for it
 TOOL: Any = {
     "name": "get_weather",
     "description": "The weather in a city.",

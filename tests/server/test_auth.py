@@ -1,4 +1,4 @@
-"""API keys: on every route but a short list; and what one tenant caches no other finds."""
+"""API keys are needed on every route but a short list, and tenants do not share cached prefixes."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_keys_are_not_in_the_log(locked: Server) -> None:
 
 
 def test_all_keys_are_compared_whichever_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Comparison stops nowhere early, so its time tells nothing."""
+    """All keys are compared, so the time does not depend on the key."""
     compared: list[bytes] = []
     real = keys.hmac.compare_digest
     monkeypatch.setattr(keys.hmac, "compare_digest", lambda a, b: compared.append(a) or real(a, b))

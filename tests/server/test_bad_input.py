@@ -1,4 +1,4 @@
-"""Whatever a client sends: 400 that names the field, or a valid answer; never a traceback, never a hang."""
+"""Any input gets a valid answer or a 400 that names the field, never a traceback or a hang."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SAMPLING = {
     "priority": 1_000_000,
     "timeout": 86_400,
 }
-# Every number of each route, with the most that it may be.
+# Every numeric field of each route, with its maximum.
 NUMBERS: dict[str, dict[str, float]] = {
     "/v1/chat/completions": {**SAMPLING, "max_tokens": 256, "max_completion_tokens": 256, "top_logprobs": 20},
     "/v1/completions": {**SAMPLING, "max_tokens": 256, "logprobs": 20, "prompt_logprobs": 20, "best_of": 1},
@@ -57,7 +57,7 @@ def values(most: float) -> list[Any]:
 
 
 def error_of(answer: Any) -> dict[str, Any]:
-    """An error in OpenAI's shape, or Anthropic's."""
+    """An error in OpenAI's or Anthropic's format."""
     error = answer["error"]
     assert isinstance(error["message"], str) and len(error["message"]) < 1000 and error["type"]
     return dict(error)
@@ -143,7 +143,7 @@ BAD_TOOL = {"type": "function", "function": {"name": "f", "parameters": BAD_SCHE
 BAD_FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": BAD_SCHEMA}}
 LONG = "x" * 20_000
 
-# What is wrong shows far from where the client wrote it: the error must speak of what the client wrote.
+# These mistakes are found far from the field that the client wrote. The error must name that field.
 OWN_NAMES: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("/v1/chat/completions", "response_format", BAD_FORMAT, {}),
     ("/v1/chat/completions", "guided_json", BAD_SCHEMA, {}),
@@ -243,7 +243,7 @@ def test_timeouts_are_kept(tiny: Server) -> None:
 
 
 def raw(server: Server, data: bytes, pause: float = 0.0, step: int = 1 << 16, seconds: float = 40.0) -> bytes:
-    """Sends bytes, slowly if asked to, and returns what comes back until the server closes."""
+    """Sends bytes, optionally slowly, and returns the response up to the end of the connection."""
     answer = bytearray()
     with socket.create_connection(("127.0.0.1", server.port), timeout=seconds) as connection:
         try:
@@ -279,7 +279,7 @@ def test_nonsense_on_the_wire(tiny: Server) -> None:
 
 
 def test_slow_writers_hold_up_nobody(tiny: Server) -> None:
-    """Slowloris: heads that never end, and bodies that trickle."""
+    """Slowloris: headers that never end, and bodies that arrive too slowly."""
     head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n"
     started = time.monotonic()
     answers: list[bytes] = []

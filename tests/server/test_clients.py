@@ -1,4 +1,4 @@
-"""Clients that leave, crawl or crowd: everything of theirs is given back, and nobody else notices."""
+"""Clients that disconnect, read slowly or overload: their resources are freed and other clients are not affected."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEADY = {"prompt": "once upon a time", "max_tokens": 480, "ignore_eos": True, "
 
 
 def cut(server: Server, seed: int) -> None:
-    """One client that goes away at a random moment: connecting, sending, waiting, reading."""
+    """One client that disconnects at a random moment: while connecting, sending, waiting or reading."""
     rng = random.Random(seed)
     body: dict[str, Any] = {"prompt": "x" * rng.randint(1, 200), "max_tokens": rng.randint(1, 200), "ignore_eos": True}
     body |= {"stream": rng.random() < 0.7, "n": rng.choice([1, 1, 2])}
@@ -79,14 +79,14 @@ def test_a_client_that_leaves_frees_its_blocks_at_once(tiny: Server) -> None:
 
 
 def test_stop_strings_free_the_engine(tiny: Server) -> None:
-    """The engine knows no text: it is told when an answer is complete."""
+    """The engine sees tokens, not text, so the server aborts an answer that a stop string completes."""
     status, answer = tiny.post("/v1/completions", STEADY | {"stop": ["e", "a", "t"], "n": 4})
     assert status == 200 and {choice["finish_reason"] for choice in answer["choices"]} == {"stop"}
     tiny.wait_idle(5)
 
 
 def test_readers_that_do_not_read_are_cut_off_and_cost_others_nothing(tiny_model: Path, logs: Path) -> None:
-    """Answers of more than the sockets hold, to clients that never read or read slowly."""
+    """Clients that never read, or read slowly, answers larger than the socket buffers."""
     with serving(tiny_model, "--send-timeout", "2", folder=logs) as server:
         greedy = STEADY | {"logprobs": 20, "n": 8}
         alone = Stream(server, STEADY)
@@ -117,15 +117,17 @@ def test_readers_that_do_not_read_are_cut_off_and_cost_others_nothing(tiny_model
 
 
 def test_overload(logs: Path) -> None:
-    """Ten times more clients than fit: who is too many is sent away at once, with a time to come back, and who is let
-    in is served as before. The model must be a real one: with a tiny one the clients' own work is what is measured."""
+    """With ten times more clients than fit, the surplus is refused at once with a Retry-After; the others lose no speed.
+
+    The model must be a real one: with a tiny one the test would measure the clients' own work.
+    """
     seconds = 20.0 if FULL else 6.0
     options = ("--max-num-seqs", "4", "--max-queued-requests", "8", "--max-model-len", "512")
     with serving(model_path("smollm2-135m"), *options, folder=logs) as server:
         body = {"prompt": "once", "max_tokens": 60, "ignore_eos": True}
 
         def load(clients: int) -> tuple[float, list[float]]:
-            """(tokens a second, seconds that each refusal took)."""
+            """(tokens per second, seconds of each refusal)."""
             waits: list[float] = []
             begin = time.monotonic()
 
@@ -139,7 +141,7 @@ def test_overload(logs: Path) -> None:
                     else:
                         assert status == 429 and answer["error"]["code"] == "overloaded"
                         waits.append(time.monotonic() - start)
-                        time.sleep(1)  # the least that Retry-After says
+                        time.sleep(1)  # the minimum of Retry-After
                 return done
 
             with ThreadPoolExecutor(clients) as pool:
@@ -152,7 +154,7 @@ def test_overload(logs: Path) -> None:
         share, wait = goodput / peak, percentile(refused, 0.99)
         print(f"overload: {len(refused)} refused, p99 {wait * 1e3:.0f} ms; goodput {share:.0%} of peak")
         assert len(refused) > 100 and percentile(refused, 0.5) < 1
-        assert share > 0.6  # 95 % is for a quiet machine
+        assert share > 0.6  # 95 % holds on an idle machine
         assert server.get("/load")[1]["queued"] == 0
         server.wait_idle()
 

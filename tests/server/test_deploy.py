@@ -1,4 +1,4 @@
-"""The files to deploy with say what is true: their options exist, their metrics are exported."""
+"""The deployment files are correct: their options exist and their metrics are exported."""
 
 from __future__ import annotations
 

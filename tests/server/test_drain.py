@@ -1,4 +1,4 @@
-"""SIGTERM: unready at once, what is under way completes, then exit 0; a second one ends all."""
+"""SIGTERM: not ready at once, active requests complete, then exit 0. A second one ends all requests."""
 
 from __future__ import annotations
 

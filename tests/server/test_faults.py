@@ -1,4 +1,4 @@
-"""Engines that die, freeze or fail: each request gets an answer, the server recovers, nothing is left behind."""
+"""Engines that die, freeze or fail: each request gets an answer, the server recovers, no process remains."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def join(made: list[Reader]) -> None:
 
 def test_a_killed_engine(tmp_path: Path, logs: Path) -> None:
     """Each request in flight gets an explicit error; the next request works; the next engine is started within 2 s."""
-    # Answers so long that the first one still runs when the last one has begun.
+    # Long answers, so that the first still runs when the last begins.
     model = write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(context=32_768))
     with serving(model, folder=logs) as server:
-        gone, load = [], []  # seconds without an engine process, and from its start until it is ready
+        gone, load = [], []  # seconds without an engine process; seconds from its start until it is ready
         for _ in range(KILLS):
             streams = readers(server, 3, max_tokens=30_000)
             engine = server.engine()
@@ -95,8 +95,8 @@ def test_a_killed_engine(tmp_path: Path, logs: Path) -> None:
             load.append(time.monotonic() - started)
             assert server.post("/v1/completions", {"prompt": "x", "max_tokens": 2})[0] == 200
         print(f"killed {KILLS} times: started again after {max(gone):.2f} s at most, ready {max(load):.2f} s later")
-        # An engine that has worked is started again at once. If each kill doubled the wait, the sixth would take 3.2 s.
-        # What a load takes here is added for machines that are busy.
+        # After a completed step the back-off starts anew. If each kill doubled it, the sixth would take 3.2 s.
+        # The measured load time is added, for busy machines.
         assert max(gone) < 2 + load[0]
         assert server.get("/health")[1]["engines"]["tiny"]["restarts"] == KILLS
         assert len(psutil.Process(server.process.pid).children(recursive=True)) == 1
@@ -128,7 +128,7 @@ def test_a_frozen_engine(tiny_model: Path, logs: Path) -> None:
 
 
 def test_a_slow_engine_is_not_a_frozen_one(tiny_model: Path, logs: Path) -> None:
-    """One that computes (uses the processor) may be silent for longer than the timeout."""
+    """An engine that uses CPU time may be silent for longer than the timeout."""
     launch = (sys.executable, str(Path(__file__).with_name("poisoned.py")))
     with serving(tiny_model, "--engine-timeout", "1", folder=logs, launch=launch) as server:
         pid = server.engine().pid
@@ -171,7 +171,7 @@ def test_a_model_that_cannot_be_served_is_one_line(tmp_path: Path, tiny_model: P
 
 
 def test_a_tokenizer_of_another_model_ends_the_server(tmp_path: Path, tiny_model: Path) -> None:
-    """The engine process finds out, when the server listens already: still one line without a traceback."""
+    """The engine process finds the mistake while the server listens already. The error is still one line."""
     other = write_tiny_hf(tmp_path / "other", Tiny(vocab=330))
     command = [*LAUNCH, "serve", str(tiny_model), "--port", "0", "--tokenizer", str(other)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)

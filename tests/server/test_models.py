@@ -1,4 +1,4 @@
-"""Several models in one server: each loaded when asked for, unloaded when idle or when memory is short."""
+"""Several models in one server: loaded on first use, unloaded when idle or when memory is short."""
 
 from __future__ import annotations
 

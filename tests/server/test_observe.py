@@ -1,4 +1,4 @@
-"""What a server tells of itself: metrics, health, load, the live state, logs, traces."""
+"""What a server reports: metrics, health, load, the live state, logs, traces."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ NAMES = {
 
 
 def scrape(server: Server) -> dict[str, Any]:
-    """Samples by name and what labels they have besides the model's."""
+    """Samples by name and by labels other than the model's."""
     status, text = server.get("/metrics")
     assert status == 200
     families = list(text_string_to_metric_families(text))
@@ -100,14 +100,14 @@ def test_metrics_count_what_happened(tiny_model: Path, logs: Path) -> None:
 
 
 class Reported(dict[str, Any]):
-    """What an engine reports; asking it for anything else is a mistake."""
+    """The reported counters. Reading any other name fails."""
 
     def get(self, key: str, default: Any = None) -> Any:
         return self[key]
 
 
 def test_every_metric_reads_what_an_engine_reports() -> None:
-    """A metric of something that is not there would be 0 for ever, and look as if it were measured."""
+    """A metric of a counter that does not exist would always be 0 and look measured."""
     runtime = Runtime(ModelSource(("m",), "m"), ServerSettings(models=()))
     runtime.metrics.stats = Reported(engine_report.stats(engine()))
     families = {family.name for family in Figures([runtime]).collect()}
@@ -193,7 +193,7 @@ def test_traces_are_sent_where_they_are_wanted(tiny_model: Path, logs: Path) -> 
         with serving(tiny_model, "--otlp-endpoint", endpoint, folder=logs) as server:
             trace = "4bf92f3577b34da6a3ce929d0e0e4736"
             server.post("/v1/completions", ASK, {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
-            assert server.stop() == 0  # what is not sent yet is sent at the end
+            assert server.stop() == 0  # the remaining spans are sent at shutdown
         collector.shutdown()
     paths, bodies = {path for path, _ in got}, b"".join(body for _, body in got)
     assert paths == {"/v1/traces"} and bytes.fromhex(trace) in bodies

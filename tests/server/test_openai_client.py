@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tests.server.harness import Server
 
 QUESTION: Any = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
-# Bounded, so that whatever is sampled ends within the limit on tokens: a small model can talk on inside a string.
+# Bounded, so that every sample ends within max_tokens: a small model may never close a string.
 NAME: Any = {"type": "string", "maxLength": 30}
 WEATHER: Any = {
     "type": "function",

@@ -106,7 +106,7 @@ def test_markdown(page: Browser, fake: Fake) -> None:
 
 
 def test_no_text_takes_long_to_show(page: Browser) -> None:
-    """Marks that are never closed: each pattern is bounded."""
+    """Unclosed Markdown marks stay fast, because each pattern is bounded."""
     for hard in ("**a ", "[", "`` a", "_a ", "> ", "- ", "~~x ", "\\n\\n|"):
         took = page.js(f"""import('/markdown.js').then(({{ update }}) => {{
             const from = performance.now();
@@ -145,7 +145,7 @@ def test_the_keyboard_does_all(page: Browser, fake: Fake) -> None:
     page.press("Escape")
     page.wait(DONE)
     assert text(page, ".note") == "stopped" and 1 <= len(text(page, ".answer .text").split()) < 200
-    wait_for(lambda: fake.cut_off == 1)  # the server is not left to write for nobody
+    wait_for(lambda: fake.cut_off == 1)  # the page closes the stream, so the server stops generating
 
 
 def test_focus_can_be_seen_wherever_it_goes(page: Browser, fake: Fake) -> None:
@@ -229,7 +229,7 @@ def test_trouble_is_shown_and_can_be_tried_again(page: Browser, fake: Fake, trou
     shown = text(page, ".answer .problem p")
     assert shown.startswith(said.split(" Try")[0]) and ("in 2 s" in shown) == (trouble == 429 or trouble == 500)
     if isinstance(trouble, str):
-        assert text(page, ".answer .text") == "Hello"  # what came is kept
+        assert text(page, ".answer .text") == "Hello"  # the partial answer is kept
     page.click(".answer .retry")
     page.wait("document.querySelector('.note')?.innerText.startsWith('3')")
     assert text(page, ".answer .text") == "Hello there." and fake.bodies[1]["messages"] == fake.bodies[0]["messages"]
@@ -417,7 +417,7 @@ def test_reduced_motion_is_respected(page: Browser, fake: Fake) -> None:
 
 
 def test_nobody_is_asked_when_nobody_looks(page: Browser, fake: Fake) -> None:
-    """Of a closed live view only the status line is left: the engine is asked every few seconds, not twice a second."""
+    """With the live view closed only the status line polls: every few seconds instead of twice a second."""
     page.window(390, 844, phone=True)
     page.click("#tab-chat")
     before = fake.paths.count("/octavo/state")

@@ -1,4 +1,4 @@
-"""The page and the load generator on a real server: what they show is what the engine does."""
+"""The page and the load generator on a real server show what the engine does."""
 
 from __future__ import annotations
 

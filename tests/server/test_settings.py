@@ -1,4 +1,4 @@
-"""What an operator may not set: one error each, before a model is loaded."""
+"""Invalid settings give one error each, before a model is loaded."""
 
 from __future__ import annotations
 

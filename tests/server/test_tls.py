@@ -1,4 +1,4 @@
-"""TLS from the server itself."""
+"""TLS, served by the server itself."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_what_is_wrong_is_named(smollm: Server, path: str, body: dict[str, Any],
 
 
 def test_long_texts_are_tokenised_off_the_event_loop() -> None:
-    """Others are answered meanwhile."""
+    """Other requests are answered while a long text is tokenised."""
 
     async def threads() -> list[int]:
         return [await off_loop(threading.get_ident, size) for size in (LONG_TEXT - 1, LONG_TEXT)]

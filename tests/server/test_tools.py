@@ -1,4 +1,4 @@
-"""Tool calls found in text, however it is cut; and the grammars that force them."""
+"""Tool calls are found in text however it is split, and grammars force them."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_template_without_tools_gets_them_as_text() -> None:
 
 
 def accepted(grammar: str | None, text: str) -> bool:
-    """Whether the whole text, and no longer one, is an answer."""
+    """Whether the grammar accepts the text and ends there."""
     native = pytest.importorskip("llguidance")
     tokenizer = native.LLTokenizer("byte")
     matcher, tokens = native.LLMatcher(tokenizer, grammar), tokenizer.tokenize_str(text)
@@ -108,7 +108,7 @@ def accepted(grammar: str | None, text: str) -> bool:
 
 
 def test_forced_calls_are_spaced_as_models_know_them() -> None:
-    """Free white space is what a small model fills its answer with."""
+    """White space is fixed, because a small model fills its answer with it if it is free."""
     forced = tools.forced(HERMES, [{"function": {"name": "f"}}], parallel=False).grammar
     assert accepted(forced, '<tool_call>\n{"name": "f", "arguments": {"a": 1, "b": [1, 2]}}\n</tool_call>')
     assert not accepted(forced, '<tool_call>\n{"name": "f", "arguments": {\n  "a": 1\n}}\n</tool_call>')

@@ -1,4 +1,4 @@
-"""The engine process's loop and the server's end of it, in one process: every message goes through msgpack."""
+"""The engine process's loop and the server's client in one process. Every message is encoded with msgpack."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def parts(tiny_model: Path) -> Iterator[Assembly]:
 
 
 class Loop:
-    """A worker whose socket pair is two lists. `run` lets it work until there is nothing left to do."""
+    """A worker with two lists instead of a socket pair. `run` runs it until no work is left."""
 
     def __init__(self, parts: Assembly, clock: Callable[[], float] = time.monotonic):
         self.metrics = EngineMetrics()
-        self.events: list[Event] = []  # all that the worker has sent
+        self.events: list[Event] = []  # all events that the worker has sent
         self.commands: deque[Command] = deque()
-        self.after: Callable[[], None] = lambda: None  # called when something came from the worker
+        self.after: Callable[[], None] = lambda: None  # called after each event of the worker
         self.client = EngineClient(parts.tokenizer, self._command, self.metrics)
         self._worker = Worker(self, parts, clock)  # type: ignore[arg-type]
 
@@ -62,7 +62,7 @@ class Loop:
         self.after()
 
     def receive(self, timeout: float | None) -> list[Command]:
-        """As `ServerConnection.receive`, but who would wait for ever is told to stop."""
+        """As `ServerConnection.receive`, but a wait without a limit returns Stop."""
         if timeout is None and not self.commands:
             return [Stop()]
         commands, self.commands = list(self.commands), deque()
@@ -76,7 +76,7 @@ def loop(parts: Assembly) -> Loop:
 
 @pytest.mark.parametrize("pooling", [None, "mean", "last"])
 def test_the_queue_time_of_a_long_prompt_is_recorded(loop: Loop, pooling: str | None) -> None:
-    """Its first step brings nothing to send, but it is when the prompt stopped waiting."""
+    """The first step sends no token, but it ends the queue time."""
     made = loop.add(Request("r", PROMPT, SamplingParams(max_tokens=2, ignore_eos=True), pooling=pooling))
     loop.run()
     assert made.output.finished

@@ -114,7 +114,7 @@ class GenerationResponse(Response):
         await self._send(send, body, more=False)
 
     async def _write_stream(self, render: Renderer, inbox: Inbox, send: Send) -> None:
-        """The status is sent with the first news, so that what fails before it gets a status of its own."""
+        """Sends the status with the first output, so that an error before it can set its own status."""
         pulse = Pulse(inbox)
         try:
             while True:
