@@ -117,7 +117,7 @@ def test_readers_that_do_not_read_are_cut_off_and_cost_others_nothing(tiny_model
 
 
 def test_overload(logs: Path) -> None:
-    """With ten times more clients than fit, the surplus is refused at once with a Retry-After; the others lose no speed.
+    """With ten times more clients than fit, the surplus is refused at once with Retry-After; the others lose no speed.
 
     The model must be a real one: with a tiny one the test would measure the clients' own work.
     """
