@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from octavo.server.generation import tools
-from octavo.server.generation.tool_reader import CallArguments, CallBegins, Said, ToolReader
+from octavo.server.generation.tool_reader import CallArguments, CallStart, TextPart, ToolReader
 from octavo.server.generation.tools import HERMES, LLAMA, Format
 
 Read = tuple[str, list[tuple[str, str]]]
@@ -18,19 +18,19 @@ ARGUMENTS = '{"a": "}]\\"{", "b": [1, {"c": 2}]}'
 
 
 def read(form: Format, pieces: list[str]) -> Read:
-    reader, said, calls = ToolReader(form), "", list[tuple[str, str]]()
+    reader, content, calls = ToolReader(form), "", list[tuple[str, str]]()
     for part in [part for piece in pieces for part in reader.feed(piece)] + reader.finish():
         match part:
-            case Said(text=text):
-                said += text
-            case CallBegins(index=index, name=name):
+            case TextPart(text=text):
+                content += text
+            case CallStart(index=index, name=name):
                 assert index == len(calls)
                 calls.append((name, ""))
             case CallArguments(index=index, text=text):
                 assert index == len(calls) - 1
                 calls[index] = (calls[index][0], calls[index][1] + text)
     assert reader.num_calls == len(calls)
-    return said, calls
+    return content, calls
 
 
 CASES: list[tuple[Format, str, Read]] = [
@@ -68,13 +68,13 @@ def test_calls_are_found_wherever_the_text_is_cut(form: Format, text: str, expec
 def test_arguments_are_streamed_before_they_are_complete() -> None:
     reader = ToolReader(HERMES)
     parts = reader.feed('<tool_call>{"name": "f", "arguments": {"text": "once upon')
-    assert parts == [CallBegins(0, "f"), CallArguments(0, '{"text": "once upon')]
+    assert parts == [CallStart(0, "f"), CallArguments(0, '{"text": "once upon')]
     assert reader.feed(" a time") == [CallArguments(0, " a time")]
 
 
 def test_text_that_can_be_no_tag_is_not_held_back() -> None:
-    assert ToolReader(HERMES).feed("a <b> c") == [Said("a <b> c")]
-    assert ToolReader(HERMES).feed("a <tool") == [Said("a ")]
+    assert ToolReader(HERMES).feed("a <b> c") == [TextPart("a <b> c")]
+    assert ToolReader(HERMES).feed("a <tool") == [TextPart("a ")]
 
 
 def test_formats_are_told_from_the_template() -> None:

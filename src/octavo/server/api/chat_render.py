@@ -10,7 +10,7 @@ from octavo.server.api.common import new_id
 from octavo.server.api.schemas import Usage, usage_of
 from octavo.server.generation.inbox import Generation
 from octavo.server.generation.job import GenerationJob
-from octavo.server.generation.tool_reader import CallArguments, CallBegins, Part, Said, ToolReader
+from octavo.server.generation.tool_reader import CallArguments, CallStart, Part, TextPart, ToolReader
 from octavo.server.http import sse
 from octavo.server.http.errors import ApiError
 from octavo.types import Json
@@ -114,9 +114,9 @@ def finish_reason(reason: str, calls: int) -> str:
 
 def _part(part: Part) -> Json:
     match part:
-        case Said(text=text):
+        case TextPart(text=text):
             return {"content": text}
-        case CallBegins(index=index, name=name):
+        case CallStart(index=index, name=name):
             function = {"name": name, "arguments": ""}
             return {"tool_calls": [{"index": index, "id": new_id("call_"), "type": "function", "function": function}]}
         case CallArguments(index=index, text=text):
@@ -140,13 +140,13 @@ def read_answer(text: str, make_reader: MakeReader | None) -> tuple[str, list[tu
     if make_reader is None:
         return text, []
     reader = make_reader()
-    said, calls = "", list[tuple[str, str]]()
+    content, calls = "", list[tuple[str, str]]()
     for part in reader.feed(text) + reader.finish():
         match part:
-            case Said(text=more):
-                said += more
-            case CallBegins(name=name):
+            case TextPart(text=more):
+                content += more
+            case CallStart(name=name):
                 calls.append((name, ""))
             case CallArguments(text=more):
                 calls[-1] = (calls[-1][0], calls[-1][1] + more)
-    return said, calls
+    return content, calls

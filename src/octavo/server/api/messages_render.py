@@ -11,7 +11,7 @@ from octavo.server.api.chat_render import MakeReader, read_answer
 from octavo.server.api.common import new_id
 from octavo.server.generation.inbox import Generation
 from octavo.server.generation.job import GenerationJob
-from octavo.server.generation.tool_reader import CallArguments, CallBegins, Part, Said
+from octavo.server.generation.tool_reader import CallArguments, CallStart, Part, TextPart
 from octavo.server.http import sse
 from octavo.server.http.errors import ApiError
 from octavo.types import Json
@@ -36,7 +36,7 @@ class MessagesRenderer:
 
     def delta(self, generation: Generation, new: OutputDelta) -> bytes:
         if self._reader is None:
-            return self._part(Said(new.text)) if new.text else b""
+            return self._part(TextPart(new.text)) if new.text else b""
         parts = self._reader.feed(new.text) + (self._reader.finish() if new.finish_reason is not None else [])
         return b"".join(map(self._part, parts))
 
@@ -49,8 +49,8 @@ class MessagesRenderer:
         return self._close() + sse.named("message_delta", last) + sse.named("message_stop", {"type": "message_stop"})
 
     def whole(self) -> bytes:
-        said, calls = read_answer(self._answer.text, self._make_reader)
-        blocks: list[Json] = [{"type": "text", "text": said}] if said or not calls else []
+        text, calls = read_answer(self._answer.text, self._make_reader)
+        blocks: list[Json] = [{"type": "text", "text": text}] if text or not calls else []
         blocks += [
             {"type": "tool_use", "id": new_id("toolu_"), "name": name, "input": _object(arguments)}
             for name, arguments in calls
@@ -85,10 +85,10 @@ class MessagesRenderer:
 
     def _part(self, part: Part) -> bytes:
         match part:
-            case Said(text=text):
+            case TextPart(text=text):
                 opened = b"" if self._open == "text" else self._begin({"type": "text", "text": ""})
                 return opened + self._more({"type": "text_delta", "text": text})
-            case CallBegins(name=name):
+            case CallStart(name=name):
                 return self._begin({"type": "tool_use", "id": new_id("toolu_"), "name": name, "input": {}})
             case CallArguments(text=text):
                 return self._more({"type": "input_json_delta", "partial_json": text})

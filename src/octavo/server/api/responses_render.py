@@ -7,7 +7,7 @@ from octavo.server.api.chat_render import MakeReader
 from octavo.server.api.common import new_id
 from octavo.server.generation.inbox import Generation
 from octavo.server.generation.job import GenerationJob
-from octavo.server.generation.tool_reader import CallArguments, CallBegins, Part, Said
+from octavo.server.generation.tool_reader import CallArguments, CallStart, Part, TextPart
 from octavo.server.http import sse
 from octavo.server.http.errors import ApiError
 from octavo.types import Json
@@ -64,7 +64,7 @@ class ResponsesRenderer:
 
     def _parts(self, text: str, last: bool) -> list[Part]:
         if self._reader is None:
-            return [Said(text)] if text else []
+            return [TextPart(text)] if text else []
         return self._reader.feed(text) + (self._reader.finish() if last else [])
 
     def _finished(self) -> Json:
@@ -99,16 +99,16 @@ class ResponsesRenderer:
 
     def _part(self, part: Part) -> bytes:
         match part:
-            case Said(text=text):
-                return self._say(text)
-            case CallBegins(name=name):
+            case TextPart(text=text):
+                return self._add_text(text)
+            case CallStart(name=name):
                 call = {"type": "function_call", "id": new_id("fc_"), "call_id": new_id("call_"), "name": name}
                 return self._begin({**call, "arguments": "", "status": "in_progress"})
             case CallArguments(text=text):
                 self._items[-1]["arguments"] += text
                 return self._item_event("response.function_call_arguments.delta", {"delta": text})
 
-    def _say(self, text: str) -> bytes:
+    def _add_text(self, text: str) -> bytes:
         opened = b""
         if not (self._open and self._items[-1]["type"] == "message"):
             opened = self._begin(_message(new_id("msg_"), "in_progress", None))

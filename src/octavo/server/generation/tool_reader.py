@@ -12,14 +12,14 @@ _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:argument
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class TextPart:
     """Text outside tool calls."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class CallBegins:
+class CallStart:
     index: int
     name: str
 
@@ -32,7 +32,7 @@ class CallArguments:
     text: str
 
 
-Part = Said | CallBegins | CallArguments
+Part = TextPart | CallStart | CallArguments
 
 
 class ToolReader:
@@ -60,7 +60,7 @@ class ToolReader:
         if self._call is not None:
             return self._finish_call(self._call, rest)
         parts: list[Part] = []
-        self._say(rest, parts)
+        self._add_text(rest, parts)
         return parts
 
     def _finish_call(self, call: _Call, rest: str) -> list[Part]:
@@ -71,9 +71,9 @@ class ToolReader:
         body = call.head + rest
         whole = _whole_call(body)
         if whole is None:
-            return [Said((self._form.opens + body) if self._form.opens else body)]
+            return [TextPart((self._form.opens + body) if self._form.opens else body)]
         self.num_calls += 1
-        return [CallBegins(call.index, whole[0]), CallArguments(call.index, whole[1])]
+        return [CallStart(call.index, whole[0]), CallArguments(call.index, whole[1])]
 
     def _advance(self, parts: list[Part]) -> bool:
         """Parses one part. Returns False when more text is needed."""
@@ -85,10 +85,10 @@ class ToolReader:
         start = self._text.find(OPEN)
         if start < 0:
             keep = _possible_start(self._text, OPEN)
-            self._say(self._text[: len(self._text) - keep], parts)
+            self._add_text(self._text[: len(self._text) - keep], parts)
             self._text = self._text[len(self._text) - keep :]
             return False
-        self._say(self._text[:start], parts)
+        self._add_text(self._text[:start], parts)
         self._begin(self._text[start + len(OPEN) :])
         return True
 
@@ -101,7 +101,7 @@ class ToolReader:
         if self._llama_open and (not text.strip() or PYTHON_TAG.startswith(text)):
             return False
         self._llama_open = False
-        self._say(self._text, parts)
+        self._add_text(self._text, parts)
         self._text = ""
         return False
 
@@ -109,14 +109,14 @@ class ToolReader:
         self._call, self._text, self._space = _Call(self.num_calls), text, ""
         self._after_call = True
 
-    def _say(self, text: str, parts: list[Part]) -> None:
+    def _add_text(self, text: str, parts: list[Part]) -> None:
         """Emits text. White space after a call is held back, and dropped if another call follows."""
         text, self._space = self._space + text, ""
         if self._after_call and (not text or text.isspace()):
             self._space = text
         elif text:
             self._after_call = False
-            parts.append(Said(text))
+            parts.append(TextPart(text))
 
     def _read_call(self, call: _Call, parts: list[Part]) -> bool:
         if not call.begun:
@@ -148,7 +148,7 @@ class ToolReader:
     def _start(self, call: _Call, name: str, rest: str, parts: list[Part]) -> None:
         call.begun, self._text = True, rest
         self.num_calls += 1
-        parts.append(CallBegins(call.index, name))
+        parts.append(CallStart(call.index, name))
 
     def _read_tail(self) -> bool:
         """Reads the end of a call: its closing brace and closing tag."""
