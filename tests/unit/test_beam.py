@@ -8,7 +8,7 @@ import math
 import pytest
 
 from octavo.errors import RequestError
-from octavo.offline.beam import BeamSearchParams, BeamSearchSequence, Candidates, check, search
+from octavo.offline.beam import BeamSearchParams, BeamSearchSequence, Candidates, check_beam_params, search
 from octavo.processing.inputs import Tokens
 
 EOS = 0
@@ -95,5 +95,5 @@ def test_search_ends_once_nothing_better_can_come():
 def test_bad_parameters_are_refused_by_name(field: str, value: object):
     fields = {"beam_width": 2, "max_tokens": 4, field: value}
     with pytest.raises(RequestError, match=f"^{field} must be") as caught:
-        check(BeamSearchParams(**fields))  # type: ignore[arg-type]
+        check_beam_params(BeamSearchParams(**fields))  # type: ignore[arg-type]
     assert caught.value.field == field

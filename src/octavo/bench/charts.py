@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 WIDTH, HEIGHT = 560, 260
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 30, 44
-LANE = 6  # pixels of a request's lane
+LANE_HEIGHT = 6  # pixels of a request's lane
 CHARACTER = 6.2  # pixels, about, of one in a legend
 
 Points = Sequence[tuple[float, float]]
@@ -70,7 +70,7 @@ def dots(points: Points, x: Axis, y: Axis, about: str) -> str:
     return _svg([*_frame(x, y, HEIGHT), *marks], HEIGHT, about)
 
 
-class Lane(NamedTuple):
+class RequestLane(NamedTuple):
     """A request: when it was due, got its first token, and ended. failed: it has no whole answer."""
 
     due: float
@@ -79,12 +79,12 @@ class Lane(NamedTuple):
     failed: bool
 
 
-def lanes(rows: Sequence[Lane], x: Axis, about: str) -> str:
+def lanes(rows: Sequence[RequestLane], x: Axis, about: str) -> str:
     """A row for each request: waiting thin, being answered thick."""
-    height = TOP + BOTTOM + LANE * max(1, len(rows))
+    height = TOP + BOTTOM + LANE_HEIGHT * max(1, len(rows))
     parts = _frame(x, Axis("requests", 0, max(1, len(rows))), height)
     for index, lane in enumerate(rows):
-        y = TOP + LANE * (index + 0.5)
+        y = TOP + LANE_HEIGHT * (index + 0.5)
         kind = "failed" if lane.failed else "answered"
         parts.append(_segment("waited", y, _across(x, lane.due), _across(x, lane.first)))
         parts.append(_segment(kind, y, _across(x, lane.first), _across(x, lane.ended)))

@@ -64,7 +64,7 @@ class EngineError(OctavoError):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Comparison:
     """What to compare. model: a path. pythons, models: by engine, where not the usual. urls: name -> server."""
 
     model: str
@@ -160,23 +160,25 @@ class Host:
 # ---------------------------------------------------------------- who takes part
 
 
-def entries(plan: Plan) -> list[Entry]:
+def entries(comparison: Comparison) -> list[Entry]:
     """One for each variant of each engine. Raises ConfigError for a name that is not known."""
-    longest = max(length for _, length in plan.workload.rows()) + plan.workload.gen_tokens + 1
-    common = {"threads": plan.threads, "max_seqs": max(plan.workload.batches), "max_len": longest}
+    longest = max(length for _, length in comparison.workload.rows()) + comparison.workload.gen_tokens + 1
+    common = {"threads": comparison.threads, "max_seqs": max(comparison.workload.batches), "max_len": longest}
     made = []
-    for name in plan.engines:
+    for name in comparison.engines:
         if name not in KNOWN:
             raise ConfigError(f"no engine {name!r}: choose from {', '.join(KNOWN)}, or give a server with --url")
-        peer, model = KNOWN[name], plan.models.get(name, plan.model)
+        peer, model = KNOWN[name], comparison.models.get(name, comparison.model)
         for variant in peer.variants:
-            entry = Entry(name, _command(name, peer, plan.pythons), {**common, "model": model, **variant}, peer.install)
+            entry = Entry(
+                name, _command(name, peer, comparison.pythons), {**common, "model": model, **variant}, peer.install
+            )
             if Path(model).suffix not in peer.reads and name != OURS:
                 wanted = "a GGUF file" if peer.reads == (".gguf",) else "a folder of safetensors"
                 entry.note = f"reads {wanted}: give it one with --model-for {name}=PATH"
             made.append(entry)
     host = [sys.executable, "-I", str(PEERS / "host.py"), str(PEERS / "server.py")]
-    return made + [Entry(name, host, {**common, "model": url, "url": url}) for name, url in plan.urls.items()]
+    return made + [Entry(name, host, {**common, "model": url, "url": url}) for name, url in comparison.urls.items()]
 
 
 def _command(name: str, peer: Peer, pythons: Mapping[str, str]) -> list[str]:
@@ -194,32 +196,32 @@ def variable(name: str) -> str:
 # ---------------------------------------------------------------- measuring
 
 
-def run(plan: Plan, tell: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """The comparison as plain values: see `result`. tell: what is going on. Who fails is noted and left out."""
-    taking_part = entries(plan)
+def run(comparison: Comparison, log: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """The comparison as plain values: see `result`. log: what is going on. Who fails is noted and left out."""
+    participants = entries(comparison)
     salt = time.time_ns()  # a server may remember the prompts of the comparison before
     try:
-        for entry in taking_part:
-            _start(entry, tell)
-        vocab_size = min([HIGH_ID + 1, *(e.about["vocab_size"] for e in taking_part if e.about.get("vocab_size"))])
-        for entry in taking_part:
+        for entry in participants:
+            _start(entry, log)
+        vocab_size = min([HIGH_ID + 1, *(e.about["vocab_size"] for e in participants if e.about.get("vocab_size"))])
+        for entry in participants:
             _ask(entry, prompts(1, 16, vocab_size=vocab_size), 4)
-        for batch, length in plan.workload.rows():
-            for attempt in range(plan.workload.repeat):
-                for entry in _in_turn(taking_part, attempt):
-                    tell(f"batch {batch}, prompt {length}, round {attempt + 1}: {entry.name}")
-                    _round(entry, plan.workload, (batch, length), attempt, vocab_size, salt)
+        for batch, length in comparison.workload.rows():
+            for attempt in range(comparison.workload.repeat):
+                for entry in _in_turn(participants, attempt):
+                    log(f"batch {batch}, prompt {length}, round {attempt + 1}: {entry.name}")
+                    _round(entry, comparison.workload, (batch, length), attempt, vocab_size, salt)
     finally:
-        for entry in taking_part:
+        for entry in participants:
             if entry.host:
                 entry.host.close()
-    return result(plan, taking_part)
+    return result(comparison, participants)
 
 
-def _start(entry: Entry, tell: Callable[[str], None]) -> None:
+def _start(entry: Entry, log: Callable[[str], None]) -> None:
     if entry.note:
         return
-    tell(f"loading {entry.name}")
+    log(f"loading {entry.name}")
     try:
         entry.host = Host(entry.command, entry.settings)
         entry.about = entry.host.answer(READY_SECONDS)
@@ -235,9 +237,9 @@ def _leave_out(entry: Entry, note: str) -> None:
         entry.host = None
 
 
-def _in_turn(taking_part: list[Entry], attempt: int) -> Iterator[Entry]:
+def _in_turn(participants: list[Entry], attempt: int) -> Iterator[Entry]:
     """Those that are still there, another one first each time."""
-    present = [entry for entry in taking_part if entry.host]
+    present = [entry for entry in participants if entry.host]
     start = attempt % max(len(present), 1)
     yield from present[start:] + present[:start]
 
@@ -270,18 +272,18 @@ def _ask(entry: Entry, ids: list[list[int]], tokens: int) -> float:
 # ---------------------------------------------------------------- what came out
 
 
-def result(plan: Plan, taking_part: list[Entry]) -> dict[str, Any]:
+def result(comparison: Comparison, participants: list[Entry]) -> dict[str, Any]:
     """{"model", "workload", "threads", "engines": [...], "rows": [...], "ratios": [...]}: JSON types.
 
     A row is an engine's best of its variants in one cell; a ratio is Octavo's speed over the best other engine's.
     """
-    workload = plan.workload
-    rows = [row for name in dict.fromkeys(e.name for e in taking_part) for row in _rows(name, taking_part, workload)]
+    workload = comparison.workload
+    rows = [row for name in dict.fromkeys(e.name for e in participants) for row in _rows(name, participants, workload)]
     return {
-        "model": plan.model,
-        "threads": plan.threads,
+        "model": comparison.model,
+        "threads": comparison.threads,
         "workload": {"gen_tokens": workload.gen_tokens, "repeat": workload.repeat, "rows": workload.rows()},
-        "engines": [_engine(entry) for entry in taking_part],
+        "engines": [_engine(entry) for entry in participants],
         "rows": rows,
         "ratios": list(_ratios(rows, workload)),
     }
@@ -294,8 +296,8 @@ def _engine(entry: Entry) -> dict[str, Any]:
     return {"engine": entry.name, **about, "peak_rss": entry.peak_rss, "note": entry.note, "settings": shown}
 
 
-def _rows(name: str, taking_part: list[Entry], workload: Workload) -> Iterator[dict[str, Any]]:
-    variants = [entry for entry in taking_part if entry.name == name and not entry.note]
+def _rows(name: str, participants: list[Entry], workload: Workload) -> Iterator[dict[str, Any]]:
+    variants = [entry for entry in participants if entry.name == name and not entry.note]
     for batch, length in workload.rows():
         found = [speeds(workload, batch, length, *entry.best[batch, length]) for entry in variants]
         if found:

@@ -32,7 +32,7 @@ def load(
     settings: of EngineConfig; a length or a KV cache that they set is kept. Raises ConfigError for a workload that
     measures nothing, and what loading raises.
     """
-    check(workload)
+    check_workload(workload)
     made = {**settings, "max_num_seqs": max(workload.batches), "enable_prefix_caching": False}
     longest = max(length for _, length in workload.rows()) + workload.gen_tokens + 1
     made["max_model_len"] = made.get("max_model_len") or longest
@@ -41,7 +41,7 @@ def load(
     return assemble(model, engine_config(**made), progress=progress)
 
 
-def check(workload: Workload) -> None:
+def check_workload(workload: Workload) -> None:
     counts = {"batch": min(workload.batches, default=0), "prompt_tokens": workload.prompt_tokens}
     counts |= {"gen_tokens": workload.gen_tokens, "repeat": workload.repeat}
     for name, value in counts.items():

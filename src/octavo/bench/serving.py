@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from octavo.bench.serving_client import Answer, Failure, Target, first_model, stream
-from octavo.bench.serving_load import Conversation, Load, Turn, conversations, warmup
+from octavo.bench.serving_load import ChatTurn, Load, SimulatedChat, simulated_chats, warmup
 from octavo.errors import ConfigError
 
 TICK = 0.05  # seconds between looks at how late the client's own loop runs
@@ -40,7 +40,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LoadTest:
     """timeout: seconds for one request. duration: seconds after which none is started. extra: more request fields."""
 
     server: Target
@@ -67,12 +67,12 @@ class Outcome:
     lags: list[float]
 
 
-Watch = Callable[[Record, bool], None]  # told of each request when it starts (False) and ends (True)
+RecordListener = Callable[[Record, bool], None]  # told of each request when it starts (False) and ends (True)
 
 
-def measure(plan: Plan, watch: Watch = lambda record, ended: None) -> Outcome:
-    """Runs the whole plan. Raises ConfigError if the server does not even answer the warm-up."""
-    return asyncio.run(_Run(plan, watch).whole())
+def measure(test: LoadTest, watch: RecordListener = lambda record, ended: None) -> Outcome:
+    """Runs the whole test. Raises ConfigError if the server does not even answer the warm-up."""
+    return asyncio.run(_Run(test, watch).whole())
 
 
 def choose_model(server: Target) -> str:
@@ -84,20 +84,20 @@ def choose_model(server: Target) -> str:
 
 
 class _Run:
-    def __init__(self, plan: Plan, watch: Watch):
-        self._plan = plan
+    def __init__(self, test: LoadTest, watch: RecordListener):
+        self._test = test
         self._watch = watch
         self._records: list[Record] = []
         self._lags: list[float] = []
         self._begin = 0.0
 
     async def whole(self) -> Outcome:
-        for number in range(self._plan.warmups):
-            await self._warm(warmup(self._plan.load, number))
+        for number in range(self._test.warmups):
+            await self._warm(warmup(self._test.load, number))
         self._records.clear()
         pulse = asyncio.create_task(self._pulse())
         self._begin, cpu = time.perf_counter(), time.process_time()
-        await (self._closed() if self._plan.load.rate is None else self._open())
+        await (self._closed() if self._test.load.rate is None else self._open())
         duration = self._now()
         pulse.cancel()
         return Outcome(self._records, duration, time.process_time() - cpu, self._lags)
@@ -105,12 +105,12 @@ class _Run:
     def _now(self) -> float:
         return time.perf_counter() - self._begin
 
-    async def _warm(self, conversation: Conversation) -> None:
+    async def _warm(self, conversation: SimulatedChat) -> None:
         self._begin = time.perf_counter()
         record = Record(conversation.number, conversation.number, 0, 0.0)
         await self._ask(record, messages(conversation.prefix, [conversation.turns[0].text]), conversation.turns[0])
         if record.error:
-            raise ConfigError(f"{self._plan.server.url} does not answer ({record.error}: {record.detail}): see --url")
+            raise ConfigError(f"{self._test.server.url} does not answer ({record.error}: {record.detail}): see --url")
 
     async def _pulse(self) -> None:
         while True:
@@ -121,7 +121,7 @@ class _Run:
     async def _open(self) -> None:
         """Every conversation starts when it is due."""
         tasks = []
-        for conversation in conversations(self._plan.load):
+        for conversation in simulated_chats(self._test.load):
             if not await self._reach(conversation.start):
                 break
             tasks.append(asyncio.create_task(self._converse(conversation, conversation.start)))
@@ -129,23 +129,23 @@ class _Run:
 
     async def _reach(self, moment: float) -> bool:
         """Waits until then; False if that is past the duration."""
-        if self._plan.duration is not None and moment > self._plan.duration:
+        if self._test.duration is not None and moment > self._test.duration:
             return False
         await asyncio.sleep(max(0.0, moment - self._now()))
         return True
 
     async def _closed(self) -> None:
         """So many clients, each of whom starts its next conversation when one is over."""
-        everything = conversations(self._plan.load)
-        await asyncio.gather(*(self._client(everything) for _ in range(self._plan.load.concurrency)))
+        everything = simulated_chats(self._test.load)
+        await asyncio.gather(*(self._client(everything) for _ in range(self._test.load.concurrency)))
 
-    async def _client(self, everything: Iterator[Conversation]) -> None:
+    async def _client(self, everything: Iterator[SimulatedChat]) -> None:
         for conversation in everything:
             if not await self._reach(self._now()):
                 return
             await self._converse(conversation, self._now())
 
-    async def _converse(self, conversation: Conversation, due: float) -> None:
+    async def _converse(self, conversation: SimulatedChat, due: float) -> None:
         """A conversation of which a turn fails is over: what would follow has nothing to refer to."""
         said: list[str] = []
         for index, turn in enumerate(conversation.turns):
@@ -158,29 +158,29 @@ class _Run:
                 return
             said += [turn.text, answer.text]
 
-    async def _ask(self, record: Record, said: list[dict[str, str]], turn: Turn) -> Answer | None:
-        plan, answer = self._plan, None
+    async def _ask(self, record: Record, said: list[dict[str, str]], turn: ChatTurn) -> Answer | None:
+        test, answer = self._test, None
         record.sent = self._now()
         self._watch(record, False)
         try:
-            sending = stream(plan.server, *self._request(said, turn), lambda: record.chunks.append(self._now()))
-            answer = await asyncio.wait_for(sending, plan.timeout)
+            sending = stream(test.server, *self._request(said, turn), lambda: record.chunks.append(self._now()))
+            answer = await asyncio.wait_for(sending, test.timeout)
             _, record.prompt_tokens, record.output_tokens, record.cached_tokens = answer
         except Failure as failure:
             record.error, record.detail = failure.kind, str(failure)
         except asyncio.TimeoutError:
-            record.error, record.detail = "timeout", f"no end within {plan.timeout:g} s"
+            record.error, record.detail = "timeout", f"no end within {test.timeout:g} s"
         record.ended = self._now()
         self._watch(record, True)
         return answer
 
-    def _request(self, said: list[dict[str, str]], turn: Turn) -> tuple[str, dict[str, Any]]:
-        plan = self._plan
-        body: dict[str, Any] = {"model": plan.model, "max_tokens": turn.max_tokens, "temperature": plan.temperature}
+    def _request(self, said: list[dict[str, str]], turn: ChatTurn) -> tuple[str, dict[str, Any]]:
+        test = self._test
+        body: dict[str, Any] = {"model": test.model, "max_tokens": turn.max_tokens, "temperature": test.temperature}
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-        if plan.chat:
-            return CHAT, body | {"messages": said} | plan.extra
-        return COMPLETIONS, body | {"prompt": "\n\n".join(message["content"] for message in said)} | plan.extra
+        if test.chat:
+            return CHAT, body | {"messages": said} | test.extra
+        return COMPLETIONS, body | {"prompt": "\n\n".join(message["content"] for message in said)} | test.extra
 
 
 def messages(prefix: str | None, said: list[str]) -> list[dict[str, str]]:
@@ -190,7 +190,7 @@ def messages(prefix: str | None, said: list[str]) -> list[dict[str, str]]:
     return [*system, *({"role": roles[index % 2], "content": text} for index, text in enumerate(said))]
 
 
-def to_json(plan: Plan) -> dict[str, Any]:
+def to_json(test: LoadTest) -> dict[str, Any]:
     """What was asked for; the key is not in it."""
     names = ("model", "chat", "temperature", "timeout", "duration", "extra")
-    return {"url": plan.server.url, **{name: getattr(plan, name) for name in names}, "load": asdict(plan.load)}
+    return {"url": test.server.url, **{name: getattr(test, name) for name in names}, "load": asdict(test.load)}

@@ -102,8 +102,8 @@ def target(url: str, key: str | None = None) -> Target:
 
 async def first_model(server: Target) -> str:
     """The name of the first of the server's models. Raises Failure."""
-    async with _Exchange(server, "GET", "/models", b"") as exchange:
-        body = b"".join([piece async for piece in exchange.pieces()])
+    async with _Connection(server, "GET", "/models", b"") as connection:
+        body = b"".join([piece async for piece in connection.pieces()])
     try:
         return str(msgspec.json.decode(body)["data"][0]["id"])
     except (msgspec.DecodeError, LookupError, TypeError):
@@ -112,8 +112,8 @@ async def first_model(server: Target) -> str:
 
 async def stream(server: Target, path: str, request: dict[str, Any], on_text: Callable[[], None]) -> Answer:
     """Sends a request for a stream; `on_text` is told when a chunk with text comes. Raises Failure."""
-    async with _Exchange(server, "POST", path, msgspec.json.encode(request)) as exchange:
-        return await _read(exchange.lines(), on_text)
+    async with _Connection(server, "POST", path, msgspec.json.encode(request)) as connection:
+        return await _read(connection.lines(), on_text)
 
 
 async def _read(lines: AsyncIterator[bytes], on_text: Callable[[], None]) -> Answer:
@@ -161,7 +161,7 @@ def _message(error: Any) -> str:
     return str(error.get("message", error) if isinstance(error, dict) else error)[:200]
 
 
-class _Exchange:
+class _Connection:
     """A connection of its own for one request: what it costs is the same for every server, and none can be stale."""
 
     def __init__(self, server: Target, method: str, path: str, body: bytes):
@@ -172,7 +172,7 @@ class _Exchange:
             head.append(f"Authorization: Bearer {server.key}")
         self._request = "\r\n".join([*head, "", ""]).encode() + body
 
-    async def __aenter__(self) -> _Exchange:
+    async def __aenter__(self) -> _Connection:
         context = ssl.create_default_context() if self._server.tls else None
         try:
             opened = asyncio.open_connection(self._server.host, self._server.port, ssl=context, limit=MAX_LINE)

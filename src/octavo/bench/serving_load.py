@@ -48,7 +48,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ChatTurn:
     """pause: seconds between the answer before and this request."""
 
     text: str
@@ -57,16 +57,16 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class SimulatedChat:
     """start: seconds since the run's begin at which the first request is due; 0 in a closed loop."""
 
     number: int
     start: float
     prefix: str | None
-    turns: tuple[Turn, ...]
+    turns: tuple[ChatTurn, ...]
 
 
-def check(load: Load) -> Load:
+def check_load(load: Load) -> Load:
     """The same load. Raises ConfigError for one that makes no sense."""
     for name in ("requests", "concurrency", "prompt_words", "output_tokens", "prefixes", "turns"):
         if getattr(load, name) < 1:
@@ -81,7 +81,7 @@ def check(load: Load) -> Load:
     return load
 
 
-def conversations(load: Load) -> Iterator[Conversation]:
+def simulated_chats(load: Load) -> Iterator[SimulatedChat]:
     """Until there are `requests` turns in all: the last conversation may be a short one."""
     rng = random.Random(load.seed)
     # Of an own generator each: another number of words then leaves the arrivals as they are.
@@ -91,17 +91,17 @@ def conversations(load: Load) -> Iterator[Conversation]:
     while left > 0:
         turns = tuple(_turn(rng, load, index) for index in range(min(load.turns, left)))
         prefix = rng.choice(shared) if load.prefix_words and rng.random() < load.prefix_share else None
-        yield Conversation(number, start, prefix, turns)
+        yield SimulatedChat(number, start, prefix, turns)
         if load.rate is not None:  # of requests, of which a conversation brings `turns`
             start += arrivals.expovariate(load.rate / load.turns)
         left -= len(turns)
         number += 1
 
 
-def _turn(rng: random.Random, load: Load, index: int) -> Turn:
+def _turn(rng: random.Random, load: Load, index: int) -> ChatTurn:
     text = words(rng, _length(rng, load.prompt_words, load.spread))
     pause = rng.expovariate(1 / load.think) if index and load.think else 0.0
-    return Turn(text, _length(rng, load.output_tokens, load.spread), pause)
+    return ChatTurn(text, _length(rng, load.output_tokens, load.spread), pause)
 
 
 def _length(rng: random.Random, mean: int, spread: float) -> int:
@@ -114,9 +114,9 @@ def words(rng: random.Random, count: int) -> str:
     return " ".join(rng.choices(WORDS, k=count))
 
 
-def warmup(load: Load, number: int) -> Conversation:
+def warmup(load: Load, number: int) -> SimulatedChat:
     """A request before the measured ones, of words that none of them has: it warms the server, not its prefix cache."""
     rng = random.Random(-1 - number)
-    return Conversation(
-        -1 - number, 0.0, None, (Turn(words(rng, load.prompt_words), min(load.output_tokens, 16), 0.0),)
+    return SimulatedChat(
+        -1 - number, 0.0, None, (ChatTurn(words(rng, load.prompt_words), min(load.output_tokens, 16), 0.0),)
     )

@@ -7,7 +7,7 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-from octavo.bench.charts import Axis, Lane, Points, dots, lanes, lines, logarithmic, upto
+from octavo.bench.charts import Axis, Points, RequestLane, dots, lanes, lines, logarithmic, upto
 from octavo.bench.serving import Outcome, Record
 from octavo.bench.serving_figures import QUANTILES, in_flight, itls, per_second, tpot, ttft
 
@@ -146,7 +146,9 @@ def _first_tokens(whole: Sequence[Record], outcome: Outcome) -> str:
 
 def _lanes(outcome: Outcome) -> str:
     rows = [
-        Lane(record.due, record.chunks[0] if record.chunks else record.ended, record.ended, record.error is not None)
+        RequestLane(
+            record.due, record.chunks[0] if record.chunks else record.ended, record.ended, record.error is not None
+        )
         for record in outcome.records[:MOST_LANES]
     ]
     about = "Each request as a line: thin while it waits for its first token, thick while it is answered"

@@ -37,7 +37,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SpeculationBench:
     methods: dict[str, dict[str, Any]]  # label -> speculative_config
     names: tuple[str, ...]  # workloads
     batches: tuple[int, ...]
@@ -53,15 +53,15 @@ def proposer_for(parts: Assembly, source: str, config: dict[str, Any]) -> Propos
     return Speculation(settings, *own, make_backend, load_tokenizer).proposer()
 
 
-def run(parts: Assembly, source: str, plan: Plan) -> Iterator[dict[str, Any]]:
+def run(parts: Assembly, source: str, bench: SpeculationBench) -> Iterator[dict[str, Any]]:
     """A row a workload, batch and method: speed-up over none, acceptance, what the formula expects."""
     tasks = workloads(parts)
-    proposers = {label: proposer_for(parts, source, config) for label, config in plan.methods.items()}
-    for name in plan.names:
-        for batch in plan.batches:
+    proposers = {label: proposer_for(parts, source, config) for label, config in bench.methods.items()}
+    for name in bench.names:
+        for batch in bench.batches:
             assert parts.config.max_model_len is not None
-            chosen = fitted(_shortened(tasks[name], plan.tokens), parts.config.max_model_len)
-            yield from _rows(parts, proposers, batches(chosen, batch), plan, {"workload": name, "batch": batch})
+            chosen = fitted(_shortened(tasks[name], bench.tokens), parts.config.max_model_len)
+            yield from _rows(parts, proposers, batches(chosen, batch), bench, {"workload": name, "batch": batch})
 
 
 def batches(tasks: list[Task], size: int) -> list[list[Task]]:
@@ -75,18 +75,22 @@ def _shortened(tasks: list[Task], tokens: int | None) -> list[Task]:
 
 
 def _rows(
-    parts: Assembly, proposers: dict[str, Proposer], groups: list[list[Task]], plan: Plan, head: dict[str, Any]
+    parts: Assembly,
+    proposers: dict[str, Proposer],
+    groups: list[list[Task]],
+    bench: SpeculationBench,
+    head: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
     tries: dict[str, list[Run]] = {label: [] for label in ("none", *proposers)}
-    for _ in range(plan.repeat):
+    for _ in range(bench.repeat):
         for label, done in tries.items():
-            runs = [timed(parts, proposers.get(label), tasks, plan.temperature) for tasks in groups]
+            runs = [timed(parts, proposers.get(label), tasks, bench.temperature) for tasks in groups]
             done.append(reduce(_joined, runs))
     best = {label: min(done, key=lambda run: run.seconds) for label, done in tries.items()}
     plain = best["none"]
     for label, one in best.items():
         same = all(run.outputs == plain.outputs for run in tries[label])
-        yield {**head, "method": label, "temperature": plan.temperature, "same_output": same, **_figures(one, plain)}
+        yield {**head, "method": label, "temperature": bench.temperature, "same_output": same, **_figures(one, plain)}
 
 
 def _joined(one: Run, other: Run) -> Run:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octavo.bench.serving_load import Load, check
+from octavo.bench.serving_load import Load, check_load
 from octavo.cli.options import Row, Table, takes
 from octavo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from octavo.bench.serving import Outcome, Plan, Record, Watch
+    from octavo.bench.serving import LoadTest, Outcome, Record, RecordListener
 
 LOAD = Table(
     "Load",
@@ -88,21 +88,21 @@ def serving(
     load: dict[str, Any],
 ) -> None:
     """Put load on an OpenAI-compatible server, and measure throughput, TTFT, TPOT, ITL, goodput and errors."""
-    from octavo.bench.serving import Plan, choose_model, measure, to_json
+    from octavo.bench.serving import LoadTest, choose_model, measure, to_json
     from octavo.bench.serving_client import target
     from octavo.bench.serving_figures import figures, parse_slo
 
-    slo, wanted = parse_slo(goodput), check(Load(**load))
+    slo, wanted = parse_slo(goodput), check_load(Load(**load))
     server = target(url, api_key or os.environ.get("OPENAI_API_KEY"))
     extra = fields(extra_body) | ({"ignore_eos": True} if ignore_eos else {})
-    plan = Plan(
+    test = LoadTest(
         server, model or choose_model(server), wanted, is_chat(endpoint), temperature, timeout, duration, warmup, extra
     )
     with progress(wanted.requests) as watch:
-        outcome = measure(plan, watch)
-    found = {"plan": to_json(plan), **figures(outcome, slo)}
+        outcome = measure(test, watch)
+    found = {"plan": to_json(test), **figures(outcome, slo)}
     typer.echo(json.dumps(found)) if as_json else show(found)
-    keep(save, report, plan, found, outcome)
+    keep(save, report, test, found, outcome)
 
 
 def is_chat(endpoint: str) -> bool:
@@ -122,7 +122,7 @@ def fields(text: str) -> dict[str, Any]:
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Watch]:
+def progress(total: int) -> Iterator[RecordListener]:
     """A bar on standard error, where someone can see it. Drawn four times a second: the server needs the processor."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -174,7 +174,7 @@ def headline(found: dict[str, Any]) -> str:
     return f"{found['plan']['model']}: {', '.join(facts)}"
 
 
-def keep(save: Path | None, report: Path | None, plan: Plan, found: dict[str, Any], outcome: Outcome) -> None:
+def keep(save: Path | None, report: Path | None, test: LoadTest, found: dict[str, Any], outcome: Outcome) -> None:
     """Writes the files that were asked for."""
     from octavo.bench.serving_report import html
 
@@ -182,4 +182,4 @@ def keep(save: Path | None, report: Path | None, plan: Plan, found: dict[str, An
         records = [dataclasses.asdict(record) for record in outcome.records]
         save.write_text(json.dumps(found | {"records": records}), encoding="utf-8")
     if report is not None:
-        report.write_text(html(f"Serving {plan.model}", found["plan"], found, outcome), encoding="utf-8")
+        report.write_text(html(f"Serving {test.model}", found["plan"], found, outcome), encoding="utf-8")

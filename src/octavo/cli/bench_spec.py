@@ -59,21 +59,21 @@ def measure(
     rest: tuple[int, int | None, float],
     engine: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
-    from octavo.bench.spec import Plan, cost_curve, run
+    from octavo.bench.spec import SpeculationBench, cost_curve, run
     from octavo.cli.bench import sizes
     from octavo.spec.settings import parse
 
     batches = sizes(batch)
     repeat, tokens, temperature = rest
     names = tuple(name.strip() for name in workload.split(","))
-    check(names)
+    check_workloads(names)
     configs = {label(text): speculation(text) for text in methods}
     for config in configs.values():
         parse(config)  # a mistake is told before anything is loaded
     parts = load(model, max(batches), engine)
     threads = parts.config.backend_options.get("threads")
     yield {"model": parts.model.name, "threads": threads, "rows_cost": cost_curve(parts)}
-    yield from run(parts, model, Plan(configs, names, batches, repeat, temperature, tokens))
+    yield from run(parts, model, SpeculationBench(configs, names, batches, repeat, temperature, tokens))
     parts.close()
 
 
@@ -91,7 +91,7 @@ def load(model: str, batch: int, engine: dict[str, Any]) -> Assembly:
         return assemble(model, engine_config(**settings), progress=bar)
 
 
-def check(names: tuple[str, ...]) -> None:
+def check_workloads(names: tuple[str, ...]) -> None:
     from octavo.errors import ConfigError
 
     for name in names:

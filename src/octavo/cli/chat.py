@@ -36,7 +36,7 @@ def chat(
     Ctrl-C stops an answer, Ctrl-D exits, /help lists the commands.
     """
     from octavo.cli.console import complain, note
-    from octavo.cli.conversation import Conversation
+    from octavo.cli.conversation import TerminalChat
     from octavo.cli.session import load, template_of
     from octavo.errors import OctavoError, TokenizerError
     from octavo.sampling.params import check
@@ -46,7 +46,7 @@ def chat(
     if template is None:
         raise TokenizerError(f"{model} has no chat template: give one with --chat-template, or use `octavo run`")
     params = check(sampling_params(sampling), llm.parts.model.vocab_size)
-    talk = Conversation(llm, template, params, system, quiet)
+    talk = TerminalChat(llm, template, params, system, quiet)
     note(f"{llm.parts.model.name}, loaded in {seconds:.1f} s. /help lists the commands, Ctrl-D exits.")
     with history():
         for line in lines():

@@ -12,7 +12,7 @@ from octavo.cli.options import ModelOption
 from octavo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from octavo.bench.compare import Plan
+    from octavo.bench.compare import Comparison
 
 ALL = "octavo,llama.cpp,openvino,vllm,transformers"
 
@@ -52,7 +52,7 @@ def compare(
             raise ConfigError(f"cannot write {path}: there is no folder {path.absolute().parent}")
     shape = (batch, prompt_tokens, gen_tokens, repeat)
     named = (pairs("--python-for", python_for), pairs("--model-for", model_for), pairs("--url", url))
-    result = measure(plan(model, engines, shape, threads, *named))
+    result = measure(comparison(model, engines, shape, threads, *named))
     if output is not None:
         output.write_text(json.dumps(result, indent=1), encoding="utf-8")
     if report is not None:
@@ -74,7 +74,7 @@ def pairs(option: str, texts: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in split}
 
 
-def plan(
+def comparison(
     model: str,
     engines: str,
     shape: tuple[str, int, int, int],
@@ -82,9 +82,9 @@ def plan(
     pythons: dict[str, str],
     models: dict[str, str],
     urls: dict[str, str],
-) -> Plan:
-    from octavo.bench.compare import Plan
-    from octavo.bench.engine import check
+) -> Comparison:
+    from octavo.bench.compare import Comparison
+    from octavo.bench.engine import check_workload
     from octavo.bench.workload import Workload
     from octavo.cli.bench import sizes
     from octavo.config import usable_threads
@@ -92,13 +92,13 @@ def plan(
 
     batch, *rest = shape
     workload = Workload(sizes(batch), *rest)
-    check(workload)
+    check_workload(workload)
     names = [name.strip() for name in engines.split(",") if name.strip()]
     path = str(resolve(model).absolute())
-    return Plan(path, names, workload, usable_threads(threads), pythons, models, urls)
+    return Comparison(path, names, workload, usable_threads(threads), pythons, models, urls)
 
 
-def measure(made: Plan) -> dict[str, Any]:
+def measure(wanted: Comparison) -> dict[str, Any]:
     """The comparison, and what the machine would allow Octavo."""
     from octavo.bench.compare import OURS, run
     from octavo.bench.limits import current, to_json
@@ -106,10 +106,10 @@ def measure(made: Plan) -> dict[str, Any]:
     from octavo.cli.console import note
     from octavo.models.registry import load_model
 
-    result = run(made, note)
+    result = run(wanted, note)
     if ours := [row for row in result["rows"] if row["engine"] == OURS]:
-        limits = current("auto", made.threads)
-        work = work_of(load_model(made.model), "bf16")  # what "auto" is for the cache
+        limits = current("auto", wanted.threads)
+        work = work_of(load_model(wanted.model), "bf16")  # what "auto" is for the cache
         for row in ours:
             row.update(fractions(row, work, limits))
         result["limits"] = to_json(limits)

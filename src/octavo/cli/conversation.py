@@ -31,7 +31,7 @@ REASONS = {
 NUMBERS: dict[Any, Callable[[str], Any]] = {int: int, float: float, int | None: int}
 
 
-class Conversation:
+class TerminalChat:
     """Messages and settings; `take` does what one line asks for."""
 
     def __init__(self, llm: LLM, template: str, params: SamplingParams, system: str | None, quiet: bool):

@@ -54,7 +54,7 @@ class BeamSearchOutput:
     sequences: list[BeamSearchSequence]
 
 
-def check(params: BeamSearchParams) -> None:
+def check_beam_params(params: BeamSearchParams) -> None:
     """Raises RequestError for a field out of range."""
     rules = {
         "beam_width": (_whole(params.beam_width, MAX_BEAMS), f"an integer from 1 to {MAX_BEAMS}"),

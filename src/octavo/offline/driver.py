@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Generator, Iterable
 
 from octavo.engine import Engine
-from octavo.offline.progress import Watch
+from octavo.offline.progress import DeltaListener
 from octavo.outputs import OutputDelta, RequestOutput
 from octavo.processing.pooling import Pooling
 from octavo.processing.processor import OutputProcessor
@@ -31,7 +31,7 @@ class Driver:
         """Time spent so far on making text of tokens."""
         return self._processor.seconds
 
-    def generate(self, jobs: list[Job], watch: Watch | None = None) -> list[RequestOutput]:
+    def generate(self, jobs: list[Job], watch: DeltaListener | None = None) -> list[RequestOutput]:
         """The answers (or the vectors of pooled prompts), in order. watch: told what each step brought.
 
         All or nothing: if a request is refused, or the caller is interrupted, none of them stays behind in the engine.

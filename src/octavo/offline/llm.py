@@ -166,7 +166,7 @@ class LLM:
 
     def beam_search(self, prompts: Prompts, params: BeamSearchParams) -> list[BeamSearchOutput]:
         """The `beam_width` most likely answers to each prompt, best first."""
-        beam.check(params)
+        beam.check_beam_params(params)
         starts = self._tokens(prompts)
         self._check_length(max((len(start.ids) for start in starts), default=0) + params.max_tokens)
         found = beam.search(starts, params, self.parts.tokenizer.eos_ids, self._expand)

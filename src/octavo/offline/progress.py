@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 from octavo.outputs import OutputDelta
 
-Watch = Callable[[list[OutputDelta]], None]
+DeltaListener = Callable[[list[OutputDelta]], None]
 
 
 @contextmanager
-def progress(answers: int, enabled: bool) -> Iterator[Watch | None]:
+def progress(answers: int, enabled: bool) -> Iterator[DeltaListener | None]:
     """Yields what is to be told of each step's deltas: finished answers of `answers`, and tokens a second."""
     if not (enabled and sys.stderr.isatty()):
         yield None

@@ -15,32 +15,32 @@ class Pooling:
     """The pooled requests of one engine. Their hidden states end here; the vector leaves with the last delta."""
 
     def __init__(self) -> None:
-        self._pools: dict[str, Pool] = {}
+        self._poolers: dict[str, HiddenStatePooler] = {}
 
     def add(self, request: Request) -> None:
         """To be called for every request that the engine takes; one that is not pooled is none of our business."""
         if request.pooling is not None:
-            self._pools[request.request_id] = Pool(request.pooling)
+            self._poolers[request.request_id] = HiddenStatePooler(request.pooling)
 
     def collect(self, deltas: list[SequenceDelta]) -> list[SequenceDelta]:
         """The deltas to pass on. Of a pooled request that is the last one only, with `pooled` unless it failed."""
-        return [delta for delta in deltas if self._passes(delta)] if self._pools else deltas
+        return [delta for delta in deltas if self._passes(delta)] if self._poolers else deltas
 
     def _passes(self, delta: SequenceDelta) -> bool:
-        if (pool := self._pools.get(delta.request_id)) is None:
+        if (pooler := self._poolers.get(delta.request_id)) is None:
             return True
         if delta.hidden is not None:
-            pool.add(delta.hidden)
+            pooler.add(delta.hidden)
             delta.hidden = None
         if not delta.finished:
             return False
-        del self._pools[delta.request_id]
+        del self._poolers[delta.request_id]
         if delta.finish_reason == "stop":
-            delta.pooled = pool.vector()
+            delta.pooled = pooler.vector()
         return True
 
 
-class Pool:
+class HiddenStatePooler:
     """mode: "mean" of all tokens, or "last", the last token's.
 
     The mean is summed in float64, token after token, so that it does not depend on how the prompt was cut into chunks.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from octavo.bench import compare
-from octavo.bench.compare import KNOWN, Peer, Plan, entries, run, variable
+from octavo.bench.compare import KNOWN, Comparison, Peer, entries, run, variable
 from octavo.bench.workload import Workload
 from octavo.cli.main import main
 from octavo.errors import ConfigError
@@ -49,17 +49,17 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return add
 
 
-def plan(*engines: str, workload: Workload = SHORT, **more: Any) -> Plan:
-    return Plan("m.gguf", engines, workload, 1, **more)
+def comparison(*engines: str, workload: Workload = SHORT, **more: Any) -> Comparison:
+    return Comparison("m.gguf", engines, workload, 1, **more)
 
 
 def test_engines_take_turns_on_the_same_prompts(known: Any) -> None:
     known("a")
     log = known("b", vocab=300)
-    result = run(plan("a", "b"))
+    result = run(comparison("a", "b"))
     seen = [line.split() for line in log.read_text().splitlines()]
     assert {call[5] for call in seen if call[0] == "a"} == {call[5] for call in seen if call[0] == "b"}
-    run(plan("a"))
+    run(comparison("a"))
     again = [line.split() for line in log.read_text().splitlines()][len(seen) :]
     assert not {call[5] for call in again[1:]} & {call[5] for call in seen[2:]}, "a server would remember them"
     calls = seen
@@ -82,7 +82,7 @@ def test_engines_take_turns_on_the_same_prompts(known: Any) -> None:
 def test_speeds_are_the_best_of_all_rounds_and_variants(known: Any) -> None:
     known("a", seconds=0.01, variants=({"slow": 3}, {"slow": 1}))
     known("b", seconds=0.03)
-    result = run(plan("a", "b"))
+    result = run(comparison("a", "b"))
     speed = {(row["engine"], row["batch"]): row for row in result["rows"] if row["prompt_tokens"] == 4}
     # Three tokens more take 0.03 s: 100 tokens a second for one sequence, 200 for two.
     assert 70 < speed["a", 1]["decode_tok_s"] < 110 and 140 < speed["a", 2]["decode_tok_s"] < 220
@@ -99,7 +99,7 @@ def test_ratios_are_of_octavo_to_the_best_of_the_others(known: Any, tmp_path: Pa
     known("fast", seconds=0.005)
     known("slow", seconds=0.05)
     tiny = str(write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(context=1024)))
-    result = run(Plan(tiny, ("octavo", "slow", "fast"), SHORT, 1))
+    result = run(Comparison(tiny, ("octavo", "slow", "fast"), SHORT, 1))
     assert [e["note"] for e in result["engines"]] == ["", "", ""]
     assert len(result["ratios"]) == 3
     rows = {(row["engine"], row["batch"], row["prompt_tokens"]): row for row in result["rows"]}
@@ -128,7 +128,7 @@ def test_what_is_not_there_is_named_with_its_remedy(known: Any, tmp_path: Path) 
     known("a")
     known("absent", more="pass")
     (tmp_path / "absent.py").write_text("import no_such_engine")
-    result = run(plan("a", "absent", "vllm", "llama.cpp", pythons={"llama.cpp": str(tmp_path / "nothing")}))
+    result = run(comparison("a", "absent", "vllm", "llama.cpp", pythons={"llama.cpp": str(tmp_path / "nothing")}))
     notes = {e["engine"]: e["note"] for e in result["engines"]}
     assert "not installed" in notes["absent"] and "no_such_engine" in notes["absent"]
     assert notes["absent"].endswith("pip install absent")
@@ -148,7 +148,7 @@ def test_what_is_not_there_is_named_with_its_remedy(known: Any, tmp_path: Path) 
 def test_an_engine_that_fails_is_left_out_and_the_others_go_on(more: str, said: str, known: Any) -> None:
     known("good")
     known("bad", more=more)
-    result = run(plan("bad", "good"))
+    result = run(comparison("bad", "good"))
     assert said in next(e["note"] for e in result["engines"] if e["engine"] == "bad")
     assert {row["engine"] for row in result["rows"]} == {"good"}
 
@@ -157,7 +157,7 @@ def test_an_engine_that_hangs_is_ended(known: Any, monkeypatch: pytest.MonkeyPat
     known("stuck", seconds=60)
     monkeypatch.setattr(compare, "JOB_SECONDS", 0.2)
     monkeypatch.setattr(compare, "GRACE_SECONDS", 0.1)
-    assert "no answer" in run(plan("stuck"))["engines"][0]["note"]
+    assert "no answer" in run(comparison("stuck"))["engines"][0]["note"]
 
 
 def test_interrupting_leaves_no_process_behind(known: Any) -> None:
@@ -177,13 +177,13 @@ def test_interrupting_leaves_no_process_behind(known: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compare.Host, "__init__", remember)
         with pytest.raises(KeyboardInterrupt):
-            run(plan("a"), stop)
+            run(comparison("a"), stop)
     assert [host._process.poll() for host in hosts] == [0]
 
 
 def test_which_python_runs_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     def python(**more: Any) -> str:
-        return entries(Plan("m.gguf", ("llama.cpp",), SHORT, 1, **more))[0].command[0]
+        return entries(Comparison("m.gguf", ("llama.cpp",), SHORT, 1, **more))[0].command[0]
 
     assert variable("llama.cpp") == "OCTAVO_PEER_LLAMA_CPP_PYTHON"
     assert python() == sys.executable
@@ -191,12 +191,12 @@ def test_which_python_runs_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert python() == "/venv/bin/python"
     assert python(pythons={"llama.cpp": "/other/python"}) == "/other/python"
     with pytest.raises(ConfigError, match=r"gguf\.cpp"):
-        entries(plan("gguf.cpp"))
+        entries(comparison("gguf.cpp"))
 
 
 def test_no_file_of_ours_hides_an_engines_module() -> None:
     """peers/ has a transformers.py and a vllm.py: hosts must not find them when they import the engine."""
-    for entry in entries(Plan("m.gguf", tuple(name for name in KNOWN if name != "octavo"), SHORT, 1)):
+    for entry in entries(Comparison("m.gguf", tuple(name for name in KNOWN if name != "octavo"), SHORT, 1)):
         assert "-I" in entry.command
 
 
@@ -234,19 +234,19 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/"])
 def test_a_server_takes_part(path: str, server: str) -> None:
-    result = run(plan(urls={"served": server + path}, workload=Workload((2,), 4, 3, 1)))
+    result = run(comparison(urls={"served": server + path}, workload=Workload((2,), 4, 3, 1)))
     assert result["engines"][0]["note"] == "" and result["engines"][0]["version"] == "some-model"
     assert [row["batch"] for row in result["rows"]] == [2, 1]
 
 
 def test_a_server_that_stops_early_is_no_measure(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Completions, "stops_early", True)
-    result = run(plan(urls={"served": server}, workload=Workload((1,), 4, 3, 1)))
+    result = run(comparison(urls={"served": server}, workload=Workload((1,), 4, 3, 1)))
     assert "ignore_eos" in result["engines"][0]["note"] and not result["rows"]
 
 
 def test_a_server_that_is_not_there_is_said_to_be() -> None:
-    result = run(plan(urls={"served": "http://127.0.0.1:9"}))
+    result = run(comparison(urls={"served": "http://127.0.0.1:9"}))
     assert "refused" in result["engines"][0]["note"]
 
 

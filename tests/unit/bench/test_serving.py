@@ -15,10 +15,10 @@ import pytest
 
 from octavo.bench import serving
 from octavo.bench.charts import Axis
-from octavo.bench.serving import Outcome, Plan, Record, measure
+from octavo.bench.serving import LoadTest, Outcome, Record, measure
 from octavo.bench.serving_client import target
 from octavo.bench.serving_figures import figures, in_flight, parse_slo, per_second, tokens, tpot
-from octavo.bench.serving_load import Load, check, conversations, warmup
+from octavo.bench.serving_load import Load, check_load, simulated_chats, warmup
 from octavo.cli.main import main
 from octavo.errors import ConfigError
 from tests.server.fake import Fake, serve
@@ -26,7 +26,7 @@ from tests.server.fake import Fake, serve
 
 def run(fake: Fake, load: Load, **options: object) -> Outcome:
     with serve(fake):
-        return measure(Plan(target(fake.url, fake.key), "fake-1", load, **options))  # type: ignore[arg-type]
+        return measure(LoadTest(target(fake.url, fake.key), "fake-1", load, **options))  # type: ignore[arg-type]
 
 
 def done(number: int, due: float, chunks: list[float], count: int | None = None) -> Record:
@@ -38,29 +38,29 @@ def done(number: int, due: float, chunks: list[float], count: int | None = None)
 
 def test_a_seed_is_a_load() -> None:
     load = Load(requests=20, rate=5, spread=0.5, prefix_words=30, turns=3, think=1.0, seed=7)
-    assert list(conversations(load)) == list(conversations(load))
-    assert list(conversations(load)) != list(conversations(replace(load, seed=8)))
+    assert list(simulated_chats(load)) == list(simulated_chats(load))
+    assert list(simulated_chats(load)) != list(simulated_chats(replace(load, seed=8)))
 
 
 def test_arrivals_are_poisson_at_the_rate_of_requests() -> None:
     for turns in (1, 4):
-        starts = [each.start for each in conversations(Load(requests=8000, rate=10, turns=turns))]
+        starts = [each.start for each in simulated_chats(Load(requests=8000, rate=10, turns=turns))]
         gaps = [after - before for before, after in pairwise(starts)]
         assert statistics.fmean(gaps) == pytest.approx(turns / 10, rel=0.06)
         assert statistics.stdev(gaps) == pytest.approx(statistics.fmean(gaps), rel=0.08)  # as of an exponential
 
 
 def test_lengths_have_the_mean_and_the_spread_that_were_asked_for() -> None:
-    made = list(conversations(Load(requests=3000, prompt_words=80, output_tokens=50, spread=0.6)))
+    made = list(simulated_chats(Load(requests=3000, prompt_words=80, output_tokens=50, spread=0.6)))
     words = [len(each.turns[0].text.split()) for each in made]
     assert statistics.fmean(words) == pytest.approx(80, rel=0.05)
     assert statistics.stdev(words) == pytest.approx(48, rel=0.1)
     assert statistics.fmean(each.turns[0].max_tokens for each in made) == pytest.approx(50, rel=0.05)
-    assert {len(each.turns[0].text.split()) for each in conversations(Load(prompt_words=9))} == {9}
+    assert {len(each.turns[0].text.split()) for each in simulated_chats(Load(prompt_words=9))} == {9}
 
 
 def test_a_share_has_one_of_the_prefixes() -> None:
-    made = list(conversations(Load(requests=400, prefix_words=40, prefix_share=0.5, prefixes=3)))
+    made = list(simulated_chats(Load(requests=400, prefix_words=40, prefix_share=0.5, prefixes=3)))
     having = [each.prefix for each in made if each.prefix]
     assert len(having) == pytest.approx(200, abs=40) and len(set(having)) == 3
     assert all(len(prefix.split()) == 40 for prefix in having)
@@ -69,7 +69,7 @@ def test_a_share_has_one_of_the_prefixes() -> None:
 
 
 def test_turns_add_up_to_the_requests() -> None:
-    assert [len(each.turns) for each in conversations(Load(requests=10, turns=4))] == [4, 4, 2]
+    assert [len(each.turns) for each in simulated_chats(Load(requests=10, turns=4))] == [4, 4, 2]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_turns_add_up_to_the_requests() -> None:
 )
 def test_a_load_that_makes_no_sense_names_the_option(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        check(Load(**wrong))  # type: ignore[arg-type]
+        check_load(Load(**wrong))  # type: ignore[arg-type]
 
 
 # The client.
@@ -183,7 +183,7 @@ def test_a_server_that_is_not_there_is_one_line() -> None:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
     with pytest.raises(ConfigError, match=r"does not answer \(no connection"):
-        measure(Plan(target(url), "m", Load()))
+        measure(LoadTest(target(url), "m", Load()))
     with pytest.raises(ConfigError, match="give --model"):
         serving.choose_model(target(url))
 
