@@ -17,7 +17,7 @@ THREADS_PER_CORE = 4  # at most: more than that only wait for each other
 
 @dataclass(frozen=True, slots=True)
 class CacheConfig:
-    """Geometry of the KV cache. Bytes a token = 2 x layers x kv_heads x head_dim x element size (+ scales for int8)."""
+    """Geometry of the KV cache. Bytes per token: 2 x layers x kv_heads x head_dim x element size, int8 plus scales."""
 
     num_blocks: int
     block_size: int = 16
@@ -26,10 +26,9 @@ class CacheConfig:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """What a user may set; None or "auto" means "choose for this machine and model".
+    """The engine's settings. None or "auto" means "choose for this machine and model".
 
-    max_num_batched_tokens: the token budget of one step; a prompt longer than what is left of it is prefilled in
-    chunks.
+    max_num_batched_tokens: the token budget of one step; a prompt longer than the rest of it is prefilled in chunks.
     target_itl: seconds that a step may take while sequences decode and prompts are computed; "auto": prompts get as
     much of its time as the decoding sequences; None: all that the budget allows, which is most tokens a second.
     kv_cache_memory: bytes for the KV pool. num_kv_blocks overrides it.
@@ -67,7 +66,7 @@ CHOICES = {
     "preemption_mode": ("recompute",),
 }
 MAX_SLOTS = 2**31 - 1  # slots are int32
-# Integers from 1, and the most they may be: beyond, a machine drowns in tables before it computes.
+# Integers from 1 up to these limits. Larger values would exhaust the machine with tables.
 AT_MOST = {
     "max_model_len": MAX_SLOTS,
     "max_num_seqs": 1 << 16,
@@ -79,7 +78,7 @@ AT_MOST = {
 
 
 def check(config: EngineConfig) -> EngineConfig:
-    """The same object. Raises ConfigError, naming the setting and what it may be, for the first one out of range."""
+    """Returns the same object. Raises ConfigError, with the allowed values, for the first setting out of range."""
     for name, most in AT_MOST.items():
         check_integer(name, getattr(config, name), most)
     target = config.target_itl
@@ -110,14 +109,14 @@ def usable_threads(wanted: int | None) -> int:
 
 
 def default_threads() -> int:
-    """Physical cores this process may use: a second hardware thread of a core adds nothing to matrix arithmetic."""
+    """Physical cores this process may use. A core's second hardware thread does not speed up matrix arithmetic."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     cores = {_core(cpu) for cpu in allowed}
     return max(1, min(len(cores), _cgroup_cpus()))
 
 
 def _core(cpu: int) -> str:
-    """A name for the physical core of a logical CPU; the CPU itself where the system does not say."""
+    """A name for the physical core of a logical CPU; the CPU's number if the system does not report it."""
     try:
         return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
     except OSError:

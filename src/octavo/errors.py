@@ -7,19 +7,19 @@ from __future__ import annotations
 
 
 class OctavoError(Exception):
-    """A mistake the user can mend. The CLI prints it as one line and exits with status 2; the server answers 400."""
+    """A mistake the user can correct. The CLI prints it as one line and exits with status 2; the server answers 400."""
 
 
 class ModelFileError(OctavoError):
-    """A model file that is missing, truncated, corrupt, or of a kind that is not supported."""
+    """A model file is missing, truncated, corrupt or unsupported."""
 
 
 class TokenizerError(OctavoError):
-    """A tokenizer or chat template that cannot be used."""
+    """A tokenizer or chat template cannot be used."""
 
 
 class RequestError(OctavoError):
-    """A request that cannot be served as it stands. `field` names the parameter at fault."""
+    """A request has an invalid parameter or prompt. `field` names the parameter."""
 
     def __init__(self, message: str, field: str | None = None):
         super().__init__(message)
@@ -27,14 +27,14 @@ class RequestError(OctavoError):
 
 
 class CapacityError(OctavoError):
-    """More memory, blocks or context is needed than the configuration allows; the message says by how much."""
+    """More memory, blocks or context is needed than configured. The message says how much."""
 
 
 class ConfigError(OctavoError):
-    """An engine setting out of range, or two settings that contradict each other."""
+    """An engine setting is out of range, or two settings contradict each other."""
 
 
-# Packages that only a part of Octavo needs, and the extra that installs them.
+# Optional packages, and the extra that installs each.
 EXTRAS = {
     "fastapi": "server",
     "uvicorn": "server",
@@ -45,7 +45,7 @@ EXTRAS = {
 
 
 def lacking_extra(error: ModuleNotFoundError) -> ConfigError | None:
-    """What to tell the user whose import failed; None if the package belongs to no extra, so that it is our bug."""
+    """Returns the error for a failed import of an optional package; None for any other package, which is our bug."""
     package = (error.name or "").partition(".")[0]
     if (extra := EXTRAS.get(package)) is None:
         return None

@@ -1,4 +1,4 @@
-"""What a user gets back. The names are vLLM's. Times are seconds of `time.monotonic()`."""
+"""The outputs that users get. Names are vLLM's. Times are seconds of `time.monotonic()`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Logprob:
     decoded_token: str | None = None
 
 
-LogprobMap = dict[int, Logprob]  # of one position: token id -> its logprob, the chosen token first
+LogprobMap = dict[int, Logprob]  # one position: token id -> its logprob, the chosen token first
 
 
 @dataclass(slots=True)
 class CompletionOutput:
-    """One answer. finish_reason: "stop", "length", "abort", "deadline" or "error"; None while it is being written.
+    """One answer. finish_reason: "stop", "length", "abort", "deadline" or "error"; None while it is generated.
 
-    text: set when it has finished; until then its pieces are in the OutputDeltas, if it is streamed.
+    text: set when the answer has finished. Until then a stream gets its pieces as OutputDeltas.
     stop_reason: the stop string or stop token id that ended it; None for the end-of-sequence token.
     """
 
@@ -43,7 +43,7 @@ class CompletionOutput:
 
 @dataclass(slots=True)
 class RequestMetrics:
-    """first_scheduled_time: when the first step with the request began; until then it waited."""
+    """Times of one request. first_scheduled_time: the start of its first step; before that it waited."""
 
     arrival_time: float
     first_scheduled_time: float | None = None
@@ -59,9 +59,9 @@ class RequestMetrics:
 
 @dataclass(slots=True)
 class RequestOutput:
-    """A prompt and its answers. prompt_logprobs: one entry a prompt token; None for the first: nothing predicts it.
+    """A prompt and its answers. prompt_logprobs: one entry per prompt token; None for the first, which has no context.
 
-    pooled: [D], instead of an answer, for a prompt that was to be pooled: see `pooling.pooled_vector`.
+    pooled: [D], the vector of a pooled request: see `processing.pooling.pooled_vector`.
     """
 
     request_id: str
@@ -75,9 +75,11 @@ class RequestOutput:
     pooled: F64 | None = None
 
 
-class OutputDelta(msgspec.Struct, gc=False):  # one a token: a dataclass would take three times as long to make
-    """What is new in one answer since the last delta. `text` may lag behind `token_ids`: half a character, or the
-    beginning of what may become a stop string, is held back."""
+class OutputDelta(msgspec.Struct, gc=False):  # one per token, and three times as fast to make as a dataclass
+    """The new part of one answer since the last delta.
+
+    `text` may lag behind `token_ids`: an incomplete character or the possible start of a stop string is held back.
+    """
 
     request_id: str
     index: int

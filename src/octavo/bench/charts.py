@@ -1,4 +1,4 @@
-"""Line charts and request lanes as SVG, without a plotting library. Colours are classes, of the document's style."""
+"""Line charts and request lanes as SVG, without a plotting library. The document's style sheet sets the colours."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 WIDTH, HEIGHT = 560, 260
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 30, 44
-LANE_HEIGHT = 6  # pixels of a request's lane
-CHARACTER = 6.2  # pixels, about, of one in a legend
+LANE_HEIGHT = 6  # pixels
+CHARACTER = 6.2  # approximate width of a legend's character in pixels
 
 Points = Sequence[tuple[float, float]]
 
@@ -22,13 +22,13 @@ class Axis(NamedTuple):
     log: bool = False
 
     def place(self, value: float) -> float:
-        """0 to 1."""
+        """Maps a value to its position on the axis, from 0 to 1."""
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
         value = math.log(max(value, self.low)) if self.log else value
         return min(1.0, max(0.0, (value - low) / ((high - low) or 1.0)))
 
     def ticks(self) -> list[float]:
-        """Round values: 1, 2 and 5 times powers of ten."""
+        """Returns round values: 1, 2 and 5 times powers of ten."""
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             steps = (1, 2, 5) if len(powers) < 5 else (1,)
@@ -45,18 +45,18 @@ def _step(rough: float) -> float:
 
 
 def upto(label: str, values: Sequence[float]) -> Axis:
-    """From 0 to a little above the largest."""
+    """An axis from 0 to slightly above the largest value."""
     return Axis(label, 0.0, 1.05 * max(values, default=0.0) or 1.0)
 
 
 def logarithmic(label: str, values: Sequence[float], least: float) -> Axis:
-    """From a little below the smallest, but not from below `least`."""
+    """A logarithmic axis that starts slightly below the smallest value, and never below `least`."""
     low, high = min(values, default=least), max(values, default=least)
     return Axis(label, max(least, 0.8 * low), 1.25 * max(least, high), log=True)
 
 
 def lines(series: dict[str, Points], x: Axis, y: Axis, about: str) -> str:
-    """about: what a reader who cannot see it is told."""
+    """Draws one line per series. about: the chart's description for screen readers."""
     parts = _frame(x, y, HEIGHT)
     for index, points in enumerate(series.values()):
         path = "L".join(f"{_across(x, a):.1f},{_up(y, b, HEIGHT):.1f}" for a, b in points)
@@ -71,7 +71,7 @@ def dots(points: Points, x: Axis, y: Axis, about: str) -> str:
 
 
 class RequestLane(NamedTuple):
-    """A request: when it was due, got its first token, and ended. failed: it has no whole answer."""
+    """One request: the times when it was due, got its first token and ended. failed: its answer is incomplete."""
 
     due: float
     first: float
@@ -80,7 +80,7 @@ class RequestLane(NamedTuple):
 
 
 def lanes(rows: Sequence[RequestLane], x: Axis, about: str) -> str:
-    """A row for each request: waiting thin, being answered thick."""
+    """Draws one row per request: a thin line until its first token, a thick line while it is answered."""
     height = TOP + BOTTOM + LANE_HEIGHT * max(1, len(rows))
     parts = _frame(x, Axis("requests", 0, max(1, len(rows))), height)
     for index, lane in enumerate(rows):
@@ -122,7 +122,7 @@ def _frame(x: Axis, y: Axis, height: float) -> list[str]:
 
 
 def _legend(names: Sequence[str]) -> list[str]:
-    """Above the chart, in a row."""
+    """The legend: one row above the chart."""
     parts, x = [], float(LEFT)
     for index, name in enumerate(names):
         parts.append(f'<line class="line s{index}" x1="{x:.0f}" x2="{x + 18:.0f}" y1="10" y2="10"/>')

@@ -1,8 +1,8 @@
-"""Runs engines side by side on the shared workload: each in a process of its own, in turns, the best of N counts.
+"""Runs engines side by side on the shared workload. Each has a separate process; the best of N rounds counts.
 
-An engine lives in a virtual environment of its own; which Python runs it is said by an option, by the environment
-variable OCTAVO_PEER_<NAME>_PYTHON, or it is this one. All engines stay loaded and wait on a pipe while another is
-measured, so that turns can be short and what the machine does meanwhile meets all of them alike.
+An engine may need another virtual environment. An option or the environment variable OCTAVO_PEER_<NAME>_PYTHON names
+its Python; the default is the running one. All engines stay loaded and wait on a pipe while another is measured.
+Turns can therefore be short, and other load on the machine affects all engines alike.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ OURS = "octavo"
 
 @dataclass(frozen=True)
 class Peer:
-    """An engine. file: in peers/. install: what makes it available. variants: settings to try; the best counts.
+    """An engine to compare with. file: its name in peers/. install: the command that installs it.
 
-    reads: the kinds of model that it reads, ".gguf" or "" for a folder.
+    reads: suffixes of the models it can load; "" stands for a folder. variants: settings to try; the best counts.
     """
 
     file: str
@@ -60,12 +60,12 @@ KNOWN: dict[str, Peer] = {
 
 
 class EngineError(OctavoError):
-    """A peer that is not there, or that failed; the comparison goes on without it."""
+    """A peer is not installed, or it failed. The comparison continues without it."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What to compare. model: a path. pythons, models: by engine, where not the usual. urls: name -> server."""
+    """What to compare. model: a path. pythons, models: engine -> its own value. urls: name -> server."""
 
     model: str
     engines: Sequence[str]
@@ -78,8 +78,9 @@ class Comparison:
 
 @dataclass
 class Entry:
-    """An engine in the comparison, one variant of it. best: (batch, prompt tokens) -> least seconds of one token, and
-    of all. note: why it is not in the table.
+    """One variant of an engine in the comparison. note: why it is not in the table.
+
+    best: (batch, prompt tokens) -> least seconds for one token, and least seconds for all tokens.
     """
 
     name: str
@@ -94,7 +95,7 @@ class Entry:
 
 
 class Host:
-    """A running engine: see peers/host.py for what is said over the pipes."""
+    """A running engine. peers/host.py documents the protocol on the pipes."""
 
     def __init__(self, command: list[str], settings: Mapping[str, Any]):
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # `close` does
@@ -111,7 +112,7 @@ class Host:
         self._pending = b""
 
     def answer(self, timeout: float) -> dict[str, Any]:
-        """The next line. Raises EngineError when there is none, or when it says that something failed."""
+        """Returns the next answer. Raises EngineError if none comes in time, or if it reports a failure."""
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
         while b"\n" not in self._pending:
@@ -144,7 +145,7 @@ class Host:
         return f"it ended with status {status}" + (f": {lines[-1].strip()[:300]}" if lines else "")
 
     def close(self) -> None:
-        """Ends the process, gently first."""
+        """Closes the input, which asks the process to exit; kills it after GRACE_SECONDS."""
         assert self._process.stdin is not None and self._process.stdout is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
@@ -157,11 +158,11 @@ class Host:
         self._errors.close()
 
 
-# ---------------------------------------------------------------- who takes part
+# ---------------------------------------------------------------- participants
 
 
 def entries(comparison: Comparison) -> list[Entry]:
-    """One for each variant of each engine. Raises ConfigError for a name that is not known."""
+    """One entry for each variant of each engine. Raises ConfigError for an unknown name."""
     longest = max(length for _, length in comparison.workload.rows()) + comparison.workload.gen_tokens + 1
     common = {"threads": comparison.threads, "max_seqs": max(comparison.workload.batches), "max_len": longest}
     made = []
@@ -182,14 +183,14 @@ def entries(comparison: Comparison) -> list[Entry]:
 
 
 def _command(name: str, peer: Peer, pythons: Mapping[str, str]) -> list[str]:
-    """Octavo runs as a module of this package; others isolated, so that no folder of ours hides their modules."""
+    """Octavo runs as a module of this package. Other engines run isolated, so that our folders hide no module."""
     python = pythons.get(name) or os.environ.get(variable(name)) or sys.executable
     host = ["-m", "octavo.bench.peers.host"] if name == OURS else ["-I", str(PEERS / "host.py")]
     return [python, *host, str(PEERS / peer.file)]
 
 
 def variable(name: str) -> str:
-    """The environment variable that says which Python has an engine: OCTAVO_PEER_LLAMA_CPP_PYTHON."""
+    """The environment variable that names an engine's Python, such as OCTAVO_PEER_LLAMA_CPP_PYTHON."""
     return f"OCTAVO_PEER_{re.sub('[^A-Z0-9]', '_', name.upper())}_PYTHON"
 
 
@@ -197,9 +198,12 @@ def variable(name: str) -> str:
 
 
 def run(comparison: Comparison, log: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """The comparison as plain values: see `result`. log: what is going on. Who fails is noted and left out."""
+    """Returns the comparison as plain values: see `result`. An engine that fails is noted and left out.
+
+    log: receives one line about each thing that is measured.
+    """
     participants = entries(comparison)
-    salt = time.time_ns()  # a server may remember the prompts of the comparison before
+    salt = time.time_ns()  # makes prompts new: a server may have cached those of an earlier comparison
     try:
         for entry in participants:
             _start(entry, log)
@@ -238,14 +242,14 @@ def _leave_out(entry: Entry, note: str) -> None:
 
 
 def _in_turn(participants: list[Entry], attempt: int) -> Iterator[Entry]:
-    """Those that are still there, another one first each time."""
+    """The engines that still run. Each attempt starts with another one."""
     present = [entry for entry in participants if entry.host]
     start = attempt % max(len(present), 1)
     yield from present[start:] + present[:start]
 
 
 def _round(entry: Entry, workload: Workload, row: tuple[int, int], attempt: int, vocab_size: int, salt: int) -> None:
-    """One try. Peers do not say when each sequence has a token, so that is a run of its own, for all engines alike."""
+    """Measures one attempt. Peers do not report their first tokens, so a separate run of one token measures prefill."""
     batch, length = row
 
     def seconds(tokens: int) -> float:
@@ -257,7 +261,7 @@ def _round(entry: Entry, workload: Workload, row: tuple[int, int], attempt: int,
 
 
 def _ask(entry: Entry, ids: list[list[int]], tokens: int) -> float:
-    """Seconds; infinity if the engine is gone, or goes now."""
+    """Returns seconds; infinity if the engine has failed before or fails now."""
     if entry.host is None:
         return float("inf")
     try:
@@ -269,13 +273,13 @@ def _ask(entry: Entry, ids: list[list[int]], tokens: int) -> float:
     return float(answer["seconds"])
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- results
 
 
 def result(comparison: Comparison, participants: list[Entry]) -> dict[str, Any]:
     """{"model", "workload", "threads", "engines": [...], "rows": [...], "ratios": [...]}: JSON types.
 
-    A row is an engine's best of its variants in one cell; a ratio is Octavo's speed over the best other engine's.
+    A row holds the best speed of an engine's variants in one cell. A ratio is Octavo's speed over the best peer's.
     """
     workload = comparison.workload
     rows = [row for name in dict.fromkeys(e.name for e in participants) for row in _rows(name, participants, workload)]
@@ -306,7 +310,7 @@ def _rows(name: str, participants: list[Entry], workload: Workload) -> Iterator[
 
 
 def speeds(workload: Workload, batch: int, length: int, first: float, total: float) -> dict[str, float | None]:
-    """Tokens a second; no decode speed if the runs differ by more than the tokens take, as on a busy machine."""
+    """Returns tokens per second. On a busy machine the longer run may take less time; the decode speed is None then."""
     decode = round(batch * workload.gen_tokens / (total - first), 1) if total > first else None
     return {"prefill_tok_s": round(batch * length / first, 1), "decode_tok_s": decode}
 

@@ -1,9 +1,9 @@
-"""What the control plane costs a step: schedule, build and commit of decode steps on the null backend.
+"""Measures the control plane's time per decode step (schedule, build, commit) on the null backend.
 
     python -m octavo.bench.control_plane [--batch 1,4,16,64,256] [--steps 1000] [--json]
 
-The short path (`scheduler.decode`) and the ordinary one take turns in one run, so that a busy machine slows both alike.
-Figures are medians in microseconds; the ratio is the median of what the turns give, pair by pair.
+The short path (`scheduler.decode`) and the ordinary path take turns in one run, so a busy machine slows both alike.
+Figures are medians in microseconds. The ratio is the median over pairs of turns.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from octavo.types import Request, SamplingParams
 
 VOCAB = 32000
 PROMPT = 64
-TURN = 25  # steps by one path before the other has its turn
+TURN = 25  # steps on one path before switching to the other
 PARTS = ("schedule", "build", "commit")
 PATHS = {True: "short", False: "ordinary"}
-Sample = tuple[float, ...]  # of one step: microseconds of each part
+Sample = tuple[float, ...]  # microseconds of each of PARTS in one step
 
 
 def measure(batch: int, steps: int, temperature: float) -> dict[str, Any]:
-    """Of decode steps with `batch` sequences: each part and all together by either path, and short / ordinary."""
+    """Returns a row of medians for decode steps with `batch` sequences, and the ratio short / ordinary."""
     engine = _decoding(batch, steps, temperature)
     turns: dict[bool, list[list[Sample]]] = {True: [], False: []}
     for _ in range(max(1, steps // (2 * TURN))):
@@ -48,13 +48,13 @@ def measure(batch: int, steps: int, temperature: float) -> dict[str, Any]:
 
 
 def _decoding(batch: int, steps: int, temperature: float) -> Engine:
-    """An engine whose sequences have their first token and will have `steps` more."""
+    """An engine whose sequences have their first token and room for `steps` more."""
     length = PROMPT + steps + 2 * TURN + 2
     cache = CacheConfig(num_blocks=batch * -(-length // 16))
     config = EngineConfig(max_model_len=length, max_num_seqs=batch, max_num_batched_tokens=max(512, batch))
     engine = Engine(NullBackend(cache, VOCAB), config, cache, VOCAB)
     params = SamplingParams(temperature=temperature, max_tokens=length - PROMPT, top_p=0.9 if temperature else 1.0)
-    for index in range(batch):  # prompts of different lengths, so that blocks are full at different steps
+    for index in range(batch):  # prompt lengths differ, so that blocks fill up at different steps
         tokens = [(index * 31 + i) % VOCAB for i in range(PROMPT - index % 16)]
         engine.add(Request(str(index), tokens, params, seed=index))
     while engine.stats.generation_tokens < batch:

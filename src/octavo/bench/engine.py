@@ -27,10 +27,10 @@ from octavo.types import Request, SamplingParams
 def load(
     model: str | Path, workload: Workload, settings: Mapping[str, Any], progress: Progress | None = None
 ) -> Assembly:
-    """The model, with room for the largest batch and no more, and without a prefix cache, which would flatter.
+    """Loads the model with room for the largest batch, and without a prefix cache, which would inflate the speeds.
 
-    settings: of EngineConfig; a length or a KV cache that they set is kept. Raises ConfigError for a workload that
-    measures nothing, and what loading raises.
+    settings: fields of EngineConfig; a length or KV cache size among them is kept. Raises ConfigError for a workload
+    that measures nothing, and all errors of `assemble`.
     """
     check_workload(workload)
     made = {**settings, "max_num_seqs": max(workload.batches), "enable_prefix_caching": False}
@@ -50,7 +50,7 @@ def check_workload(workload: Workload) -> None:
 
 
 def blocks_needed(workload: Workload, settings: Mapping[str, Any]) -> int:
-    """Blocks that the hungriest row fills; the contiguous cache gives every sequence its longest length."""
+    """Returns the most blocks that a row needs. The contiguous cache reserves max_model_len for every sequence."""
     size, contiguous = settings.get("block_size") or 16, settings.get("kv_cache") == "contiguous"
     rows = [(batch, length + workload.gen_tokens + 1) for batch, length in workload.rows()]
     return max(batch * blocks_for(settings["max_model_len"] if contiguous else length, size) for batch, length in rows)
@@ -59,14 +59,15 @@ def blocks_needed(workload: Workload, settings: Mapping[str, Any]) -> int:
 def run(
     parts: Assembly, workload: Workload, limits: Limits | None = None, profile: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Yields a row a batch: the workload's fields, and what the engine knows of itself.
+    """Yields one row per batch: the workload's fields and the engine's own figures.
 
-    control_us: microseconds of the control plane (schedule, build, commit) a step, the median. processor_us: likewise,
-    of making text of the tokens. preemptions: not 0 means that the KV cache was too small, and that the speeds say
-    little. peak_rss: bytes, so far. With `limits` also the
-    fractions of them that each speed is: see `octavo.bench.work.fractions`. speculation: where it is on, what was
-    drafted and what stood, of all tries. profile: with it, the native seconds of each operation, of all tries: see
-    `CpuBackend.profiled`.
+    control_us: median microseconds per step of the control plane (schedule, build, commit).
+    processor_us: median microseconds per step for turning tokens into text.
+    preemptions: above 0 the KV cache was too small, and the speeds mean little.
+    peak_rss: bytes so far.
+    With `limits`, each speed as a fraction of its limit: see `octavo.bench.work.fractions`.
+    speculation: counts of drafted and accepted tokens over all runs, if speculation is on.
+    profile: native seconds of each operation over all runs, if asked for: see `CpuBackend.profiled`.
     """
     work = work_of(parts.model, parts.cache_config.dtype) if limits else None
     driver, stats = Driver(parts.engine, parts.tokenizer), parts.engine.stats
@@ -118,7 +119,7 @@ def run(
 
 
 def profiled_backend(parts: Assembly) -> CpuBackend:
-    """The backend, which counts from now on. Raises ConfigError where it cannot."""
+    """Returns the backend with profiling switched on. Raises ConfigError for a backend that cannot profile."""
     if not isinstance(parts.backend, CpuBackend):
         raise ConfigError(f"a profile needs backend='cpu'; got {parts.config.backend!r}")
     parts.backend.profile(True)
@@ -126,12 +127,12 @@ def profiled_backend(parts: Assembly) -> CpuBackend:
 
 
 def machine(parts: Assembly) -> Limits | None:
-    """The limits of the CPU backend's instruction set and threads; None for backends that have no speed to speak of."""
+    """Returns the limits for the CPU backend's instruction set and threads; None for the other backends."""
     return current(parts.backend.isa, parts.backend.threads) if isinstance(parts.backend, CpuBackend) else None
 
 
 def describe(parts: Assembly, startup_seconds: float, limits: Limits | None = None) -> dict[str, Any]:
-    """The first line: what is measured, and how long until it was ready. Memory is bytes."""
+    """The first output line: what is measured, and the start-up time. Memory is in bytes."""
     cpu = parts.backend if isinstance(parts.backend, CpuBackend) else None
     return {
         "engine": "octavo",

@@ -1,4 +1,4 @@
-"""What `octavo tune layers` measures: how well some layers guess the model's own text, and what such a pass costs."""
+"""Measures layer subsets for `octavo tune layers`: how often they predict the model's own text, and their cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from octavo.types import I32, Batch
 
 @dataclass(slots=True)
 class Bench:
-    """texts: prompt and greedy output, each with the length of its prompt. The engine is idle: its blocks are free."""
+    """Measures subsets of the layers on texts. The engine must be idle, as the passes use its blocks.
+
+    texts: prompt with its greedy output, and the length of the prompt.
+    """
 
     parts: Assembly
     texts: list[tuple[list[int], int]]
@@ -36,10 +39,10 @@ class Bench:
         return min(self.parts.config.max_num_seqs, self.parts.config.max_num_batched_tokens)
 
     def agreement(self, layers: Layers) -> float:
-        """Share of the output tokens that these layers would have chosen too, each after the text before it.
+        """Returns the share of output tokens that these layers also choose, given the true text before each.
 
-        The pass makes its own keys and values for the whole text; when it drafts, those of settled tokens will be the
-        whole model's, and the agreement a little better.
+        This pass computes all keys and values with the subset. Drafting uses the whole model's for settled tokens, so
+        real agreement is slightly better.
         """
         backend = self._backend(layers)
         hits = total = 0
@@ -50,8 +53,10 @@ class Bench:
         return hits / total
 
     def cost(self, layers: Layers) -> float:
-        """Of one row, over that of the whole model: their shares of the bytes read, which is what one row waits for.
-        The language-model head is always read."""
+        """Returns the cost of a one-row pass over that of the whole model.
+
+        One row is memory-bound, so this is the ratio of bytes read. The language-model head is always read.
+        """
         return _bytes_read(self.parts.model, layers) / _bytes_read(self.parts.model, tuple(range(self.num_layers)))
 
     @property
@@ -62,12 +67,12 @@ class Bench:
         return self.parts.backend.share(self.parts.model.with_layers(layers))
 
     def _choices(self, backend: Backend, tokens: list[int]) -> I32:
-        """[len(tokens)]: the greedy token after each."""
+        """Returns the greedy token after each token: [len(tokens)]."""
         parts = [self._run(backend, tokens, start) for start in range(0, len(tokens), self.chunk)]
         return np.concatenate(parts)
 
     def _run(self, backend: Backend, tokens: list[int], start: int) -> I32:
-        """The greedy tokens after tokens[start : start + chunk], in blocks 0, 1, 2, ... of the cache."""
+        """Returns the greedy tokens after tokens[start : start + chunk]. Uses blocks 0, 1, 2, ... of the cache."""
         stop = min(start + self.chunk, len(tokens))
         positions = np.arange(start, stop, dtype=np.int32)
         rows, blocks = stop - start, -(-stop // self.parts.cache_config.block_size)

@@ -1,7 +1,7 @@
-"""This machine's limits: how fast its instructions multiply and its memory is read. What is measured is in
-native/kernels/limits.inc.
+"""This machine's limits: how fast its instructions multiply and how fast it reads memory.
 
-A limit is the best of several tries: on a machine that does other things too, all of them are too low.
+The measured loops are in native/kernels/limits.inc. A limit is the best of several runs. Other load on the machine
+makes all runs too slow, and the limit too low.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from octavo.weights.safetensors import read_json
 
 FILE = "limits.json"
 STREAMS = (1, 2, 4, 8)
-SMALLEST_BUFFER = 1 << 28  # 256 MB: larger than any last cache of the machines this is for
-CACHES_LARGER = 4  # the buffer against the last cache
+SMALLEST_BUFFER = 1 << 28  # 256 MB: larger than the last-level cache of the supported machines
+CACHES_LARGER = 4  # buffer size over the size of the last-level cache
 
 
 @dataclass(frozen=True)
 class Loop:
-    """One instruction. gops: threads -> 10^9 operations a second; a multiply-add is two."""
+    """One instruction's speed. gops: threads -> 10^9 operations per second; a multiply-add counts as two."""
 
     kind: str
     instruction: str
@@ -39,7 +39,7 @@ class Loop:
 
 @dataclass(frozen=True)
 class Read:
-    """Memory read in sequence. gbs: 10^9 bytes a second, the best over `streams` places at once for each thread."""
+    """Sequential memory reads. gbs: 10^9 bytes per second, best run; each thread reads `streams` places at once."""
 
     threads: int
     streams: int
@@ -48,7 +48,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Limits:
-    """threads: of the engine; `loops` and `reads` have figures for one thread too."""
+    """All limits of one machine. threads: the engine's count; `loops` and `reads` also hold figures for one thread."""
 
     cpu: str
     isa: str
@@ -58,21 +58,21 @@ class Limits:
     reads: tuple[Read, ...]
 
     def peak(self, kind: str) -> float:
-        """Operations a second of all threads, of "int8", "bf16" or "f32"."""
+        """Operations per second of all threads. kind: "int8", "bf16" or "f32"."""
         return 1e9 * next(loop.gops[self.threads] for loop in self.loops if loop.kind == kind)
 
     @property
     def bandwidth(self) -> float:
-        """Bytes a second of all threads."""
+        """Bytes per second that all threads read together."""
         return 1e9 * max(read.gbs for read in self.reads if read.threads == self.threads)
 
     def seconds(self, operations: Mapping[str, float]) -> float:
-        """The least time that operations of each kind take."""
+        """Returns the least time for these operations. operations: kind -> count."""
         return sum(count / self.peak(kind) for kind, count in operations.items() if count)
 
 
 def measure(isa: str = "auto", threads: int | None = None, repeat: int = 7) -> Limits:
-    """Takes a second or two, and a quarter of a gigabyte. Raises ConfigError for an instruction set not to be had."""
+    """Measures for a second or two and uses 256 MB or more. Raises ConfigError for an unavailable instruction set."""
     available = _native.isas()
     if isa != "auto" and isa not in available:
         raise ConfigError(f"isa {isa!r} is not available here: choose from {', '.join(available)} or 'auto'")
@@ -93,19 +93,19 @@ def measure(isa: str = "auto", threads: int | None = None, repeat: int = 7) -> L
 
 
 def measure_apart(isa: str, threads: int) -> Limits:
-    """`measure` in a process of its own: its buffer is not to count as the memory of what is measured here."""
+    """Runs `measure` in a separate process, so that its buffer does not count in this process's peak memory."""
     command = [sys.executable, "-m", "octavo.bench.limits", isa, str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return from_json(json.loads(done.stdout))
 
 
 def current(isa: str, threads: int) -> Limits:
-    """The limits that were saved for this processor, or newly measured ones. isa: "auto" is the best there is."""
+    """Returns the limits saved for this processor, or measures them. isa: "auto" is the best available."""
     isa = _native.isas()[0] if isa == "auto" else isa
     return saved(isa, threads) or measure_apart(isa, threads)
 
 
-# ---------------------------------------------------------------- kept
+# ---------------------------------------------------------------- saving
 
 
 def to_json(limits: Limits) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def from_json(values: Mapping[str, Any]) -> Limits:
 
 
 def save(limits: Limits) -> Path:
-    """Keeps them in the cache folder, beside those of other processors and thread counts. Returns the file."""
+    """Saves the limits in the cache folder, beside those of other processors and thread counts. Returns the file."""
     path = home() / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     entries = _entries(path) | {_key(limits.cpu, limits.isa, limits.threads): to_json(limits)}
@@ -140,7 +140,7 @@ def saved(isa: str, threads: int) -> Limits | None:
 def _entries(path: Path) -> dict[str, Any]:
     try:
         return read_json(path) if path.is_file() else {}
-    except ModelFileError:  # somebody's edit: what it says can be measured again
+    except ModelFileError:  # the file was damaged by hand: the limits can be measured again
         return {}
 
 
@@ -160,12 +160,12 @@ def cpu_name() -> str:
 
 
 def buffer_bytes() -> int:
-    """Much more than the last cache, and no more than a quarter of what is free."""
+    """Returns a size well above the last-level cache, but at most a quarter of the free memory."""
     return min(max(SMALLEST_BUFFER, CACHES_LARGER * last_cache()), available_memory() // 4)
 
 
 def last_cache() -> int:
-    """Bytes of the largest cache of the first CPU; 0 where the system does not say."""
+    """Returns the bytes of the first CPU's largest cache; 0 if the system does not report it."""
     sizes = []
     for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         number, unit = file.read_text().strip()[:-1], file.read_text().strip()[-1:]

@@ -10,7 +10,7 @@ COLOURS = ("#9aa0a6", "#3367d6", "#0b8043", "#e37400", "#a142f4", "#c5221f", "#0
 
 
 def bars(rows: list[dict[str, Any]]) -> str:
-    """One bar a row, in groups by workload and batch; the line is the speed without drafts."""
+    """Draws one bar per row, grouped by workload and batch. The dashed line marks the speed without drafts."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(f"{row['workload']}, batch {row['batch']}", []).append(row)

@@ -1,4 +1,4 @@
-"""A comparison as a table, and as an HTML page that stands alone: nothing in it comes from a network."""
+"""A comparison as a table, and as a self-contained HTML page that loads nothing from a network."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Cell(NamedTuple):
     speed: str  # "prefill" or "decode"
 
     def of(self, rows: list[dict[str, Any]], engine: str) -> float | None:
-        """Tokens a second; None where there is none."""
+        """Tokens per second; None if the engine has no such speed."""
         place = (engine, self.batch, self.prompt_tokens)
         found = (r for r in rows if (r["engine"], r["batch"], r["prompt_tokens"]) == place)
         return next((row[f"{self.speed}_tok_s"] for row in found), None)
 
 
 def cells(result: dict[str, Any]) -> list[Cell]:
-    """Prefill of the long prompt, then decode of each batch."""
+    """The table's columns: prefill of the long prompt, then decode of each batch."""
     *batches, (one, length) = (tuple(row) for row in result["workload"]["rows"])
     made = [Cell(f"prefill {length}, B={one}", one, length, "prefill")]
     return made + [Cell(f"decode B={batch}", batch, prompt, "decode") for batch, prompt in batches]
@@ -46,18 +46,18 @@ def ready_after(result: dict[str, Any], engine: str) -> float | None:
 
 
 def absent(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(engine, why it is not in the table)."""
+    """Yields (engine, reason) for each engine that is not in the table."""
     yield from ((e["engine"] + variant(e), e["note"]) for e in result["engines"] if e["note"])
 
 
 def variant(engine: dict[str, Any]) -> str:
-    """Its settings beside the model, as " (repack=False)"."""
+    """Formats the settings other than the model, such as " (repack=False)"."""
     settings = ", ".join(f"{key}={value}" for key, value in engine["settings"].items() if key != "model")
     return f" ({settings})" if settings else ""
 
 
 def ratio(result: dict[str, Any], cell: Cell) -> str:
-    """Octavo's speed over the best peer's, as "2.51 x llama.cpp"; empty where there is nothing to compare with."""
+    """Octavo's speed over the best peer's, such as "2.51 x llama.cpp"; empty if there is no peer."""
     for row in result["ratios"]:
         if (row["batch"], row["prompt_tokens"]) == (cell.batch, cell.prompt_tokens) and row[cell.speed] is not None:
             return f"{row[cell.speed]:.2f} x {row[f'best_{cell.speed}']}"
@@ -69,7 +69,7 @@ def number(value: float | None) -> str:
 
 
 def table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """(titles, rows of text), the last row being the ratios if there are any."""
+    """Returns (titles, rows of text). The last row holds the ratios, if there are any."""
     columns = cells(result)
     rows = [
         [name, *(number(cell.of(result["rows"], name)) for cell in columns), number(ready_after(result, name)) + " s"]
@@ -90,7 +90,7 @@ th:first-child, td:first-child { text-align: left } tr.ratio td { font-weight: b
 
 
 def html(result: dict[str, Any]) -> str:
-    """The page of a comparison (`octavo.bench.compare.run`)."""
+    """The HTML page of a result of `octavo.bench.compare.run`."""
     workload = result["workload"]
     tried = f"best of {workload['repeat']}, engines in turns, {result['threads']} threads"
     body = [
@@ -117,7 +117,7 @@ def _table(titles: list[str], rows: list[list[str]]) -> str:
 
 
 def _bars(result: dict[str, Any], cell: Cell) -> str:
-    """A bar an engine, the fastest the longest."""
+    """Draws one bar per engine; the fastest has the full width."""
     values = {name: cell.of(result["rows"], name) or 0.0 for name in engines(result)}
     scale = WIDTH / max([*values.values(), 1e-9])
     parts = []

@@ -1,5 +1,7 @@
-"""A roofline plot as SVG (Williams, Waterman, Patterson 2009): what speed the machine allows at how many operations a
-byte, and where workloads lie. Both axes are logarithmic.
+"""A roofline plot as SVG (Williams, Waterman, Patterson 2009).
+
+It shows the highest speed that the machine allows for a number of operations per byte, and where workloads lie.
+Both axes are logarithmic.
 """
 
 from __future__ import annotations
@@ -12,15 +14,15 @@ from html import escape
 from octavo.bench.limits import Limits
 
 WIDTH, HEIGHT, LEFT, BOTTOM, RIGHT, TOP = 720, 400, 64, 44, 24, 20  # pixels
-INTENSITY = (0.5, 4096.0)  # operations a byte
-LETTER = 5.8  # width of one, about
-STEPS = (4, 16, -8, 28, -20, 40, -32)  # from a dot down to the baseline of its name
+INTENSITY = (0.5, 4096.0)  # operations per byte
+LETTER = 5.8  # approximate width of a letter in pixels
+STEPS = (4, 16, -8, 28, -20, 40, -32)  # offsets in pixels to try, from a dot to the baseline of its name
 ROOFS = {"int8": "#3367d6", "bf16": "#0b8043", "f32": "#9aa0a6"}
 
 
 @dataclass(frozen=True)
 class Point:
-    """intensity: operations a byte that must be read; gops: 10^9 operations a second reached."""
+    """One workload. intensity: operations per byte that must be read. gops: 10^9 operations per second achieved."""
 
     name: str
     intensity: float
@@ -29,7 +31,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to pixels."""
+    """Maps values to pixels."""
 
     low: float
     high: float
@@ -44,7 +46,7 @@ class Scale:
 
 
 def roofline(limits: Limits, points: list[Point]) -> str:
-    """An <svg> element that stands alone. The sloping roof is the memory, the flat ones are the instructions."""
+    """Returns a self-contained <svg> element. The sloping roof is memory bandwidth, the flat ones are instructions."""
     peaks = {loop.kind: loop.gops[limits.threads] for loop in limits.loops if loop.kind in ROOFS}
     gbs = limits.bandwidth / 1e9
     scale = Scale(gbs * INTENSITY[0] / 2, 2 * max(peaks.values()))
@@ -86,7 +88,7 @@ def _roofs(scale: Scale, peaks: dict[str, float], gbs: float) -> list[str]:
 
 
 def _dots(scale: Scale, points: list[Point]) -> Iterator[str]:
-    """Each with its name beside it, or else where no other name is, and a line there."""
+    """Draws each dot with its name beside it. If another name is there, the name moves and a line leads to it."""
     taken: list[tuple[float, float, float]] = []  # of names: left, right, baseline
     for point in points:
         x, y = scale.x(point.intensity), scale.y(max(point.gops, scale.low))

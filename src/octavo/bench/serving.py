@@ -1,8 +1,8 @@
-"""Sends a load to a server and keeps what came back, and when.
+"""Sends a load to a server and records the answers and their times.
 
-In an open loop requests start when they are due, however many are still being answered: a server that falls behind is
-seen to fall behind. All latencies count from the moment a request was due, so that a slow client cannot hide them
-(coordinated omission); how late it was is reported as well.
+In an open loop each request starts when it is due, however many others are still running. A server that is too slow is
+therefore seen to fall behind. Latencies count from the moment a request was due, so that a slow client cannot hide
+them (coordinated omission). How late the client sent it is reported as well.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from octavo.bench.serving_client import Answer, Failure, Target, first_model, st
 from octavo.bench.serving_load import ChatTurn, Load, SimulatedChat, simulated_chats, warmup
 from octavo.errors import ConfigError
 
-TICK = 0.05  # seconds between looks at how late the client's own loop runs
+TICK = 0.05  # seconds between measurements of the client's own event loop lag
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
 
 
 @dataclass(slots=True)
 class Record:
-    """One request. Times are seconds since the run's begin. chunks: when each chunk with text came."""
+    """One request. Times are seconds since the start of the run. chunks: arrival times of the chunks with text."""
 
     number: int
     conversation: int
@@ -41,7 +41,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class LoadTest:
-    """timeout: seconds for one request. duration: seconds after which none is started. extra: more request fields."""
+    """What to send to which server.
+
+    timeout: seconds for one request. duration: seconds after which no request starts. extra: more request fields.
+    """
 
     server: Target
     model: str
@@ -56,9 +59,9 @@ class LoadTest:
 
 @dataclass(slots=True)
 class Outcome:
-    """records: of the measured requests, in the order of their starts. cpu: seconds that the client itself used.
+    """records: the measured requests in the order of their starts. cpu: CPU seconds that the client used.
 
-    lags: how late the client's event loop was, in seconds, each TICK.
+    lags: seconds by which the client's event loop was late, measured each TICK.
     """
 
     records: list[Record]
@@ -67,16 +70,16 @@ class Outcome:
     lags: list[float]
 
 
-RecordListener = Callable[[Record, bool], None]  # told of each request when it starts (False) and ends (True)
+RecordListener = Callable[[Record, bool], None]  # called when a request starts (False) and ends (True)
 
 
 def measure(test: LoadTest, watch: RecordListener = lambda record, ended: None) -> Outcome:
-    """Runs the whole test. Raises ConfigError if the server does not even answer the warm-up."""
+    """Runs the load test. Raises ConfigError if the server does not answer the warm-up requests."""
     return asyncio.run(_Run(test, watch).whole())
 
 
 def choose_model(server: Target) -> str:
-    """The name of the server's first model. Raises ConfigError."""
+    """Returns the name of the server's first model. Raises ConfigError."""
     try:
         return asyncio.run(first_model(server))
     except Failure as failure:
@@ -119,7 +122,7 @@ class _Run:
             self._lags.append(max(0.0, time.perf_counter() - before - TICK))
 
     async def _open(self) -> None:
-        """Every conversation starts when it is due."""
+        """Open loop: every chat starts when it is due."""
         tasks = []
         for conversation in simulated_chats(self._test.load):
             if not await self._reach(conversation.start):
@@ -128,14 +131,14 @@ class _Run:
         await asyncio.gather(*tasks)
 
     async def _reach(self, moment: float) -> bool:
-        """Waits until then; False if that is past the duration."""
+        """Waits until `moment`; returns False if that is past the duration."""
         if self._test.duration is not None and moment > self._test.duration:
             return False
         await asyncio.sleep(max(0.0, moment - self._now()))
         return True
 
     async def _closed(self) -> None:
-        """So many clients, each of whom starts its next conversation when one is over."""
+        """Closed loop: `concurrency` clients, each of which starts its next chat when the last one ends."""
         everything = simulated_chats(self._test.load)
         await asyncio.gather(*(self._client(everything) for _ in range(self._test.load.concurrency)))
 
@@ -146,7 +149,7 @@ class _Run:
             await self._converse(conversation, self._now())
 
     async def _converse(self, conversation: SimulatedChat, due: float) -> None:
-        """A conversation of which a turn fails is over: what would follow has nothing to refer to."""
+        """Runs one chat. It ends at the first turn that fails, as later turns need its answer."""
         said: list[str] = []
         for index, turn in enumerate(conversation.turns):
             if index and not await self._reach(due := self._now() + turn.pause):
@@ -184,13 +187,13 @@ class _Run:
 
 
 def messages(prefix: str | None, said: list[str]) -> list[dict[str, str]]:
-    """A conversation as a request has it: the user's turns and the answers by turns. The prefix is a system message."""
+    """Returns a request's messages: user turns and answers alternate. The prefix becomes the system message."""
     roles = ("user", "assistant")
     system = [{"role": "system", "content": prefix}] if prefix else []
     return [*system, *({"role": roles[index % 2], "content": text} for index, text in enumerate(said))]
 
 
 def to_json(test: LoadTest) -> dict[str, Any]:
-    """What was asked for; the key is not in it."""
+    """The load test as JSON types, without the API key."""
     names = ("model", "chat", "temperature", "timeout", "duration", "extra")
     return {"url": test.server.url, **{name: getattr(test, name) for name in names}, "load": asdict(test.load)}

@@ -1,8 +1,8 @@
 """One streamed request over a plain socket.
 
-The client shares the processor with the server under test, so it does as little as it can: HTTP/1.1 by hand, and of
-each event only the fields that are counted are decoded. Any OpenAI-compatible server will do: only standard fields are
-read, and where a server does not count tokens its chunks are counted.
+The client shares the processor with the server under test, so it must be cheap. It writes HTTP/1.1 by hand and decodes
+only the fields that are counted. It reads only standard fields, so any OpenAI-compatible server works. If a server does
+not count tokens, its chunks are counted.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import msgspec
 from octavo.errors import ConfigError
 
 MAX_LINE = 1 << 20  # bytes of one event
-MAX_ERROR = 1 << 14  # bytes of a refusal that are read
+MAX_ERROR = 1 << 14  # bytes to read of an error response
 DATA = b"data:"
 
 
 class Failure(Exception):
-    """A request that did not get its whole answer. kind: for counting, such as "http 429" or "cut off"."""
+    """A request without a complete answer. kind: a short name to count by, such as "http 429" or "cut off"."""
 
     def __init__(self, kind: str, detail: str = ""):
         super().__init__(f"{kind}: {detail}" if detail else kind)
@@ -45,7 +45,7 @@ class Target(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Token counts are the server's own, None where it gives none."""
+    """Token counts come from the server; None if it sends none."""
 
     text: str
     prompt_tokens: int | None
@@ -85,7 +85,7 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 
 
 def target(url: str, key: str | None = None) -> Target:
-    """From "http://host:port", with or without /v1. Raises ConfigError."""
+    """Parses "http://host:port", with or without /v1. Raises ConfigError."""
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port
@@ -101,7 +101,7 @@ def target(url: str, key: str | None = None) -> Target:
 
 
 async def first_model(server: Target) -> str:
-    """The name of the first of the server's models. Raises Failure."""
+    """Returns the name of the server's first model. Raises Failure."""
     async with _Connection(server, "GET", "/models", b"") as connection:
         body = b"".join([piece async for piece in connection.pieces()])
     try:
@@ -111,7 +111,7 @@ async def first_model(server: Target) -> str:
 
 
 async def stream(server: Target, path: str, request: dict[str, Any], on_text: Callable[[], None]) -> Answer:
-    """Sends a request for a stream; `on_text` is told when a chunk with text comes. Raises Failure."""
+    """Sends a streaming request. Calls `on_text` when a chunk with text arrives. Raises Failure."""
     async with _Connection(server, "POST", path, msgspec.json.encode(request)) as connection:
         return await _read(connection.lines(), on_text)
 
@@ -162,7 +162,7 @@ def _message(error: Any) -> str:
 
 
 class _Connection:
-    """A connection of its own for one request: what it costs is the same for every server, and none can be stale."""
+    """A new connection for one request. All servers pay the same for it, and it cannot be stale."""
 
     def __init__(self, server: Target, method: str, path: str, body: bytes):
         self._server = server
@@ -215,7 +215,7 @@ class _Connection:
             return body[:200].decode("utf-8", "replace")
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes."""
+        """Yields the body in pieces as it arrives."""
         try:
             if self._chunked:
                 while size := int((await self._reader.readuntil(b"\r\n")).split(b";")[0], 16):

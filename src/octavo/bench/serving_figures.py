@@ -1,12 +1,12 @@
-"""What a run says of a server, in the terms of the field.
+"""The figures of a load test.
 
-    TTFT     time to first token: from when a request was due to its first chunk with text
+    TTFT     time to first token: from the time a request was due to its first chunk with text
     ITL      inter-token latency: between two chunks of an answer
     TPOT     time per output token: from the first chunk to the last, over the tokens without the first
-    E2EL     end-to-end latency: from when it was due to the end of its answer
-    goodput  requests a second that kept every limit of the SLO
+    E2EL     end-to-end latency: from the time a request was due to the end of its answer
+    goodput  requests per second within every limit of the SLO
 
-All in milliseconds, of the requests that got their whole answer.
+Latencies are in milliseconds, over the requests with a complete answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LIMITS = ("ttft", "tpot", "itl", "e2el")
 
 
 def parse_slo(texts: Sequence[str]) -> dict[str, float]:
-    """Milliseconds by name, from "ttft:500" and the like. Raises ConfigError."""
+    """Parses limits such as "ttft:500" into name -> milliseconds. Raises ConfigError."""
     slo = {}
     for text in texts:
         name, _, value = text.partition(":")
@@ -52,19 +52,19 @@ def itls(record: Record) -> list[float]:
 
 
 def tokens(record: Record) -> int:
-    """The server's count, or else that of the chunks: a chunk may hold several tokens."""
+    """The server's token count. Without one, the number of chunks, each of which may hold several tokens."""
     return record.output_tokens or len(record.chunks)
 
 
 def tpot(record: Record) -> float | None:
-    """None for an answer of one token, or one that came in one piece."""
+    """Milliseconds per output token; None for an answer of one token or one chunk."""
     if tokens(record) < 2 or len(record.chunks) < 2:
         return None
     return 1000 * (record.chunks[-1] - record.chunks[0]) / (tokens(record) - 1)
 
 
 def good(record: Record, slo: dict[str, float]) -> bool:
-    """Whether a whole answer kept all limits; that for "itl" holds for each of its chunks."""
+    """Whether a complete answer is within all limits. The "itl" limit applies to every gap between chunks."""
     found = {"ttft": ttft(record), "tpot": tpot(record) or 0.0, "itl": max(itls(record), default=0.0)}
     found["e2el"] = e2el(record)
     return all(found[name] <= limit for name, limit in slo.items())
@@ -78,7 +78,7 @@ def quantiles(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def figures(outcome: Outcome, slo: dict[str, float]) -> dict[str, Any]:
-    """Everything, ready for JSON."""
+    """Returns all figures as JSON types."""
     whole = [record for record in outcome.records if record.error is None]
     seconds = max(outcome.duration, 1e-9)
     output = sum(map(tokens, whole))
@@ -113,7 +113,7 @@ def _goodput(outcome: Outcome, slo: dict[str, float]) -> dict[str, Any] | None:
 
 
 def _client(outcome: Outcome) -> dict[str, Any]:
-    """Whether the client itself was in the way: then the figures are not the server's."""
+    """The client's own load. If it is high, the figures describe the client, not the server."""
     late = [1000 * (record.sent - record.due) for record in outcome.records]
     return {
         "cpu_share": _round(outcome.cpu / max(outcome.duration, 1e-9)),
@@ -127,14 +127,14 @@ def most_in_flight(records: Sequence[Record]) -> int:
 
 
 def in_flight(records: Sequence[Record]) -> list[tuple[float, int]]:
-    """(moment, requests being answered from then on)."""
+    """Returns (moment, number of running requests from then on) for each change."""
     changes = sorted([(record.sent, 1) for record in records] + [(record.ended, -1) for record in records])
     counts = np.cumsum([change for _, change in changes]).tolist()
     return [(moment, count) for (moment, _), count in zip(changes, counts, strict=True)]
 
 
 def per_second(records: Sequence[Record], duration: float, slices: int = 60) -> list[tuple[float, float]]:
-    """(moment, output tokens a second) over slices of the run; a request's tokens are spread over its chunks."""
+    """Returns (moment, output tokens per second) for slices of the run. A request's tokens count equally per chunk."""
     width = max(duration, 1e-9) / slices
     moments = [moment for record in records for moment in record.chunks]
     weights = [tokens(record) / len(record.chunks) for record in records for _ in record.chunks]

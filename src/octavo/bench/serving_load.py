@@ -1,6 +1,7 @@
-"""The load of `octavo bench serving`: who asks what, and when. Made from a seed alone, so every server gets the same.
+"""The load of `octavo bench serving`: the requests and their times.
 
-Lengths of prompts are in words: the one unit that means the same to every server, whatever its tokenizer.
+It depends only on the seed, so every server gets the same load. Prompt lengths are in words, because a word means the
+same to every server, whatever its tokenizer.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ center couple project activity star court oil situation cost industry figure str
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """rate: requests a second, arriving at random (Poisson); None: `concurrency` clients, each waiting for its answer.
+    """rate: requests per second, with random arrivals (Poisson). None: `concurrency` clients that wait for each answer.
 
-    spread: standard deviation of the two lengths over their mean (log-normal); 0: all alike.
-    turns: of a conversation; each request but the first has what was said before in front of it.
+    spread: standard deviation of both lengths over their mean (log-normal); 0 makes all lengths equal.
+    turns: turns per chat; each request repeats the earlier turns and answers. think: mean pause in seconds.
     """
 
     requests: int = 100
@@ -49,7 +50,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class ChatTurn:
-    """pause: seconds between the answer before and this request."""
+    """pause: seconds from the previous answer to this request."""
 
     text: str
     max_tokens: int
@@ -58,7 +59,7 @@ class ChatTurn:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedChat:
-    """start: seconds since the run's begin at which the first request is due; 0 in a closed loop."""
+    """start: when the first request is due, in seconds since the start of the run; 0 in a closed loop."""
 
     number: int
     start: float
@@ -67,7 +68,7 @@ class SimulatedChat:
 
 
 def check_load(load: Load) -> Load:
-    """The same load. Raises ConfigError for one that makes no sense."""
+    """Returns the same load. Raises ConfigError for a value out of range."""
     for name in ("requests", "concurrency", "prompt_words", "output_tokens", "prefixes", "turns"):
         if getattr(load, name) < 1:
             raise ConfigError(f"{name} must be at least 1; got {getattr(load, name)}")
@@ -82,9 +83,9 @@ def check_load(load: Load) -> Load:
 
 
 def simulated_chats(load: Load) -> Iterator[SimulatedChat]:
-    """Until there are `requests` turns in all: the last conversation may be a short one."""
+    """Yields chats until they have `requests` turns in all; the last chat may have fewer turns."""
     rng = random.Random(load.seed)
-    # Of an own generator each: another number of words then leaves the arrivals as they are.
+    # Separate generators, so that a change of prompt lengths does not change the arrivals.
     arrivals, prefixes = random.Random(rng.random()), random.Random(rng.random())
     shared = [words(prefixes, load.prefix_words) for _ in range(load.prefixes)]
     start, left, number = 0.0, load.requests, 0
@@ -92,7 +93,7 @@ def simulated_chats(load: Load) -> Iterator[SimulatedChat]:
         turns = tuple(_turn(rng, load, index) for index in range(min(load.turns, left)))
         prefix = rng.choice(shared) if load.prefix_words and rng.random() < load.prefix_share else None
         yield SimulatedChat(number, start, prefix, turns)
-        if load.rate is not None:  # of requests, of which a conversation brings `turns`
+        if load.rate is not None:  # the rate counts requests, and a chat has `turns` of them
             start += arrivals.expovariate(load.rate / load.turns)
         left -= len(turns)
         number += 1
@@ -105,7 +106,7 @@ def _turn(rng: random.Random, load: Load, index: int) -> ChatTurn:
 
 
 def _length(rng: random.Random, mean: int, spread: float) -> int:
-    """Log-normal with that mean, and with `spread` times it as its standard deviation."""
+    """Draws a log-normal length with standard deviation `spread` * mean."""
     variance = math.log1p(spread**2)
     return max(1, round(mean * rng.lognormvariate(-variance / 2, math.sqrt(variance)))) if spread else mean
 
@@ -115,7 +116,7 @@ def words(rng: random.Random, count: int) -> str:
 
 
 def warmup(load: Load, number: int) -> SimulatedChat:
-    """A request before the measured ones, of words that none of them has: it warms the server, not its prefix cache."""
+    """A chat to send before the measured ones. Its prompt differs from theirs, so it does not fill the prefix cache."""
     rng = random.Random(-1 - number)
     return SimulatedChat(
         -1 - number, 0.0, None, (ChatTurn(words(rng, load.prompt_words), min(load.output_tokens, 16), 0.0),)

@@ -1,4 +1,4 @@
-"""The report of `octavo bench serving`: one HTML file with its charts in it, which needs nothing else to be read."""
+"""The report of `octavo bench serving`: one self-contained HTML file with charts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from octavo.bench.serving import Outcome, Record
 from octavo.bench.serving_figures import QUANTILES, in_flight, itls, per_second, tpot, ttft
 
 MOST_LANES = 200
-CURVE = 200  # points of a distribution
-LEAST_MS = 0.1  # what is below came in one piece with what was before it
+CURVE = 200  # points of a distribution's curve
+LEAST_MS = 0.1  # chunks closer than this arrived together
 NAMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL", "e2el_ms": "end to end"}
 STYLE = """
 :root { color-scheme: light dark; --paper: #fffefb; --ink: #211e1a; --muted: #655e54; --line: #e4ded2;
@@ -42,7 +42,7 @@ pre { overflow-x: auto; color: var(--muted); font-size: 12.5px; }
 
 
 def html(title: str, plan: dict[str, Any], figures: dict[str, Any], outcome: Outcome) -> str:
-    """plan: as `serving.to_json` tells it; figures: of `serving_figures`."""
+    """Returns the page. plan: from `serving.to_json`. figures: from `serving_figures.figures`."""
     whole = [record for record in outcome.records if record.error is None]
     charts = [
         ("Distribution of latencies", _distributions(whole)),
@@ -72,7 +72,7 @@ def _about(plan: dict[str, Any]) -> str:
 
 
 def notes(figures: dict[str, Any]) -> list[str]:
-    """What a reader must know to trust the figures, if anything."""
+    """Returns warnings about the figures: failures, missing token counts, a busy client."""
     found = [f"{count} failed: {kind}" for kind, count in figures["errors"].items()]
     if figures["tokens_counted_by"] == "chunks":
         found.append("The server does not count tokens. These are chunks; one may hold several tokens.")
@@ -108,7 +108,7 @@ def _ms(value: float) -> str:
 
 
 def _distribution(values: Sequence[float]) -> Points:
-    """(value, share of values up to it in percent), thinned out."""
+    """Returns at most CURVE + 1 points (value, percentage of values up to it)."""
     ordered = sorted(values)
     picks = sorted({round(index * (len(ordered) - 1) / CURVE) for index in range(CURVE + 1)}) if ordered else []
     return [(ordered[pick], 100 * (pick + 1) / len(ordered)) for pick in picks]

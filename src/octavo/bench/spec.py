@@ -1,6 +1,7 @@
-"""Measures speculation: each method against none, on the shipped workloads, in turns, the best of some tries.
+"""Measures each speculation method against plain decoding on the shipped workloads.
 
-Every row says whether the output was the same; the engine promises that it always is.
+Methods run in turns and the best of several runs counts. Every row says whether the output was the same. The engine
+guarantees that it is.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CURVE_STEPS = 8
 
 @dataclass(slots=True)
 class Run:
-    """One workload with one method; seconds, tokens and stats from when all sequences have their first token."""
+    """One workload with one method. seconds, tokens and stats start when all sequences have their first token."""
 
     outputs: list[list[int]]
     seconds: float
@@ -43,7 +44,7 @@ class SpeculationBench:
     batches: tuple[int, ...]
     repeat: int
     temperature: float
-    tokens: int | None  # most tokens a sequence; None: as the workload says
+    tokens: int | None  # most tokens per sequence; None: the workload's own limit
 
 
 def proposer_for(parts: Assembly, source: str, config: dict[str, Any]) -> Proposer:
@@ -54,7 +55,7 @@ def proposer_for(parts: Assembly, source: str, config: dict[str, Any]) -> Propos
 
 
 def run(parts: Assembly, source: str, bench: SpeculationBench) -> Iterator[dict[str, Any]]:
-    """A row a workload, batch and method: speed-up over none, acceptance, what the formula expects."""
+    """Yields one row per workload, batch and method: measured speed-up, acceptance, and expected speed-up."""
     tasks = workloads(parts)
     proposers = {label: proposer_for(parts, source, config) for label, config in bench.methods.items()}
     for name in bench.names:
@@ -65,7 +66,7 @@ def run(parts: Assembly, source: str, bench: SpeculationBench) -> Iterator[dict[
 
 
 def batches(tasks: list[Task], size: int) -> list[list[Task]]:
-    """Every task, in full batches: the last one is filled up from the front."""
+    """Splits the tasks into full batches. The last batch is filled with tasks from the front."""
     full = list(repeated(tasks, -(-len(tasks) // size) * size))
     return [full[start : start + size] for start in range(0, len(full), size)]
 
@@ -127,8 +128,11 @@ def timed(parts: Assembly, proposer: Proposer | None, tasks: list[Task], tempera
 
 
 def _figures(one: Run, plain: Run) -> dict[str, Any]:
-    """step_cost: seconds of a step over those of one without drafts, drafting included. expected: the speed-up by the
-    formula, from the acceptance, the mean draft length and that cost."""
+    """Returns the figures of one method.
+
+    step_cost: seconds of a step, drafting included, over those of a step without drafts.
+    expected: the speed-up that acceptance, mean draft length and step_cost predict.
+    """
     stats, drafts = one.stats, max(1, one.stats.drafts)
     length = stats.draft_tokens / drafts
     cost = (one.seconds / max(1, stats.steps)) / (plain.seconds / max(1, plain.stats.steps))
@@ -149,7 +153,7 @@ def _figures(one: Run, plain: Run) -> dict[str, Any]:
 
 
 class Padding:
-    """Drafts that never stand, to time steps of so many rows."""
+    """Proposes `count` tokens that are never accepted, to time steps of `count` + 1 rows."""
 
     def __init__(self, count: int):
         self.count = count
@@ -160,7 +164,7 @@ class Padding:
 
 
 def cost_curve(parts: Assembly, rows: tuple[int, ...] = ROWS) -> dict[int, float]:
-    """T(rows) / T(1) of one sequence's steps, in turns, the best of some."""
+    """Returns rows -> T(rows) / T(1) for steps of one sequence: the best of CURVE_STEPS, taken in turns."""
     engine = parts.engine
     limit = parts.config.max_model_len or CURVE_CONTEXT
     prompt = [i % 50 + 10 for i in range(max(1, min(CURVE_CONTEXT, limit // 2)))]

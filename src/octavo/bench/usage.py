@@ -1,4 +1,4 @@
-"""What the process has used."""
+"""Memory use of the process."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def peak_rss() -> int:
-    """Most bytes of memory that this process has had resident at once.
+    """Returns the peak resident memory of this process in bytes.
 
-    Linux's `ru_maxrss` begins with the parent's value, so what the kernel says of this very program is asked first.
+    On Linux `ru_maxrss` starts at the parent's value, so VmHWM is read first: it starts anew with the program.
     """
     status = Path("/proc/self/status")
     if status.exists() and (found := re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)):

@@ -1,8 +1,8 @@
-"""What a workload asks of the machine: operations, and bytes that must be read. Fractions of its limits follow.
+"""Counts a workload's operations and bytes, and compares measured speeds with the machine's limits.
 
-Operations count both halves of a multiply-add. A token's products take 2 for each weight of the matrices it passes;
-attention takes 2 for each position seen, head and dim of q . k, and as many for the weighted sum of v. Bytes are what
-a decode step cannot do without: every weight once, whatever the batch, and each sequence's keys and values.
+A multiply-add counts as two operations. A token's matmuls take 2 operations per weight. Attention takes 2 operations
+per visible position, head and dimension for q . k, and as many for the weighted sum of v. Bytes are the minimum that a
+decode step must read: every weight once, whatever the batch, and the keys and values of each sequence.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from octavo.bench.limits import Limits
 from octavo.ir import Attention, Model
 from octavo.kv.planner import token_bytes
 
-DENSE = ("F32", "F16", "BF16")  # multiplied as floats
-STEP_TOKENS = 512  # of a step, by default
+DENSE = ("F32", "F16", "BF16")  # types that the backend multiplies as floats
+STEP_TOKENS = 512  # default token budget of a step
 
 
 @dataclass(frozen=True)
 class Work:
-    """Weights of the products by the kind of limit that binds them ("int8", "f32").
+    """Number of matmul weights by the kind of instruction that multiplies them ("int8", "f32").
 
-    trunk: of the matrices that every token passes; head: of those that only rows whose logits are wanted do.
-    weight_bytes: of all of them, packed.
+    trunk: weights that every token uses. head: weights that only rows with wanted logits use.
+    weight_bytes: packed size of all of them.
     """
 
     trunk: Counter[str]
@@ -38,12 +38,12 @@ class Work:
     kv_dtype: str
 
     def prefill(self, batch: int, length: int) -> Counter[str]:
-        """Operations of `batch` prompts of `length` tokens, each of which gets its first token."""
+        """Operations to prefill `batch` prompts of `length` tokens and to get their first tokens."""
         seen = sum(_seen(layer, length) * layer.heads * (layer.head_dim + layer.value_dim) for layer in self.layers)
         return _scaled(self.trunk, 2 * length * batch, self.head, 2 * batch) + Counter({"int8": 2 * batch * seen})
 
     def decode(self, batch: int, context: float) -> Counter[str]:
-        """Operations of a step that adds a token to `batch` sequences of `context` tokens."""
+        """Operations of a decode step with `batch` sequences of `context` tokens."""
         seen = sum(_window(layer, context) * layer.heads * (layer.head_dim + layer.value_dim) for layer in self.layers)
         return _scaled(self.trunk, 2 * batch, self.head, 2 * batch) + Counter({"int8": round(2 * batch * seen)})
 
@@ -53,7 +53,7 @@ class Work:
 
 
 def work_of(model: Model, kv_dtype: str) -> Work:
-    """Of the CPU backend's pass over the model."""
+    """Counts the work of the CPU backend's pass over the model."""
     counts: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     part, weights = 0, {}
     for node in trace(model).nodes:
@@ -67,8 +67,10 @@ def work_of(model: Model, kv_dtype: str) -> Work:
 
 
 def fractions(row: dict[str, Any], work: Work, limits: Limits) -> dict[str, float]:
-    """Of a row of the workload. ops_fraction: prefill's operations over the peak; bandwidth_fraction: decode's bytes
-    over the memory's bandwidth; decode_ops_fraction: decode's operations over the peak, which binds large batches.
+    """Compares the speeds of one measured row with the machine's limits.
+
+    ops_fraction: prefill operations over the peak. bandwidth_fraction: decode bytes over the memory bandwidth.
+    decode_ops_fraction: decode operations over the peak, the limit of large batches.
     """
     batch, length = row["batch"], row["prompt_tokens"]
     context, steps = length + row["gen_tokens"] / 2, (row["decode_tok_s"] or 0.0) / batch  # steps a second
@@ -81,7 +83,7 @@ def fractions(row: dict[str, Any], work: Work, limits: Limits) -> dict[str, floa
 
 
 def _seen(layer: Attention, length: int) -> int:
-    """Positions that the tokens of a prompt see, all together: 1 + 2 + ... + length, or up to the window each."""
+    """Sum over a prompt's tokens of the positions each attends to: 1 + 2 + ... + length, each at most the window."""
     window = min(layer.window or length, length)
     return window * (window + 1) // 2 + (length - window) * window
 
@@ -95,10 +97,10 @@ def _scaled(a: Counter[str], times_a: int, b: Counter[str], times_b: int) -> Cou
 
 
 def points(row: dict[str, Any], work: Work) -> list[dict[str, Any]]:
-    """Where a row lies on a roofline plot: `octavo.bench.roofline.Point`s as plain values, for prefill and decode."""
+    """Returns a row's points on a roofline plot (fields of `octavo.bench.roofline.Point`), for prefill and decode."""
     batch, length = row["batch"], row["prompt_tokens"]
     context, steps = length + row["gen_tokens"] / 2, (row["decode_tok_s"] or 0.0) / batch  # steps a second
-    chunks = -(-batch * length // STEP_TOKENS)  # the weights are read once a step
+    chunks = -(-batch * length // STEP_TOKENS)  # the weights are read once per step
     prefill, decode = sum(work.prefill(batch, length).values()), sum(work.decode(batch, context).values())
     made = [
         _point(
@@ -111,5 +113,5 @@ def points(row: dict[str, Any], work: Work) -> list[dict[str, Any]]:
 
 
 def _point(name: str, operations: float, read: float, times: float) -> dict[str, Any]:
-    """times: a second."""
+    """times: executions per second."""
     return {"name": name, "intensity": round(operations / read, 3), "gops": round(operations * times / 1e9, 2)}

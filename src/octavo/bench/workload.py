@@ -1,8 +1,8 @@
 """The workload that engines are compared on: random token ids, greedy, no end-of-sequence stop.
 
-Every engine gets the same prompts: `octavo bench` and `octavo compare` both take them from here.
-A row is one batch: prefill speed is prompt tokens over the time until each sequence has one token; decode speed is
-the tokens after that over the time that they take. Each is the best of `repeat` tries.
+Every engine gets the same prompts: `octavo bench` and `octavo compare` both take them from here. A row is one batch.
+Prefill speed is the number of prompt tokens over the time until each sequence has one token. Decode speed is the
+number of later tokens over their time. Each speed is the best of `repeat` runs.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one run of all prompts together."""
+    """Times of one run of all prompts together."""
 
     first: float  # seconds until each sequence had a token
     later: float  # seconds from then on
-    tokens: int  # generated in those
+    tokens: int  # generated in `later`
 
 
-Generate = Callable[[list[list[int]], int], Timing]  # until each has that many tokens
+Generate = Callable[[list[list[int]], int], Timing]  # (prompts, tokens to generate for each)
 
 LONG_PROMPT = 512  # tokens of the last row's only prompt
-LOW_ID, HIGH_ID = 1000, 20000  # ids to draw from: ordinary words in every vocabulary
+LOW_ID, HIGH_ID = 1000, 20000  # range of ids to draw from: ordinary words in every vocabulary
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Workload:
 
 
 def prompts(batch: int, length: int, seed: int | str = 0, vocab_size: int = HIGH_ID + 1) -> list[list[int]]:
-    """The same for every engine. A vocabulary that is smaller than usual (a test's) gives what it has."""
+    """Returns [batch][length] random ids, the same for every engine. A small vocabulary narrows the range of ids."""
     rng = random.Random(seed)
     high = min(HIGH_ID, vocab_size - 1)
     low = min(LOW_ID, high)
@@ -50,7 +50,7 @@ def prompts(batch: int, length: int, seed: int | str = 0, vocab_size: int = HIGH
 
 
 def measure(workload: Workload, generate: Generate) -> Iterator[dict[str, Any]]:
-    """Warms up, then yields a row a batch as it is measured."""
+    """Warms up, then yields one row per batch as soon as it is measured."""
     generate(prompts(1, 16, vocab_size=workload.vocab_size), 4)
     for batch, length in workload.rows():
         yield measure_row(workload, generate, batch, length)
@@ -71,5 +71,5 @@ def measure_row(workload: Workload, generate: Generate, batch: int, length: int)
 
 
 def seed_of(*place: int) -> str:
-    """Of the prompts of a row, a try and a run of it: no two begin alike, or a prefix cache would help."""
+    """Seed for the prompts of one run. Each run has another seed, so that a prefix cache cannot help."""
     return " ".join(map(str, place))

@@ -1,4 +1,4 @@
-"""Texts to measure and train on: the shipped prompts as a model's user would send them, and what the model writes."""
+"""Texts to measure and train on: the shipped prompts in the chat template, and the model's answers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from octavo.assembly.engine import Assembly
 from octavo.errors import ConfigError
 from octavo.types import F32, Request, SamplingParams
 
-RANDOM_TOKENS = 200  # of a prompt of the workload "random"
+RANDOM_TOKENS = 200  # length of a prompt in the workload "random"
 RANDOM_OUTPUT = 120
-SHORTEST = 32  # tokens of a sequence
-LENGTH = 200  # tokens to write to one prompt for training
+SHORTEST = 32  # tokens: shorter sequences measure nothing
+LENGTH = 200  # tokens to generate per prompt for training
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A prompt in token ids, and how many tokens to write at most. ends: the model may end earlier."""
+    """A prompt in token ids. tokens: most tokens to generate. ends: an end-of-sequence token ends the answer."""
 
     prompt: list[int]
     tokens: int
@@ -30,7 +30,7 @@ class Task:
 
 
 def workloads(parts: Assembly) -> dict[str, list[Task]]:
-    """The shipped workloads by name, in the model's chat template, and "random": tokens without any pattern."""
+    """The shipped workloads by name, in the model's chat template. "random" has tokens without any pattern."""
     made = {
         name: [Task(encoded(parts, entry["text"]), int(entry["tokens"])) for entry in entries]
         for name, entries in json.loads(shipped("speculation.json")).items()
@@ -46,7 +46,7 @@ def shipped(name: str) -> str:
 
 
 def encoded(parts: Assembly, text: str) -> list[int]:
-    """A user's message in the model's chat template; plain text where it has none."""
+    """Ids of a user message in the model's chat template; of plain text if the model has none."""
     tokenizer = parts.tokenizer
     if tokenizer.chat_template is None:
         return tokenizer.encode(text + "\n\n")
@@ -57,8 +57,10 @@ def encoded(parts: Assembly, text: str) -> list[int]:
 
 
 def fitted(tasks: list[Task], length: int) -> list[Task]:
-    """The tasks that fit into sequences of so many tokens, the others with their prompts cut at the front. Raises
-    ConfigError where these are too short to measure anything."""
+    """Fits tasks into sequences of `length` tokens: cuts long prompts at the front.
+
+    Raises ConfigError if `length` is too short to measure anything.
+    """
     if length < SHORTEST:
         raise ConfigError(f"max_model_len must be at least {SHORTEST} here; got {length}")
     return [
@@ -68,7 +70,7 @@ def fitted(tasks: list[Task], length: int) -> list[Task]:
 
 
 def write(parts: Assembly, tasks: list[Task], temperature: float, seed: int = 0) -> list[list[int]]:
-    """What the model writes to each task; it does not stop early."""
+    """Returns the model's tokens for each task. It ignores end-of-sequence tokens."""
     params = [
         SamplingParams(temperature=temperature, max_tokens=task.tokens, ignore_eos=True, seed=seed + i)
         for i, task in enumerate(tasks)
@@ -85,12 +87,12 @@ def write(parts: Assembly, tasks: list[Task], temperature: float, seed: int = 0)
 
 
 def repeated(tasks: list[Task], count: int) -> Iterator[Task]:
-    """`count` tasks, the given ones in turn."""
+    """Yields `count` tasks by cycling through the given ones."""
     return (tasks[i % len(tasks)] for i in range(count))
 
 
 def hidden_states(parts: Assembly, texts: list[list[int]]) -> list[F32]:
-    """[n, D] of each text: the last layer's state after every token."""
+    """Returns the last layer's hidden state after every token: [len(text), D] for each text."""
     params = SamplingParams(max_tokens=0)
     requests = [Request(f"read-{i}", text, params, pooling="mean") for i, text in enumerate(texts)]
     index = {request.request_id: i for i, request in enumerate(requests)}

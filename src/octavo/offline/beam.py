@@ -1,6 +1,6 @@
 """Beam search on top of the engine: each step runs every live beam as a request of one token.
 
-The beams of a prompt differ in their last tokens only, so all but those come from the prefix cache.
+The beams of a prompt differ only in their last tokens, so the prefix cache holds nearly all of each.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ MAX_BEAMS = 64
 
 @dataclass(frozen=True, slots=True)
 class BeamSearchParams:
-    """vLLM's names. length_penalty: a beam's score is its logprob / (number of output tokens ** length_penalty)."""
+    """Settings of a beam search, with vLLM's names.
+
+    length_penalty: a beam's score is its logprob / (number of output tokens ** length_penalty).
+    """
 
     beam_width: int
     max_tokens: int
@@ -28,7 +31,7 @@ class BeamSearchParams:
 
 @dataclass(slots=True)
 class BeamSearchSequence:
-    """tokens: prompt and output. text: the output's, without an end-of-sequence token."""
+    """One beam. tokens: prompt and output. text: the output without its end-of-sequence token."""
 
     tokens: list[int]
     num_prompt_tokens: int
@@ -43,7 +46,7 @@ class BeamSearchSequence:
 
 
 Candidates = list[tuple[int, float]]  # token id and logprob, best first
-# The most likely next tokens of each beam, so many.
+# Maps (beams, k) to the k most likely next tokens of each beam.
 Expand = Callable[[list[BeamSearchSequence], int], list[Candidates]]
 
 
@@ -76,7 +79,7 @@ def _number(value: object) -> bool:
 
 
 class BeamSearch:
-    """The beams of one prompt. `advance` takes the candidates of each of `live`."""
+    """The beams of one prompt. `advance` takes the candidates for each beam in `live`."""
 
     def __init__(self, prompt: Tokens, params: BeamSearchParams, eos_ids: tuple[int, ...]):
         self.live = [BeamSearchSequence(list(prompt.ids), len(prompt.ids), cache_salt=prompt.cache_salt)]
@@ -85,7 +88,7 @@ class BeamSearch:
         self._ends = frozenset(() if params.ignore_eos else eos_ids)
 
     def advance(self, candidates: list[Candidates]) -> None:
-        """Extends the live beams; the best `beam_width` of the unfinished ones live on."""
+        """Extends the live beams by their candidates and keeps the best `beam_width` unfinished beams."""
         grown = [
             replace(beam, tokens=[*beam.tokens, token], cum_logprob=beam.cum_logprob + logprob)
             for beam, options in zip(self.live, candidates, strict=True)
@@ -117,7 +120,7 @@ class BeamSearch:
         self._done = self.best()
 
     def _settled(self) -> bool:
-        """No live beam can still beat the worst of the finished: its logprob only falls, and its length is bounded."""
+        """Whether no live beam can beat the worst finished beam: logprobs only fall, and lengths are bounded."""
         if len(self._done) < self._params.beam_width:
             return False
         worst = self.score(self._done[-1])

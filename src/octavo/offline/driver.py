@@ -1,4 +1,4 @@
-"""Steps an engine in this process and keeps texts and streams up with it."""
+"""Steps an engine in this process, and delivers its output as texts and streams."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ from octavo.processing.processor import OutputProcessor
 from octavo.tokenizer import Tokenizer
 from octavo.types import Request, SequenceDelta
 
-Job = tuple[Request, str | None]  # a request, and its prompt's text where it came as text
+Job = tuple[Request, str | None]  # a request, and the text of its prompt if it was given as text
 Stream = Generator[OutputDelta, None, RequestOutput]
 
 
 class Driver:
-    """Not thread-safe. Any number of streams may be read in turn: each step serves them all."""
+    """Runs the requests of one engine. Several streams may be read in turn: each step serves them all.
+
+    Not thread-safe.
+    """
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer):
         self._engine = engine
         self._processor = OutputProcessor(tokenizer)
-        self._inboxes: dict[str, deque[OutputDelta]] = {}  # of the requests that are being streamed
+        self._inboxes: dict[str, deque[OutputDelta]] = {}  # request id -> deltas that its stream has not yet read
         self._pooling = Pooling()
 
     @property
     def processor_seconds(self) -> float:
-        """Time spent so far on making text of tokens."""
+        """Seconds spent so far on turning tokens into text."""
         return self._processor.seconds
 
     def generate(self, jobs: list[Job], watch: DeltaListener | None = None) -> list[RequestOutput]:
-        """The answers (or the vectors of pooled prompts), in order. watch: told what each step brought.
+        """Returns the answers (or the vectors of pooled prompts) in order. watch: called with each step's deltas.
 
-        All or nothing: if a request is refused, or the caller is interrupted, none of them stays behind in the engine.
+        If a request is refused or the caller is interrupted, all requests of this call are aborted.
         """
         try:
             outputs = [self._add(request, text) for request, text in jobs]
@@ -48,7 +51,7 @@ class Driver:
         return outputs
 
     def stream(self, request: Request, text: str | None = None) -> Stream:
-        """What is new, as it comes; returns the whole output. Closing the generator aborts the request."""
+        """Yields deltas as they come, and returns the whole output. Closing the generator aborts the request."""
         output = self._add(request, text)
         inbox = self._inboxes[request.request_id] = deque()
         try:
@@ -64,7 +67,7 @@ class Driver:
         return output
 
     def abort(self, request_ids: Iterable[str]) -> None:
-        """Drops these requests, as far as they are unfinished; their outputs end with the reason "abort"."""
+        """Aborts those of the requests that are unfinished. Their finish reason is "abort"."""
         for request_id in request_ids:
             self._deliver(self._engine.abort(request_id))
 

@@ -40,11 +40,11 @@ class LLM:
         with LLM("smollm2-135m") as llm:
             print(llm.generate("Once upon a time", SamplingParams(max_tokens=40))[0].outputs[0].text)
 
-    model: a path, an alias (see `octavo models`), or hf:org/repo[:file]. tokenizer: a tokenizer.json, or a folder with
-    one, to be used instead of the model's own. settings: the fields of `config.EngineConfig`, and the backend's options
-    (`threads` and `isa` of the cpu backend). Of vLLM's settings that have one meaning here (dtype, quantization,
-    tensor_parallel_size, ...) that value is accepted. load_progress: called while the weights are packed, with the
-    bytes of the file done and in all.
+    model: a path, an alias (see `octavo models`), or hf:org/repo[:file].
+    tokenizer: a tokenizer.json, or a folder with one, to use instead of the model's own.
+    settings: fields of `config.EngineConfig`, and options of the backend (`threads` and `isa` of cpu). Some of vLLM's settings (dtype, quantization, tensor_parallel_size, ...)
+    have one possible value here, which is accepted.
+    load_progress: called with (bytes done, bytes in all) while the weights are packed.
 
     Not thread-safe. Raises ModelFileError, TokenizerError, ConfigError or CapacityError.
     """
@@ -71,7 +71,7 @@ class LLM:
         self.shutdown()
 
     def shutdown(self) -> None:
-        """Frees the model. Nothing can be asked afterwards; a second call does nothing."""
+        """Frees the model. Later requests raise RequestError; a second call does nothing."""
         if self._open:
             self._open = False
             self.parts.close()
@@ -85,10 +85,11 @@ class LLM:
         sampling_params: SamplingParams | list[SamplingParams] | None = None,
         use_tqdm: bool = True,
     ) -> list[RequestOutput]:
-        """One output a prompt, in order.
+        """Returns one output per prompt, in order.
 
-        prompts: a string, token ids, {"prompt": ...} or {"prompt_token_ids": ...}; or a list of them. sampling_params:
-        for all, or one each. use_tqdm: show a progress bar (on a terminal). Raises RequestError or CapacityError.
+        prompts: a string, token ids, {"prompt": ...} or {"prompt_token_ids": ...}; or a list of them.
+        sampling_params: one for all prompts, or a list with one per prompt.
+        use_tqdm: show a progress bar (on a terminal). Raises RequestError or CapacityError.
         """
         tokens = self._tokens(prompts)
         requests = [self._maker.make(*each) for each in zip(tokens, pair(tokens, sampling_params), strict=True)]
@@ -97,9 +98,9 @@ class LLM:
             return self._driver.generate(jobs, watch)
 
     def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Stream:
-        """The answer as it is written: a generator of OutputDelta that returns the RequestOutput. Closing it aborts.
+        """Yields OutputDeltas as the answer is generated, and returns the RequestOutput.
 
-        Several streams may be read in turn; their requests share batches.
+        Several streams may be read in turn; their requests share batches. Closing a stream aborts its request.
         """
         (tokens,) = self._tokens([prompt])
         return self._driver.stream(self._maker.make(tokens, sampling_params or SamplingParams()), tokens.text)
@@ -125,7 +126,10 @@ class LLM:
         tools: list[Mapping[str, Any]] | None = None,
         **variables: Any,
     ) -> dict[str, Any]:
-        """The conversation as a prompt, made by the model's chat template or the given one. variables: more for it."""
+        """Renders a conversation as a prompt with the model's chat template or the given one.
+
+        variables: further variables for the template.
+        """
         from octavo import chat  # jinja2 takes 40 ms, which plain completion need not spend
 
         options = {"add_generation_prompt": add_generation_prompt, "tools": tools, **variables}
@@ -133,7 +137,10 @@ class LLM:
         return {"prompt": text, "prompt_token_ids": ids}
 
     def encode(self, prompts: Prompts, pooling: str = "mean", normalize: bool = False) -> list[PoolingRequestOutput]:
-        """The last layer's hidden states of each prompt, pooled: "mean" over its tokens, or "last"."""
+        """Returns each prompt's pooled hidden states of the last layer: [D].
+
+        pooling: "mean" over its tokens, or "last" for the last token's. normalize: scale vectors to length 1.
+        """
         outputs, vectors = self._pool(prompts, pooling, normalize)
         return [
             PoolingRequestOutput(output.request_id, output.prompt_token_ids, PoolingOutput(vector))
@@ -141,7 +148,7 @@ class LLM:
         ]
 
     def embed(self, prompts: Prompts, pooling: str = "mean") -> list[EmbeddingRequestOutput]:
-        """`encode` as lists of floats, of length 1."""
+        """Returns `encode`'s vectors, normalised to length 1, as lists of floats."""
         outputs, vectors = self._pool(prompts, pooling, normalize=True)
         return [
             EmbeddingRequestOutput(output.request_id, output.prompt_token_ids, EmbeddingOutput(vector.tolist()))
@@ -149,7 +156,7 @@ class LLM:
         ]
 
     def score(self, text_1: Prompts, text_2: Prompts, pooling: str = "mean") -> list[ScoringRequestOutput]:
-        """Cosine similarity of each pair of embeddings; a single `text_1` is compared with every `text_2`."""
+        """Returns the cosine similarity of each pair of embeddings. A single `text_1` is paired with every `text_2`."""
         left, right = as_list(text_1), as_list(text_2)
         if len(left) not in (1, len(right)):
             raise RequestError(f"text_1 has {len(left)} texts: it must have 1, or {len(right)} as text_2", "text_1")
@@ -165,7 +172,7 @@ class LLM:
         ]
 
     def beam_search(self, prompts: Prompts, params: BeamSearchParams) -> list[BeamSearchOutput]:
-        """The `beam_width` most likely answers to each prompt, best first."""
+        """Returns the `beam_width` most likely answers to each prompt, best first."""
         beam.check_beam_params(params)
         starts = self._tokens(prompts)
         self._check_length(max((len(start.ids) for start in starts), default=0) + params.max_tokens)
@@ -175,7 +182,7 @@ class LLM:
         return [BeamSearchOutput(sequences) for sequences in found]
 
     def _expand(self, beams: list[BeamSearchSequence], count: int) -> list[Candidates]:
-        """One step of beam search: the `count` most likely tokens after each beam."""
+        """Returns the `count` most likely tokens after each beam."""
         params = SamplingParams(temperature=0.0, max_tokens=1, logprobs=count, ignore_eos=True)
         starts = [Tokens(each.tokens, cache_salt=each.cache_salt) for each in beams]
         outputs = self._driver.generate([(self._maker.make_unchecked(start, params), None) for start in starts])

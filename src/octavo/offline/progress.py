@@ -1,4 +1,4 @@
-"""A progress bar for batch generation, on standard error, and only where someone can see it."""
+"""A progress bar for batch generation on standard error, shown only on a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ DeltaListener = Callable[[list[OutputDelta]], None]
 
 @contextmanager
 def progress(answers: int, enabled: bool) -> Iterator[DeltaListener | None]:
-    """Yields what is to be told of each step's deltas: finished answers of `answers`, and tokens a second."""
+    """Yields a function to call with each step's deltas; None if no bar is shown.
+
+    The bar shows finished answers out of `answers`, and tokens per second.
+    """
     if not (enabled and sys.stderr.isatty()):
         yield None
         return

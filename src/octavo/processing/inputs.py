@@ -1,4 +1,4 @@
-"""From what a user passes (prompts of every form, parameters) to what the engine takes."""
+"""Turns a user's prompts (in any form) and parameters into engine requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMS = 'a string, a list of token ids, {"prompt": ...} or {"prompt_token_ids": 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A prompt in token ids; `text` where it came as text."""
+    """A prompt in token ids. text: its text, if it was given as text."""
 
     ids: list[int]
     text: str | None = None
@@ -28,9 +28,10 @@ class Tokens:
 
 
 class RequestMaker:
-    """Makes engine requests for one model. seed: what the seeds of unseeded requests come from; None: unpredictable.
+    """Makes engine requests for one model.
 
-    compile_grammars: False leaves `Request.grammar` to whoever takes the requests.
+    seed: source of the seeds of requests without one; None is unpredictable.
+    compile_grammars: if False, the receiver of the requests must set `Request.grammar`.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, seed: int | None = None, compile_grammars: bool = True):
@@ -41,15 +42,18 @@ class RequestMaker:
         self._count = 0
 
     def make(self, tokens: Tokens, params: SamplingParams, request_id: str | None = None, **extra: Any) -> Request:
-        """extra: other fields of `Request` (priority, deadline, pooling). Raises RequestError for bad parameters."""
+        """Makes a request. extra: more fields of `Request` (priority, deadline, pooling).
+
+        Raises RequestError for bad parameters.
+        """
         return self.make_unchecked(tokens, check(params, self._vocab_size), request_id, **extra)
 
     def make_unchecked(
         self, tokens: Tokens, params: SamplingParams, request_id: str | None = None, **extra: Any
     ) -> Request:
-        """`make` for parameters that are known to be right."""
+        """`make` for parameters that were checked before."""
         self._count += 1
-        drawn = self._random.getrandbits(64)  # drawn even if not needed: a request's seed depends on its number alone
+        drawn = self._random.getrandbits(64)  # always drawn, so that a request's seed depends only on its number
         return Request(
             request_id=str(self._count - 1) if request_id is None else request_id,
             prompt_token_ids=tokens.ids,
@@ -68,7 +72,10 @@ class RequestMaker:
         return self._compiler.compile(params.structured_outputs)
 
     def tokens(self, prompt: Prompt) -> Tokens:
-        """Raises RequestError for a prompt of another form, or empty, or with a token that the model lacks."""
+        """Returns the prompt in token ids.
+
+        Raises RequestError for an unknown form, an empty prompt, or a token that the model lacks.
+        """
         tokens = self._tokens(prompt)
         check_range("prompt", tokens.ids, self._vocab_size)
         return tokens
@@ -95,13 +102,13 @@ class RequestMaker:
         raise RequestError(f"a prompt must be {FORMS}", "prompt")
 
     def _encoded(self, text: str) -> Tokens:
-        # Empty text is refused also where a beginning-of-text token would be put before it.
+        # Empty text is refused even if the tokenizer would put a beginning-of-text token before it.
         return Tokens(_nonempty(self._tokenizer.encode(text) if text else []), text)
 
     def _bad_words(self, params: SamplingParams) -> Iterator[tuple[int, ...]]:
-        """Each word as it is written at the start of a text and after a space.
+        """Yields the ids of each word, once as the start of a text and once after a space.
 
-        A word with a token that the model has no embedding for is left out: the model cannot write it.
+        A word with a token without embedding is left out: the model cannot generate it.
         """
         for word in params.bad_words:
             for written in (word, " " + word.lstrip()):
@@ -121,13 +128,13 @@ def _nonempty(ids: list[int]) -> list[int]:
 
 
 def as_list(prompts: Prompt | list[Prompt]) -> list[Prompt]:
-    """One prompt or many, as many: a non-empty list of ids is one prompt."""
+    """Returns a list of prompts, from one prompt or a list. A non-empty list of ids is one prompt."""
     many = isinstance(prompts, list) and not (prompts and _is_ids(prompts))
     return cast(list[Prompt], prompts if many else [prompts])
 
 
 def pair(prompts: list[Any], params: SamplingParams | list[SamplingParams] | None) -> list[SamplingParams]:
-    """The parameters of each prompt: one for all, or one each."""
+    """Returns one SamplingParams per prompt. params: one for all prompts, or one per prompt."""
     if not isinstance(params, list | tuple):
         return [params or SamplingParams()] * len(prompts)
     if len(params) != len(prompts):

@@ -1,4 +1,4 @@
-"""One vector for a prompt, from its tokens' hidden states as they come in step by step."""
+"""Pools the hidden states of a prompt's tokens, which arrive step by step, into one vector."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ MODES = ("mean", "last")
 
 
 class Pooling:
-    """The pooled requests of one engine. Their hidden states end here; the vector leaves with the last delta."""
+    """The pooled requests of one engine. Hidden states are taken out of the deltas; the last delta gets the vector."""
 
     def __init__(self) -> None:
         self._poolers: dict[str, HiddenStatePooler] = {}
 
     def add(self, request: Request) -> None:
-        """To be called for every request that the engine takes; one that is not pooled is none of our business."""
+        """Must be called for every request that the engine takes. Requests without pooling are ignored."""
         if request.pooling is not None:
             self._poolers[request.request_id] = HiddenStatePooler(request.pooling)
 
     def collect(self, deltas: list[SequenceDelta]) -> list[SequenceDelta]:
-        """The deltas to pass on. Of a pooled request that is the last one only, with `pooled` unless it failed."""
+        """Returns the deltas to pass on. A pooled request passes only its last, with `pooled` set unless it failed."""
         return [delta for delta in deltas if self._passes(delta)] if self._poolers else deltas
 
     def _passes(self, delta: SequenceDelta) -> bool:
@@ -41,9 +41,9 @@ class Pooling:
 
 
 class HiddenStatePooler:
-    """mode: "mean" of all tokens, or "last", the last token's.
+    """Pools one prompt. mode: "mean" over all tokens, or "last" for the last token's state.
 
-    The mean is summed in float64, token after token, so that it does not depend on how the prompt was cut into chunks.
+    The mean is summed in float64, token by token, so that it does not depend on the chunks of the prefill.
     """
 
     def __init__(self, mode: str):
@@ -58,12 +58,12 @@ class HiddenStatePooler:
             self._count += 1
 
     def vector(self) -> F64:
-        """[D]"""
+        """Returns the pooled vector: [D]."""
         return self._sum / self._count if self._mean else self._sum
 
 
 def pooled_vector(output: RequestOutput, normalize: bool) -> F32:
-    """[D]: what a pooled request has brought; of length 1 if `normalize`. Raises RequestError if it failed."""
+    """Returns a pooled request's vector: [D], of length 1 if `normalize`. Raises RequestError if it failed."""
     if output.pooled is None:
         reason = output.outputs[0].finish_reason
         raise RequestError(f"the prompt could not be embedded: its request ended with {reason!r}", "prompt")

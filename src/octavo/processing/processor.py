@@ -1,4 +1,4 @@
-"""From engine deltas (token ids) to outputs (text). One place for `LLM`, the CLI and the server."""
+"""Turns engine deltas (token ids) into outputs (text), for `LLM`, the CLI and the server."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from octavo.types import Request, SequenceDelta, TokenLogprob
 
 
 class OutputProcessor:
-    """Keeps the requests that are under way; `process` takes each step's deltas.
+    """Holds the running requests. `process` takes each step's deltas.
 
-    Stop strings are found here, as the engine knows no text; `take_aborts` says which requests it may drop because
-    all their answers are complete. What still comes for a complete answer is ignored.
+    Stop strings are found here, as the engine has no text. `take_aborts` lists the requests that stop strings
+    completed, so that the engine can drop them. Later deltas of a complete answer are ignored.
 
-    seconds: spent in `process` so far.
+    seconds: time spent in `process` so far.
     """
 
     def __init__(self, tokenizer: Tokenizer, clock: Callable[[], float] = time.monotonic):
         self.seconds = 0.0
         self._tokenizer = tokenizer
         self._clock = clock
-        self._writers: dict[str, list[Writer]] = {}  # of each request, one an answer
+        self._writers: dict[str, list[Writer]] = {}  # request id -> one writer per answer
         self._aborts: list[str] = []
         self._texts = {skip: TokenTexts(tokenizer, skip) for skip in (False, True)}
-        self._words: dict[int, str] = {}  # token id -> its text alone, for logprobs
+        self._words: dict[int, str] = {}  # token id -> its text, for logprobs
 
     def add(self, request: Request, prompt: str | None = None) -> RequestOutput:
-        """From now on deltas of this request are expected. The output returned is complete when it is `finished`.
+        """Registers a request. The returned output is filled by `process`, until it is `finished`.
 
-        prompt: the text, if the prompt came as text.
+        prompt: the text, if the prompt was given as text.
         """
         output = RequestOutput(
             request_id=request.request_id,
@@ -50,7 +50,7 @@ class OutputProcessor:
         return output
 
     def process(self, deltas: Iterable[SequenceDelta]) -> list[OutputDelta]:
-        """What a step adds to each answer. A request is forgotten as it finishes: who added it has its output."""
+        """Returns the new text and tokens of each answer. Finished requests are forgotten; the caller has the output."""
         now, made = self._clock(), []
         for delta in deltas:
             if (writers := self._writers.get(delta.request_id)) is None:
@@ -64,9 +64,9 @@ class OutputProcessor:
         return made
 
     def drop(self, request_id: str, reason: str) -> None:
-        """Ends a request that the engine need not or cannot end: its unfinished answers get this finish reason.
+        """Ends a request without the engine: its unfinished answers get this finish reason.
 
-        Later deltas of it are ignored. Does nothing if the request is unknown or has ended.
+        Later deltas of the request are ignored. Does nothing if it is unknown or has ended.
         """
         if (writers := self._writers.pop(request_id, None)) is None:
             return
@@ -76,13 +76,13 @@ class OutputProcessor:
         _finish(writers, self._clock())
 
     def take_aborts(self) -> list[str]:
-        """Requests that stop strings completed since the last call while the engine still works on them."""
+        """Returns the requests that stop strings completed since the last call, and that the engine still runs."""
         aborts, self._aborts = self._aborts, []
         return aborts
 
     def _take(self, writer: Writer, delta: SequenceDelta, now: float) -> OutputDelta | None:
         output = writer.request_output
-        if delta.index == 0:  # the others take the prompt over from it
+        if delta.index == 0:  # the other answers share its prompt, so only its deltas describe it
             output.num_cached_tokens, output.pooled = delta.num_cached_tokens, delta.pooled
             output.metrics.first_scheduled_time = delta.scheduled
         if delta.prompt_logprobs and output.prompt_logprobs is not None:
@@ -115,7 +115,7 @@ class OutputProcessor:
 
 
 def _finish(writers: list[Writer], now: float) -> None:
-    """The last answer of a request has ended."""
+    """Completes the output of a request whose last answer has ended."""
     output = writers[0].request_output
     times = [writer.last_token_time for writer in writers if writer.last_token_time is not None]
     output.metrics.last_token_time = max(times, default=None)
@@ -123,10 +123,10 @@ def _finish(writers: list[Writer], now: float) -> None:
 
 
 class Writer:
-    """Writes one answer: detokenises, looks for stop strings, keeps tokens and logprobs in step with the text.
+    """Writes one answer: detokenises, looks for stop strings, and collects tokens and logprobs.
 
-    plain: the next tokens only add text, unless they end the answer, so `extend` will do for them. Nearly all deltas
-    are of this kind. `extend` touches few objects, as the model's weights have swept the caches since the last step.
+    plain: tokens that do not end the answer only add text, so `extend` can take them. Nearly all deltas are like that.
+    `extend` touches few objects, because the weights have evicted all of them from the caches since the last step.
     """
 
     __slots__ = (
@@ -157,7 +157,7 @@ class Writer:
         self._show_stop = params.include_stop_str_in_output
         self._detokenizer = detokenizer
         self._token_ids = self.output.token_ids
-        self._pieces: list[str] = []  # of its text
+        self._pieces: list[str] = []  # of the text
         self._stops = StopStrings(params.stop, params.include_stop_str_in_output)
 
     def extend(self, delta: SequenceDelta, now: float) -> OutputDelta:
@@ -170,7 +170,7 @@ class Writer:
         return OutputDelta(delta.request_id, delta.index, text, token_ids)
 
     def write(self, delta: SequenceDelta, logprobs: list[LogprobMap] | None) -> OutputDelta:
-        """Takes the delta's tokens in, up to the one that completes a stop string, and says what became visible."""
+        """Adds the delta's tokens, up to the one that completes a stop string. Returns what became visible."""
         text, count, known = "", 0, len(self.output.token_ids)
         for count, token in enumerate(delta.token_ids, 1):
             if not (count == len(delta.token_ids) and self._hides_last(delta)):
@@ -185,16 +185,16 @@ class Writer:
         return new
 
     def end(self, reason: str) -> None:
-        """Ends the answer where it is; what was held back is part of it."""
+        """Ends the answer here. Text that was held back is part of it."""
         self._pieces.append(self._flush(len(self.output.token_ids)))
         self._close(reason, None)
 
     def _hides_last(self, delta: SequenceDelta) -> bool:
-        """The token that ended the sequence is no part of its text."""
+        """Whether the last token only marks the end, and is not part of the text."""
         return delta.finish_reason == "stop" and not self._show_stop
 
     def _filter(self, text: str, written: int) -> str:
-        """What of this text may be shown; stop strings do not count until `min_tokens` are written."""
+        """Returns the part of `text` to show. Stop strings are ignored in the first `min_tokens` tokens."""
         return text if written < self._min_tokens else self._stops.add(text)
 
     def _flush(self, written: int) -> str:

@@ -1,9 +1,10 @@
-"""Hosts an engine for `octavo compare`: loads it, then runs the jobs that come on standard input and says how long.
+"""Hosts an engine for `octavo compare`: loads it, then runs the jobs from standard input and reports their times.
 
     PYTHON -I host.py FILE '{"model": ..., "threads": 2, ...}'
 
 JSON lines: first {"version", "startup_s", "vocab_size"} or {"missing"} or {"error"}; then for each job {"prompts": ids,
-"tokens": n} a line {"seconds", "peak_rss"} or {"error"}. It ends with its input. Standard library only.
+"tokens": n} a line {"seconds", "peak_rss"} or {"error"}. The process exits when its input ends. It uses only the
+standard library.
 """
 
 import json
@@ -17,7 +18,7 @@ STARTED = time.time()
 
 
 def main(file: str, settings: str) -> None:
-    # Engines print what they like: standard output is for answers alone.
+    # Engines print to standard output too: send that to standard error, so that the pipe carries answers alone.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 

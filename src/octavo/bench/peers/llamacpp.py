@@ -14,7 +14,7 @@ import numpy as np
 
 Generate = Callable[[list[list[int]], int], None]
 
-BATCH = 512  # tokens of a call, as in the other engines
+BATCH = 512  # tokens per call, as in the other engines
 
 
 def load(settings: dict[str, Any]) -> tuple[str, Generate, int | None]:
@@ -22,7 +22,7 @@ def load(settings: dict[str, Any]) -> tuple[str, Generate, int | None]:
     batch = lib.llama_batch_init(BATCH, 0, 1)
 
     def step(rows: list[tuple[int, int, int, bool]]) -> list[int]:
-        """rows: (token, position, sequence, whether its logits are wanted) -> the next token of those that are."""
+        """Maps rows of (token, position, sequence, whether logits are wanted) to the next tokens of the wanted rows."""
         found: list[int] = []
         for start in range(0, len(rows), BATCH):
             part = rows[start : start + BATCH]

@@ -1,7 +1,7 @@
 """Any OpenAI-compatible server, by its completions API with token ids. settings: "url", and "model" if it has several.
 
-The time includes HTTP. ignore_eos is an extension that vLLM, llama.cpp and Octavo have; a server that stops early all
-the same is an error, as its speed would be wrong.
+The time includes HTTP. ignore_eos is an extension of vLLM, llama.cpp and Octavo. A server that stops early is an error,
+as its speed would be wrong.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hugging Face transformers in eager PyTorch, bfloat16; reads GGUF by turning it back into bfloat16."""
+"""Hugging Face transformers in eager PyTorch, bfloat16. It reads GGUF by converting the weights to bfloat16."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-# By name: they are in the peer's environment, and no part of Octavo imports them.
+# Imported by name: they exist only in the peer's environment.
 torch, transformers = import_module("torch"), import_module("transformers")
 
 Generate = Callable[[list[list[int]], int], None]

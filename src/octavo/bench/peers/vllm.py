@@ -1,5 +1,7 @@
-"""vLLM's CPU build, from a folder of safetensors. settings: also dtype, bfloat16 or float32: which one is faster
-depends on the processor."""
+"""vLLM's CPU build, from a folder of safetensors.
+
+settings may have "dtype": bfloat16 or float32. Which is faster depends on the processor.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ from typing import Any
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GB
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
-os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine in this process: a helper would be a second host
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # run the engine in this process
 
-from vllm import LLM, SamplingParams, __version__  # it reads the environment when imported
+from vllm import LLM, SamplingParams, __version__  # after the settings: vLLM reads the environment when imported
 
 Generate = Callable[[list[list[int]], int], None]
 
