@@ -1,4 +1,4 @@
-"""Puts an engine together: model file -> model, tokenizer, cache, backend. Every "auto" setting gets its value here."""
+"""Assembles an engine: model file -> model, tokenizer, cache, backend. Resolves every "auto" setting."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from octavo.tokenizer import Tokenizer
 from octavo.weights.checkpoint import Checkpoint
 from octavo.weights.sources import resolve
 
-# Settings that can say only one thing here, with the values that say it.
+# Settings of vLLM that have one meaning here, with the values that are accepted.
 SAME_EVERYWHERE: dict[str, tuple[Any, ...]] = {
     "dtype": ("auto", "float32"),
     "quantization": (None, "gguf"),
@@ -109,9 +109,9 @@ def assemble(
     tokenizer: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Assembly:
-    """Loads the model at `source` (a path, an alias, hf:...). tokenizer: a tokenizer.json, or a folder that has one.
+    """Loads the model at `source` (a path, an alias, hf:...). tokenizer: a tokenizer.json, or a folder with one.
 
-    progress: called now and then with the bytes of the file that are packed, and in all.
+    progress: called with (bytes packed, bytes in all) while the weights are packed.
 
     Raises ModelFileError, TokenizerError, ConfigError or CapacityError.
     """
@@ -141,8 +141,11 @@ def assemble(
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """A tokenizer is hundreds of thousands of objects, all of which stay: looking for garbage among them as they come
-    takes a tenth of the time that a packed model needs to load."""
+    """Switches garbage collection off while a model loads.
+
+    A tokenizer creates hundreds of thousands of objects, and all of them stay. Collections among them take a tenth of
+    the load time of a packed model.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:

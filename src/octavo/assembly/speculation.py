@@ -1,4 +1,4 @@
-"""From `speculative_config` to a proposer: loads what the methods need, and puts them over the engine's own parts."""
+"""Builds a proposer from `speculative_config`: loads files the methods need, and shares the engine's parts."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from octavo.weights.aliases import home
 from octavo.weights.checkpoint import Checkpoint
 from octavo.weights.sources import resolve
 
-MARGIN = 2  # tokens by which an n-gram draft is longer than its match, if its length is left to us
-SPOT = 101  # every so many tokens of two vocabularies are compared
+MARGIN = 2  # default number of tokens by which an n-gram draft exceeds its match
+SPOT = 101  # stride of the token ids at which two vocabularies are compared
 
 
 @dataclasses.dataclass(frozen=True)
 class Speculation:
-    """What drafting needs to know of the engine it drafts for. load_words: the tokenizer of an open checkpoint."""
+    """Settings of speculation and the parts of its engine. load_words: returns an open checkpoint's tokenizer."""
 
     settings: SpecSettings
     engine: Engine
@@ -51,7 +51,7 @@ class Speculation:
     load_words: Callable[[Checkpoint], Tokenizer]
 
     def proposer(self) -> Proposer:
-        """Raises ConfigError or ModelFileError."""
+        """Returns the proposer for the settings. Raises ConfigError or ModelFileError."""
         settings = self.settings
         if settings.method == "auto":
             drafters = [self.drafter(method) for method in settings.methods or self._worthwhile()]
@@ -59,7 +59,7 @@ class Speculation:
         return Fixed(self.drafter(settings.method), settings.count)
 
     def _worthwhile(self) -> tuple[str, ...]:
-        """What "auto" weighs when it is not told: what needs nothing, what files were given for, what was tuned."""
+        """The default methods of "auto": those without files, those with given files, and tuned layers."""
         settings = self.settings
         given = {"draft_model": settings.model, "heads": settings.heads, "layer_skip": settings.layers}
         if settings.layers is None and self.config.backend != "null":
@@ -161,12 +161,12 @@ MAKERS: dict[str, Callable[[Speculation], Drafter]] = {
 
 
 def tuned_path(source: str) -> Path:
-    """Where `octavo tune layers` leaves what it found for a model."""
+    """The file in which `octavo tune layers` saves a model's layers."""
     return home() / "tuned" / f"{Path(source).name}.layers.json"
 
 
 def tuned_layers(source: str, model: Model, paying: bool = False) -> tuple[int, ...] | None:
-    """The layers kept for this model; paying: only if they promised to be faster than none."""
+    """Returns the layers saved for this model, or None. paying: only layers with an expected speed-up above 1."""
     try:
         found = json.loads(tuned_path(source).read_text())
         layers, speedup = tuple(map(int, found["layers"])), float(found["expected_speedup"])

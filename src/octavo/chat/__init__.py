@@ -1,8 +1,8 @@
-"""Chat messages to a prompt, by the model's own Jinja template: `prompt`, and `render` for the text alone.
+"""Renders chat messages as a prompt with the model's Jinja template: `prompt`, or `render` for the text alone.
 
-Templates come from model files, which are not trusted: see `sandbox`. Text in a message that looks like a control
-token ("<|im_end|>") is not defused here: encoding the prompt makes it that token, as in transformers, vLLM and
-llama.cpp, so an application that passes on text from strangers must take such text out itself.
+Templates come from model files, which are not trusted: see `sandbox`. Message text that looks like a control token
+("<|im_end|>") is not escaped. Encoding the prompt turns it into that token, as in transformers, vLLM and llama.cpp.
+An application that passes on untrusted text must remove such text itself.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = ["prompt", "render"]
 def prompt(
     tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], template: str | None = None, /, **options: Any
 ) -> tuple[str, list[int]]:
-    """The prompt for `messages` and its token ids. template: None is the model's own. options: as for `render`.
+    """Returns the prompt for `messages` and its token ids. template: None uses the model's. options: see `render`.
 
-    Raises what `render` raises, and TokenizerError for a model that has no template.
+    Raises the errors of `render`, and TokenizerError for a model without a template.
     """
     template = tokenizer.chat_template if template is None else template
     if template is None:
@@ -49,11 +49,11 @@ def render(
     eos_token: str = "",
     **extra: Any,
 ) -> str:
-    """The prompt for `messages`. Encode it with `add_special=False`: templates write their own beginning-of-text token.
+    """Returns the prompt text. Encode it with `add_special=False`: templates write the beginning-of-text token.
 
-    messages: OpenAI's; content is text, or a list of {"type": "text", "text": ...}. tools: OpenAI's, for the template.
+    messages: in OpenAI's form; content is text, or a list of {"type": "text", "text": ...}. tools: in OpenAI's form.
     extra: more variables for the template, such as enable_thinking.
-    Raises RequestError for messages that make no sense, TokenizerError for a template that fails, refuses the messages
+    Raises RequestError for malformed messages, TokenizerError for a template that fails, refuses the messages
     (`raise_exception`), or takes more than 250 ms of processor time or 1 M characters.
     """
     variables = {
@@ -72,7 +72,7 @@ def render(
         raise TokenizerError(f"chat template stopped: {error}") from error
     except RecursionError as error:
         raise TokenizerError("chat template stopped: it is nested too deeply") from error
-    except Exception as error:  # a template can raise whatever Python can: none of it is our bug or the engine's end
+    except Exception as error:  # a template can raise any Python exception, and none of them is our bug
         raise TokenizerError(f"chat template: {_shorten(str(error) or type(error).__name__)}") from error
 
 

@@ -1,7 +1,7 @@
-"""What a chat template may spend: time, and characters.
+"""Limits on the time and the characters that a chat template may use.
 
-Templates come from strangers' files. Python cannot interrupt its own primitives, so each must be short: every value a
-template makes is at most `MAX_VALUE` characters, and the clock is looked at after each operation.
+Templates come from untrusted files. Python cannot interrupt its own primitives, so each of them must be short. Every
+value in a template has at most `MAX_VALUE` characters, and the clock is read after each operation.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from jinja2.runtime import Undefined
 MAX_SECONDS = 0.25
 MAX_VALUE = 1 << 20  # characters of one value, and of the whole output; an item of a list or mapping counts as 8 more
 MAX_WORK = 1 << 25  # characters of all values together, live or not: bounds memory
-MAX_DEPTH = 64  # lists in lists; Python hashes tuples recursively without a guard of its own
+MAX_DEPTH = 64  # of nested lists; Python hashes tuples recursively, without a depth limit
 MAX_BITS = 4096  # of an integer
 ITEM = 8
 
 
 class LimitError(Exception):
-    """A template wants more than it may have."""
+    """A template exceeds a limit."""
 
 
 class Meter:
-    """The account of one rendering."""
+    """Counts the time and characters of one rendering."""
 
     def __init__(self, seconds: float = MAX_SECONDS):
         self._seconds = seconds
@@ -37,25 +37,25 @@ class Meter:
         self._measured: dict[int, tuple[Any, int, int]] = {}
 
     def tick(self, work: int = 0) -> None:
-        """To be called after each operation. work: characters that it made."""
+        """Must be called after each operation. work: characters that it produced. Raises LimitError."""
         self._left -= work
         if self._left < 0:
             raise LimitError(f"it made more than {MAX_WORK >> 20} M characters")
-        # Time that other threads took is no fault of the template. That clock is a system call, so it is asked second.
+        # The thread's clock excludes time of other threads. It is a system call, so it is read only when needed.
         if perf_counter() > self._end and thread_time() - self._cpu_start > self._seconds:
             raise LimitError(f"it ran for more than {self._seconds * 1000:.0f} ms")
 
     def allow(self, size: int) -> None:
-        """Is a value of `size` characters small enough to be made?"""
+        """Raises LimitError if a value of `size` characters is too large."""
         if size > MAX_VALUE:
             raise LimitError(f"it made a value of more than {MAX_VALUE >> 20} M characters")
 
     def size(self, value: Any) -> int:
-        """Characters of a value written out, roughly. A list that holds another twice counts it twice."""
+        """Returns roughly the characters of a value written out. A list that holds another twice counts it twice."""
         return self._measure(value)[0]
 
     def checked(self, value: Any) -> Any:
-        """The value of an expression, charged for. Iterators are run to their end here, where the clock is watched."""
+        """Returns the value of an expression after counting it. Iterators run to their end here, under the clock."""
         if isinstance(value, str):
             self.allow(len(value))
             self.tick(len(value))
@@ -74,7 +74,7 @@ class Meter:
             yield item
 
     def _measure(self, value: Any) -> tuple[int, int]:
-        """(size, depth)."""
+        """Returns (size, depth)."""
         if isinstance(value, str):
             return len(value), 0
         if value is None or isinstance(value, (float, Undefined)):

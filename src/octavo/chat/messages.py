@@ -1,4 +1,4 @@
-"""Chat messages in OpenAI's form, made into what chat templates expect."""
+"""Converts chat messages from OpenAI's form to the form that chat templates expect."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from octavo.errors import RequestError
 
 
 def normalise(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Content in parts becomes one text, and the arguments of tool calls objects. Raises RequestError."""
+    """Joins content parts into one text, and parses the arguments of tool calls. Raises RequestError."""
     return [_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
 
 
@@ -26,7 +26,7 @@ def _message(message: Mapping[str, Any], field: str) -> dict[str, Any]:
 
 
 def _text(content: Any, field: str) -> str | None:
-    """Parts are joined by newlines, as vLLM and llama.cpp do."""
+    """Joins parts with newlines, like vLLM and llama.cpp."""
     if content is None or isinstance(content, str):
         return content
     if not isinstance(content, Sequence):
@@ -41,12 +41,12 @@ def _text(content: Any, field: str) -> str | None:
 
 
 def _tool_call(call: Any) -> Any:
-    """The API sends arguments as JSON text; templates write them out with `tojson`, which would quote it again."""
+    """Parses arguments, which the API sends as JSON text: a template's `tojson` would quote that text again."""
     function = call.get("function") if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), str):
         return call
     try:
         arguments = json.loads(function["arguments"])
     except (ValueError, RecursionError):
-        return call  # a model's own broken output, sent back: keep it as it was
+        return call  # the model's own invalid output, sent back: keep it as it is
     return {**call, "function": {**function, "arguments": arguments}}

@@ -1,6 +1,6 @@
-"""Template operations that can make much out of little, each refused before it is done.
+"""Template operations with possibly huge results. Each checks the size of its result before it computes it.
 
-All others (slicing, adding, sorting, upper case ...) give at most a few times what they were given.
+The other operations (slicing, adding, sorting, upper case ...) return at most a few times the size of their input.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from markupsafe import soft_str
 from octavo.chat.limits import MAX_BITS, LimitError, current
 
 MAX_INDENT = 16  # of tojson: times the depth, on each line
-MAX_NEEDLE = 100  # characters to strip, or to look for from the right: Python's search takes text x needle steps
+MAX_NEEDLE = 100  # characters to strip, or to find from the right: Python's search takes text x needle steps
 
 
 def multiply(left: Any, right: Any) -> Any:
-    """Numbers, or text or a list times a number."""
+    """Multiplies numbers, or repeats text or a list."""
     if isinstance(left, int) and isinstance(right, int):
         _allow_bits(left.bit_length() + right.bit_length())
     for value, times in ((left, right), (right, left)):
@@ -40,18 +40,18 @@ def power(left: Any, right: Any) -> Any:
 
 
 def modulo(left: Any, right: Any) -> Any:
-    """Remainder, or printf-style formatting."""
+    """Computes a remainder, or formats printf-style."""
     if isinstance(left, str):
         if "*" in left or re.search(r"\d{5}", left):
             raise LimitError("a format asks for a width over 9999")
-        # Each field may print the whole of its argument, which %(name)s can do again and again.
+        # Each field may print its whole argument, and %(name)s may repeat it.
         widths = sum(map(int, re.findall(r"\d+", left)))
         current().allow(widths + left.count("%") * current().size(right))
     return left % right
 
 
 def concatenate(parts: Iterable[Any]) -> str:
-    """The text of all parts, one after the other (`~`, and what macros and blocks return)."""
+    """Joins the text of all parts: for `~`, and for the results of macros and blocks."""
     texts = [part if isinstance(part, str) else str(part) for part in parts]
     current().allow(sum(map(len, texts)))
     return str(current().checked("".join(texts)))
@@ -97,7 +97,7 @@ def to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """transformers' tojson: not Jinja's own, which escapes HTML."""
+    """transformers' tojson. Jinja's would escape HTML."""
     current().allow(current().size(value))
     if indent is not None and (len(indent) if isinstance(indent, str) else indent) > MAX_INDENT:
         raise LimitError(f"tojson: an indent over {MAX_INDENT}")
@@ -105,7 +105,7 @@ def to_json(
         ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys, check_circular=False
     )
     if indent is None and separators is None:
-        return encoder.encode(value)  # in C, at most 6 characters for one
+        return encoder.encode(value)  # in C, and at most 6 characters per input character
     return "".join(map(current().checked, encoder.iterencode(value)))
 
 
@@ -120,19 +120,19 @@ def raise_exception(message: str) -> None:
 
 
 def make_dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
-    """A function, as a class can be subscripted."""
+    """Creates a dict. The template gets a function, because it could subscript the class."""
     return dict(*args, **kwargs)
 
 
 class QuietNamespace(Namespace):
-    """Says nothing about what is in it, which may be itself."""
+    """A namespace whose repr omits its content, as it may contain itself."""
 
     def __repr__(self) -> str:
         return "<Namespace>"
 
 
 def check_method(text: str, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Looks at a call of a text's method; returns the arguments to call it with."""
+    """Checks a call of a string method. Returns the arguments to call it with."""
     if name == "join" and args:
         return (_check_join(text, args[0]), *args[1:])
     if name == "replace" and len(args) >= 2:

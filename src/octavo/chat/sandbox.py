@@ -1,8 +1,8 @@
-"""Jinja for templates that are not trusted: an allow-list of operations, each under a meter.
+"""Jinja for untrusted templates: an allow-list of operations, each under a meter.
 
-Jinja's own immutable sandbox refuses access to Python's insides. What it lets through can still eat all time and
-memory, so here the syntax tree is rewritten to report to the meter wherever Jinja offers no hook: in loops, where lists
-are made, compared or sliced, and in `~`. Filters, methods and globals are those that chat templates use.
+Jinja's immutable sandbox refuses access to Python's internals. The operations it allows can still use up all time and
+memory. The syntax tree is therefore rewritten to report to the meter where Jinja has no hook: in loops, for lists that
+are created, compared or sliced, and in `~`. Filters, methods and globals are those that chat templates use.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# All that can be read of an object, by its type; items of mappings and lists are free.
+# Readable attributes by type. Items of mappings and lists are always readable.
 ATTRIBUTES: tuple[tuple[type, frozenset[str]], ...] = (
     (
         str,
@@ -54,7 +54,7 @@ ATTRIBUTES: tuple[tuple[type, frozenset[str]], ...] = (
     ),
 )
 
-# Jinja's filters that give little more than they get. Not here: batch, center, slice, wordwrap, xmlattr and the like.
+# Jinja's filters with bounded results. Left out: batch, center, slice, wordwrap, xmlattr and similar ones.
 _PLAIN_FILTERS = _words(
     "abs capitalize count d default dictsort e escape first float forceescape int items last length list lower map max "
     "min reject rejectattr reverse safe select selectattr sort string title unique upper"
@@ -72,9 +72,9 @@ _OPERATORS = {"*": ops.multiply, "**": ops.power, "%": ops.modulo}
 
 
 def metered(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function with its result charged for."""
+    """Wraps a function so that the meter counts its result."""
 
-    @functools.wraps(function)  # keeps the mark that Jinja puts on functions that want the context
+    @functools.wraps(function)  # keeps Jinja's mark on functions that take the context
     def call(*args: Any, **kwargs: Any) -> Any:
         return current().checked(function(*args, **kwargs))
 
@@ -82,7 +82,7 @@ def metered(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Rewriter(NodeTransformer):
-    """Puts a report to the meter wherever generated code would otherwise run unseen."""
+    """Adds calls to the meter where generated code would otherwise run without them."""
 
     def visit_For(self, node: nodes.For) -> nodes.For:
         self.generic_visit(node)
@@ -123,7 +123,7 @@ def _report(method: str, argument: nodes.Expr) -> nodes.Call:
 
 class _Generator(CodeGenerator):
     def visit_Call(self, node: nodes.Call, frame: Frame, forward_caller: bool = False) -> None:
-        """Our own reports are called directly: no template can write an EnvironmentAttribute."""
+        """Calls our own reports directly. No template can write an EnvironmentAttribute."""
         if not isinstance(node.node, nodes.EnvironmentAttribute):
             super().visit_Call(node, frame, forward_caller=forward_caller)
             return
@@ -133,7 +133,7 @@ class _Generator(CodeGenerator):
 
 
 class GenerationTag(Extension):
-    """{% generation %} marks what the assistant said, for training; here it only groups."""
+    """{% generation %} marks the assistant's text for training. Here it only groups."""
 
     tags = {"generation"}  # noqa: RUF012 (as Jinja declares it)
 
@@ -143,7 +143,7 @@ class GenerationTag(Extension):
 
 
 class TokenLimit(Extension):
-    """Compiling costs up to 40 us a token, mostly in Python's own compiler, which no meter can stop."""
+    """Limits the tokens. Compiling takes up to 40 us per token, mostly in Python's compiler, outside the meter."""
 
     def filter_stream(self, stream: TokenStream) -> Iterator[Token]:
         for count, token in enumerate(stream):
@@ -154,7 +154,7 @@ class TokenLimit(Extension):
 
 @pass_context  # also keeps Jinja from evaluating constant expressions while it compiles
 def write_out(context: Context, value: Any) -> str:
-    """The text of {{ value }}."""
+    """Returns the text of {{ value }}."""
     if not isinstance(value, (str, int, float, list, tuple, Mapping, Undefined, type(None))):
         raise LimitError(f"it writes out a {type(value).__name__}")  # whose text may hold memory addresses
     meter = current()
@@ -164,7 +164,7 @@ def write_out(context: Context, value: Any) -> str:
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """Compiling and rendering can raise anything: LimitError, Jinja's errors, and what Python raises."""
+    """The Jinja environment. Compiling and rendering can raise LimitError, Jinja's errors and any Python exception."""
 
     code_generator_class = _Generator
     intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
@@ -208,11 +208,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().is_safe_attribute(obj, attr, value) and (attr in allowed or isinstance(obj, Namespace))
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
-        """At once, where Jinja's own sandbox waits until the value is used (and writes it out as nothing)."""
+        """Raises at once. Jinja's sandbox waits until the value is used, and prints it as empty text."""
         raise SecurityError(f"access to attribute {attribute!r} of a {type(obj).__name__} is not allowed")
 
     def wrap_str_format(self, value: Any) -> None:
-        """`str.format` is not among the methods allowed: nothing to wrap."""
+        """Wraps nothing: `str.format` is not an allowed method."""
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         current().tick()

@@ -50,7 +50,7 @@ class OutputProcessor:
         return output
 
     def process(self, deltas: Iterable[SequenceDelta]) -> list[OutputDelta]:
-        """Returns the new text and tokens of each answer. Finished requests are forgotten; the caller has the output."""
+        """Returns the new text and tokens of each answer. Finished requests are forgotten; the caller has theirs."""
         now, made = self._clock(), []
         for delta in deltas:
             if (writers := self._writers.get(delta.request_id)) is None:

@@ -1,7 +1,7 @@
 """Byte-level BPE ("gpt2" in GGUF): GPT-2, Llama 3, Qwen, SmolLM.
 
-A pre-tokenizer cuts text into words, each byte of a word is written as one printable character, and merges are applied
-in order of rank. GGUF names the pre-tokenizer in `tokenizer.ggml.pre`; the patterns below are those of each family's
+A pre-tokenizer cuts text into words. Each byte of a word becomes one printable character, and merges are applied in
+order of rank. GGUF names the pre-tokenizer in `tokenizer.ggml.pre`; the patterns below are those of each family's
 own tokenizer.json (GPT-2's from openai/gpt-2 encoder.py).
 """
 
@@ -19,7 +19,7 @@ from octavo.tokenizer.parts import Parts, make_encoders
 from octavo.tokenizer.vocab import KEY, Kind, Vocabulary, string_list
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# Case-blind contractions, a word may take one leading symbol, numbers in groups, newlines stay with what precedes.
+# Contractions in any case, words with one leading symbol, numbers in groups, newlines joined to preceding symbols.
 _TIKTOKEN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -28,8 +28,11 @@ _TIKTOKEN = (
 
 @dataclass(frozen=True, slots=True)
 class Pre:
-    """patterns: applied in turn, each to what the one before left. whole_words: a word that is a token is not split
-    further, whatever the merges say. bos: a beginning-of-text token is added unless the file says otherwise."""
+    """A pre-tokenizer. patterns: applied in turn, each to the pieces of the previous one.
+
+    whole_words: a word that is a token stays whole, whatever the merges. bos: add a beginning-of-text token, unless
+    the file sets this. nfc: normalise the text to NFC first.
+    """
 
     patterns: tuple[str, ...]
     whole_words: bool = False
@@ -75,17 +78,17 @@ BYTE_OF = _byte_characters()
 
 
 def token_bytes(text: str, kind: int) -> bytes:
-    """The bytes that a token stands for. Special and added tokens are stored as plain text."""
+    """Returns a token's bytes. Special and added tokens are stored as plain text."""
     if kind == Kind.NORMAL:
         try:
             return bytes(map(BYTE_OF.__getitem__, text))
-        except KeyError:  # outside the alphabet: a token that was added as plain text, but not marked so
+        except KeyError:  # outside the alphabet: an added token in plain text that lacks the mark of one
             pass
     return text.encode("utf-8", "surrogatepass")
 
 
 def pre_tokenizer(name: Any) -> Pre:
-    """The pre-tokenizer called `name` in GGUF; "default", with a warning, when it is not known."""
+    """Returns the pre-tokenizer called `name` in GGUF. Warns about an unknown name and returns "default"."""
     if isinstance(name, str) and name in PRE:
         return PRE[name]
     warnings.warn(f"{KEY}pre {name!r} is not known (known: {', '.join(PRE)}), 'default' is used", stacklevel=2)
@@ -116,7 +119,7 @@ def _model(vocab: Vocabulary, lines: list[str], whole_words: bool) -> models.BPE
 
 
 def splitter(patterns: tuple[str, ...]) -> pre_tokenizers.PreTokenizer:
-    """Cuts text into words and writes their bytes in GPT-2's alphabet."""
+    """A pre-tokenizer that cuts text into words and writes their bytes in GPT-2's alphabet."""
     splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns]
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     return pre_tokenizers.Sequence([*splits, to_bytes])

@@ -1,4 +1,4 @@
-"""Ids to text, as they come: never half a character, and no work that grows with what was said before."""
+"""Turns ids into text as they arrive, in whole characters, at a cost that does not grow with the text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class TokenBytes(Protocol):
-    """What is needed of a tokenizer."""
+    """The part of a tokenizer that a Detokenizer needs."""
 
     @property
     def space_prefix(self) -> bool: ...
@@ -18,9 +18,9 @@ class TokenBytes(Protocol):
 
 
 class TokenTexts(dict[int, str | None]):
-    """The text of each token met so far, None where its bytes are no whole characters.
+    """Caches each token's text; None if its bytes are not whole characters.
 
-    Such a text is what the token adds to any text that does not end within a character: UTF-8 has no other state.
+    A token adds this text after any text that ends with a whole character, as UTF-8 has no other state.
     """
 
     def __init__(self, tokenizer: TokenBytes, skip_special: bool = True):
@@ -38,36 +38,36 @@ class TokenTexts(dict[int, str | None]):
 
 
 class Detokenizer:
-    """The text of one sequence of ids, in pieces: what `add` and `flush` return adds up to `decode(all ids)`.
+    """Detokenizes one sequence in pieces: the results of `add` and `flush` join to `decode(all ids)`.
 
-    Bytes of a character whose end is still to come are kept back; bytes that can be no part of one become U+FFFD, in
-    the way of the Unicode standard (3.9, "maximal subpart"), which is also how `bytes.decode` does it.
+    Bytes of an incomplete character are held back. Invalid bytes become U+FFFD, as the Unicode standard recommends
+    (3.9, "maximal subpart") and `bytes.decode` does.
 
-    continuation: the ids go on from a prompt, so a leading space is text. Otherwise one is dropped where the tokenizer
-    puts one before every text (Llama 2). Sequences of the same tokenizer may share `texts`.
+    continuation: the ids continue a prompt, so a leading space is text. Otherwise it is dropped if the tokenizer puts a
+    space before every text (Llama 2). Sequences of the same tokenizer may share `texts`.
     """
 
     __slots__ = ("_drop_space", "_held", "_plain", "_texts")
 
     def __init__(self, texts: TokenTexts, continuation: bool = False):
         self._texts = texts
-        self._held = b""  # the beginning of a character
+        self._held = b""  # an incomplete character
         self._drop_space = texts.space_prefix and not continuation
-        self._plain = not self._drop_space  # a token adds its own text: nothing is held, and no space is to be dropped
+        self._plain = not self._drop_space  # a token adds its own text: nothing is held, no space to drop
 
     def add(self, ids: Iterable[int]) -> str:
-        """The text that these ids complete; may be empty."""
+        """Returns the text that these ids complete; may be empty."""
         token_bytes = self._texts.token_bytes
         return self._decode(b"".join([token_bytes(token_id) for token_id in ids]), final=False)
 
     def add_one(self, token_id: int) -> str:
-        """`add` for one id: a look-up where nothing is held."""
+        """`add` for one id: only a look-up if nothing is held."""
         if self._plain and (text := self._texts[token_id]) is not None:
             return text
         return self._decode(self._texts.token_bytes(token_id), final=False)
 
     def flush(self) -> str:
-        """What was kept back, now that nothing more comes: U+FFFD for an unfinished character, or nothing."""
+        """Ends the text. Returns U+FFFD for an incomplete character, or empty text."""
         return self._decode(b"", final=True)
 
     def _decode(self, more: bytes, final: bool) -> str:

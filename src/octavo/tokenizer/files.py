@@ -1,6 +1,6 @@
-"""The tokenizer in a folder of Hugging Face files: tokenizer.json, with what its sister files say beside it.
+"""Reads the tokenizer from a folder of Hugging Face files: tokenizer.json and the config files beside it.
 
-The file's own normaliser, pre-tokenizer and model are used as they are; its decoder tells the family.
+The file's normaliser, pre-tokenizer and model are used unchanged. Its decoder shows the family.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_BYTES = 1 << 28  # 256 MB; Gemma's, the largest known, has 33
 
 
 def read(path: Path) -> Parts:
-    """path: the folder, or the tokenizer.json in it. Raises TokenizerError naming the file at fault."""
+    """Reads a tokenizer. path: the folder, or its tokenizer.json. Raises TokenizerError with the bad file's name."""
     file = path / NAME if path.is_dir() else path
     encoder = _load(file)
     config = _read_json(file.with_name("tokenizer_config.json"))
@@ -49,7 +49,7 @@ def _load(file: Path) -> Encoder:
         raise TokenizerError(f"{file}: {error.strerror or error}") from error
     except TokenizerError:
         raise
-    except Exception as error:  # the library raises plain Exception for what it cannot read
+    except Exception as error:  # the library raises plain Exception for a bad file
         raise TokenizerError(f"{file}: {error}") from error
     encoder.no_truncation()  # training settings that some files carry
     encoder.no_padding()
@@ -92,7 +92,10 @@ def _text(config: Mapping[str, Any], name: str) -> str:
 def _surround(
     encoder: Encoder, vocab: Vocabulary, config: Mapping[str, Any]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """What the file's post-processor puts around a text; tokenizer_config.json may overrule it, as in transformers."""
+    """Returns the ids before and after a text.
+
+    They come from the file's post-processor. tokenizer_config.json overrides it, as in transformers.
+    """
     bare, full = encoder.encode("a", add_special_tokens=False).ids, encoder.encode("a").ids
     start = next((i for i in range(len(full)) if full[i : i + len(bare)] == bare), 0)
     before, after = tuple(full[:start]), tuple(full[start + len(bare) :])
@@ -113,7 +116,7 @@ def _chat_template(file: Path, config: Mapping[str, Any]) -> str | None:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    """A sister file's object; empty when the file is not there."""
+    """Returns the object in a config file; empty if there is no such file."""
     try:
         value = json.loads(file.read_bytes())
     except FileNotFoundError:

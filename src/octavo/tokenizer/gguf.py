@@ -15,7 +15,7 @@ FAMILIES = {"gpt2": bpe.read, "llama": spm.read}
 
 
 def read(metadata: Mapping[str, Any]) -> Parts:
-    """Raises TokenizerError naming the key at fault."""
+    """Reads the tokenizer from a GGUF file's metadata. Raises TokenizerError with the bad key's name."""
     family = metadata.get(KEY + "model")
     if not isinstance(family, str) or family not in FAMILIES:
         raise TokenizerError(f"{KEY}model: {family!r} is not supported (supported: {', '.join(FAMILIES)})")

@@ -1,4 +1,4 @@
-"""What a tokenizer is made of, whichever file it came from."""
+"""The parts of a tokenizer, whichever file format it came from."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from octavo.tokenizer.vocab import Kind, Vocabulary
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Encoders:
-    """Two encoders over one model: whether control tokens are recognised is a property of the request.
+    """Two encoders over one model: `parsing` recognises control tokens, `plain` does not.
 
-    (The library has a switch for that, but on the encoder: threads would turn it under each other's hands.)
+    The library has a switch for that, but on the encoder. Threads with different requests would race for it.
     """
 
     parsing: Encoder
@@ -27,7 +27,7 @@ class Encoders:
         encoder = self.parsing if parse_special else self.plain
         try:
             return encoder.encode(text, add_special_tokens=False).ids
-        except TypeError:  # the library's word for it; Python's own says where
+        except TypeError:  # the library does not say where; Python's own error does
             _check_unicode(text)
             raise
 
@@ -42,8 +42,9 @@ def _check_unicode(text: str) -> None:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Parts:
-    """token_bytes: (text, kind) of a token -> the bytes it stands for.
-    prefix_ids, suffix_ids: what goes around a text: its beginning-of-text token, seldom an end.
+    """The parts of a tokenizer. token_bytes: maps a token's (text, kind) to its bytes.
+
+    prefix_ids, suffix_ids: ids around a text: usually a beginning-of-text token, rarely an end.
     space_prefix: encoding puts a space before the text, so decoding drops one (SentencePiece's "dummy prefix").
     """
 
@@ -62,7 +63,7 @@ def make_encoders(
     normalizer: normalizers.Normalizer | None = None,
     pre_tokenizer: pre_tokenizers.PreTokenizer | None = None,
 ) -> Encoders:
-    """User-defined tokens are found in any text, as SentencePiece does; control tokens only where asked for."""
+    """Makes both encoders. Both find user-defined tokens, like SentencePiece; only `parsing` finds control tokens."""
     parsing = _encoder(model, normalizer, pre_tokenizer)
     parsing.add_tokens([_added(vocab.tokens[i]) for i in vocab.ids_of(Kind.USER_DEFINED)])
     parsing.add_special_tokens([_added(vocab.tokens[i], True) for i in vocab.ids_of(Kind.CONTROL, Kind.UNKNOWN)])
@@ -81,7 +82,7 @@ def _encoder(
     normalizer: normalizers.Normalizer | None,
     pre_tokenizer: pre_tokenizers.PreTokenizer | None,
 ) -> Encoder:
-    encoder = Encoder(model)  # shares the model, copies nothing
+    encoder = Encoder(model)  # shares the model without a copy
     if normalizer is not None:
         encoder.normalizer = normalizer
     if pre_tokenizer is not None:
@@ -90,5 +91,5 @@ def _encoder(
 
 
 def _added(text: str, special: bool = False) -> AddedToken:
-    # A text with U+2581 can only be met after spaces were rewritten, that is, in normalised text.
+    # U+2581 occurs only in normalised text, where it replaces spaces.
     return AddedToken(text, special=special, normalized=not special and "\u2581" in text)

@@ -1,7 +1,7 @@
 """SentencePiece BPE ("llama" in GGUF): Llama 1 and 2, Mistral, Gemma.
 
-Spaces are written as U+2581 and the whole text is one word. SentencePiece joins, again and again, the adjacent pair
-whose concatenation is the piece with the best score; a character that is no piece is spelled in bytes (Kudo and
+Spaces are written as U+2581 and the whole text is one word. SentencePiece repeatedly joins the adjacent pair whose
+concatenation is the piece with the best score. A character that is not a piece is spelled in bytes (Kudo and
 Richardson, 1808.06226; sentencepiece bpe_model.cc).
 """
 
@@ -23,7 +23,7 @@ BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def token_bytes(text: str, kind: int) -> bytes:
-    """The bytes that a token stands for: <0x0A> is one byte, U+2581 a space, control tokens are plain text."""
+    """Returns a token's bytes: <0x0A> is one byte, U+2581 a space, control tokens are plain text."""
     if kind == Kind.BYTE:
         return bytes([_byte_value(text)])
     if kind in (Kind.NORMAL, Kind.USER_DEFINED):
@@ -32,9 +32,9 @@ def token_bytes(text: str, kind: int) -> bytes:
 
 
 def read(metadata: Mapping[str, Any], vocab: Vocabulary) -> Parts:
-    """The tokenizer of a GGUF file of this family. Raises TokenizerError for scores or byte tokens that make no sense.
+    """The tokenizer of a GGUF file of this family. Raises TokenizerError for invalid scores or byte tokens.
 
-    add_space_prefix: a space is put before the text, and before text that follows a special token.
+    add_space_prefix puts a space before the text, and before text that follows a special token.
     """
     space_prefix = flag(metadata, "add_space_prefix", True)
     steps = [normalizers.Prepend(SPACE)] if space_prefix else []
@@ -60,15 +60,15 @@ def _model(vocab: Vocabulary, pieces: list[str]) -> models.BPE:
 def derive_merges(pieces: list[str]) -> list[tuple[str, str]]:
     """Merge rules, best first, that give what SentencePiece gives for `pieces`, sorted best first.
 
-    Every way to cut a piece into two pieces becomes a rule at the piece's rank. That is exact, although rules need an
-    order and SentencePiece takes the leftmost of equal pairs: within the span that ends as piece P, joins happen as
-    they would in P alone (a join across its edge would have destroyed it), so P is always completed from the same two
-    parts, and P's other rules never find their pair. Only pieces of equal score can differ.
+    Every way to cut a piece into two pieces becomes a rule at the piece's rank. Rules need an order, but SentencePiece
+    takes the leftmost of equal pairs. The result is exact all the same. Within the span that becomes piece P, joins
+    happen as in P alone, because a join across its edge would have destroyed it. P is therefore always completed from
+    the same two parts, and P's other rules never find their pair. Only pieces of equal score can differ.
 
     One pass of about 1.1 million cuts for Gemma's 255,474 pieces: 0.8 s.
     """
     known = set(pieces)
-    # The suffix is looked up first: it is a piece less often than the prefix, so fewer second look-ups.
+    # The suffix is looked up first: it is a piece less often than the prefix, which saves second look-ups.
     return [
         (left, right)
         for piece in pieces

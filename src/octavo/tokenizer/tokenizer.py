@@ -15,16 +15,16 @@ from octavo.tokenizer.vocab import Kind
 
 
 class Tokenizer:
-    """Text to ids and back. Safe to share between threads.
+    """Converts text to ids and back. Safe to share between threads.
 
-    vocab_size: ids the tokenizer knows. A model may have embeddings for more (padding), which decode to nothing, or for
-    fewer: see `check`.
+    vocab_size: number of ids. A model may have embeddings for more (padding), which decode to empty text, or for fewer:
+    see `check`.
     eos_ids: tokens that end a text or a turn, the main one first. chat_template: Jinja source, None if there is none.
     """
 
     def __init__(self, parts: Parts):
         self._parts = parts
-        self._bytes: dict[int, bytes] = {}  # of the tokens met so far
+        self._bytes: dict[int, bytes] = {}  # token id -> bytes, filled on use
         self.vocab_size = len(parts.vocab.tokens)
         self.bos_id = parts.vocab.bos_id
         self.eos_ids = parts.vocab.eos_ids
@@ -42,10 +42,10 @@ class Tokenizer:
         return cls(files.read(Path(path)))
 
     def check(self, embeddings: int) -> None:
-        """Raises TokenizerError if a model with that many embeddings has none for a token that ends or begins texts.
+        """Raises TokenizerError if a token that begins or ends texts is not below `embeddings`.
 
-        Other tokens may lack one (Gemma 3's text models have a tokenizer with one token more, for images): the model
-        never writes them, and a prompt with one is refused.
+        Other tokens may lack an embedding (the tokenizer of Gemma 3's text models has one more token, for images). The
+        model never generates them, and a prompt with one is refused.
         """
         parts = self._parts
         uses = {"begins a text": parts.prefix_ids, "ends a text or a turn": (*self.eos_ids, *parts.suffix_ids)}
@@ -63,10 +63,10 @@ class Tokenizer:
         return frozenset(self._parts.vocab.ids_of(Kind.CONTROL, Kind.UNKNOWN))
 
     def encode(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]:
-        """Ids of `text`. Raises RequestError for text that is not valid Unicode.
+        """Returns the ids of `text`. Raises RequestError for text that is not valid Unicode.
 
-        add_special: put the beginning-of-text token before it, if the model wants one and the text has none of its own
-        (so a rendered chat template does not get a second one).
+        add_special: put the beginning-of-text token before it if the model wants one, unless the text starts with it
+        (as a rendered chat template may).
         parse_special: text like "<|im_end|>" becomes the control token; otherwise it is spelled as plain text.
         """
         parts = self._parts
@@ -77,7 +77,7 @@ class Tokenizer:
         return (ids if ids[: len(before)] == before else before + ids) + list(parts.suffix_ids)
 
     def decode(self, ids: Iterable[int], skip_special: bool = True, continuation: bool = False) -> str:
-        """The text of `ids`, U+FFFD for bytes that are no UTF-8. For `continuation` see Detokenizer."""
+        """Returns the text of `ids`, with U+FFFD for invalid UTF-8. continuation: see Detokenizer."""
         pieces = Detokenizer(TokenTexts(self, skip_special), continuation)
         return pieces.add(ids) + pieces.flush()
 
@@ -86,7 +86,7 @@ class Tokenizer:
         return self._parts.vocab.tokens[token_id]
 
     def token_bytes(self, token_id: int, skip_special: bool = False) -> bytes:
-        """The bytes that a token stands for: what it adds to a text. Nothing for ids that are in no vocabulary."""
+        """Returns the bytes that a token adds to a text; empty for ids outside the vocabulary."""
         if skip_special and token_id in self.special_ids:
             return b""
         found = self._bytes.get(token_id)

@@ -1,4 +1,4 @@
-"""A vocabulary as a GGUF file states it: the tokens, what kind each is, and which of them mark beginnings and ends.
+"""A vocabulary from a GGUF file: the tokens, their kinds, and the ids that mark beginnings and ends.
 
 Source: the GGUF specification (ggml/docs/gguf.md), "Tokenizer"; token kinds are SentencePiece's.
 """
@@ -17,8 +17,8 @@ from octavo.errors import TokenizerError
 
 KEY = "tokenizer.ggml."
 
-# Control tokens that end a turn or a text under names that several families share. Files often name only one end
-# token, and a chat model that emits the other one would run on to the length limit.
+# Control tokens that end a turn or a text in several model families. Files often name only one end token. A chat model
+# that emits another one would then run to the length limit.
 END_TEXTS = (
     "<|im_end|>",
     "<|endoftext|>",
@@ -33,7 +33,7 @@ END_TEXTS = (
 
 
 class Kind(enum.IntEnum):
-    """`tokenizer.ggml.token_type`."""
+    """Values of `tokenizer.ggml.token_type`."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -54,16 +54,16 @@ class Vocabulary:
     unknown_id: int | None
 
     def ids(self) -> dict[str, int]:
-        """Text -> id; of tokens with the same text the last one."""
+        """Returns text -> id. If tokens have the same text, the last one counts."""
         return dict(zip(self.tokens, range(len(self.tokens)), strict=True))
 
     def ids_of(self, *kinds: Kind) -> list[int]:
-        """Ids of the tokens of these kinds, rising."""
+        """Returns the ids of the tokens of these kinds, in ascending order."""
         found: list[int] = np.flatnonzero(np.isin(self.kinds, kinds)).tolist()
         return found
 
     def surround(self, metadata: Mapping[str, Any], bos: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Ids to put before and after a text. bos: the family's habit, where the file does not say."""
+        """Returns the ids to put before and after a text. bos: the family's default for a file without the flag."""
         before = (self.bos_id,) if self.bos_id is not None and flag(metadata, "add_bos_token", bos) else ()
         after = self.eos_ids[:1] if flag(metadata, "add_eos_token", False) else ()
         return before, after
@@ -84,7 +84,7 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
 
 
 def string_list(metadata: Mapping[str, Any], name: str) -> list[str]:
-    """A required array of strings. The copy is wanted: the file may be closed before the tokenizer is."""
+    """Returns a required array of strings, as a copy: the file may be closed before the tokenizer."""
     values = metadata.get(KEY + name)
     if not isinstance(values, Sequence) or isinstance(values, (str, bytes)) or len(values) == 0:
         raise TokenizerError(f"{KEY}{name}: an array of strings is needed, the file has {_describe(values)}")
@@ -95,7 +95,7 @@ def string_list(metadata: Mapping[str, Any], name: str) -> list[str]:
 
 
 def token_id(metadata: Mapping[str, Any], name: str, vocab_size: int) -> int | None:
-    """An optional id. Files use 2^32 - 1 for "none"; anything else out of range is an error."""
+    """Returns an optional id. Files use 2^32 - 1 for "none"; other values out of range raise TokenizerError."""
     value = metadata.get(KEY + name)
     if value is None or value in (-1, 0xFFFFFFFF):
         return None
@@ -112,7 +112,7 @@ def flag(metadata: Mapping[str, Any], name: str, default: bool) -> bool:
 
 
 def end_ids(tokens: Sequence[str], kinds: NDArray[np.uint8], stated: Sequence[int | None]) -> tuple[int, ...]:
-    """The stated ids, then control tokens with a well-known end text; each once."""
+    """Returns the stated ids, then the control tokens with a well-known end text, without duplicates."""
     named = (i for i in np.flatnonzero(kinds == Kind.CONTROL).tolist() if tokens[i] in END_TEXTS)
     return tuple(dict.fromkeys([*(i for i in stated if i is not None), *named]))
 
