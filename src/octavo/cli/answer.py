@@ -1,4 +1,4 @@
-"""One answer on the terminal: streamed, timed, and stopped by Ctrl-C without harm to the engine."""
+"""Streams one answer to the terminal and times it. Ctrl-C stops it; the engine stays usable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from octavo.types import SamplingParams
 
 @dataclass(slots=True)
 class Answer:
-    """What has been written so far. Times are of `time.perf_counter()`; `first` and `last` are those of tokens."""
+    """The answer so far. Times are from `time.perf_counter()`; `first` and `last` are those of its tokens."""
 
     num_prompt_tokens: int
     start: float = field(default_factory=time.perf_counter)
@@ -51,17 +51,17 @@ class Answer:
 
     @property
     def prefill_tok_s(self) -> float:
-        """Of the tokens that the cache did not have."""
+        """Speed over the prompt tokens that were not in the prefix cache."""
         return (self.num_prompt_tokens - self.num_cached_tokens) / max(self.prefill_seconds, 1e-9)
 
     @property
     def decode_tok_s(self) -> float:
-        """The first token belongs to prefill."""
+        """Speed over the tokens after the first, which belongs to prefill."""
         return max(len(self.token_ids) - 1, 0) / max(self.decode_seconds, 1e-9)
 
 
 def stream(llm: LLM, prompt: Prompt, params: SamplingParams, show: Callable[[str], None]) -> Answer:
-    """Streams the answer to `show` and returns it. After Ctrl-C it is what there was, with `interrupted` set."""
+    """Streams the answer to `show` and returns it. After Ctrl-C it is incomplete, and `interrupted` is set."""
     stats = llm.parts.engine.stats
     prompt_before, hits_before = stats.prompt_tokens, stats.prefix_hits
     answer = Answer(0)
@@ -80,10 +80,10 @@ def stream(llm: LLM, prompt: Prompt, params: SamplingParams, show: Callable[[str
 
 @contextmanager
 def interruptible(answer: Answer) -> Iterator[None]:
-    """Ctrl-C stops the answer: at its next token, when the engine is between two steps; a second one at once.
+    """Lets Ctrl-C stop the answer at its next token, between two steps of the engine. A second Ctrl-C stops at once.
 
-    Before the first token it stops at once too: a long prompt takes a while, and nearly all of that is one native call,
-    which leaves the engine whole.
+    Before the first token Ctrl-C stops at once too, because a long prompt takes a while. Nearly all of that time is one
+    native call, and an interrupt after it leaves the engine consistent.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -101,6 +101,6 @@ def interruptible(answer: Answer) -> Iterator[None]:
 
 
 def write(text: str) -> None:
-    """To standard output at once."""
+    """Writes to standard output and flushes."""
     sys.stdout.write(text)
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`octavo bench`: prefill and decode speed on the workload that peers are measured on."""
+"""`octavo bench`: prefill and decode speed on the workload of `octavo compare`."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def measure(
     with_limits: bool = True,
     profile: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """What is measured, then a row a batch."""
+    """Yields a description of the run, then one row per batch."""
     from dataclasses import replace
 
     from octavo.bench.engine import describe, load, machine, run
@@ -113,13 +113,13 @@ def show(rows: Iterator[dict[str, Any]]) -> None:
             table.add_row(*(readable(key, row) for key in columns))
             profiles += [(row, *phase) for phase in row.get("profile", {}).items() if phase[1]]
     if not console.is_terminal:
-        console.print()  # Live leaves the line open
+        console.print()  # Live does not end the line
     for profile in profiles:
         console.print(profile_table(*profile))
 
 
 def profile_table(row: dict[str, Any], phase: str, seconds: dict[str, float]) -> Any:
-    """Where the native time of a row's prefill or decoding went: its operations, down to 1 % of it."""
+    """A table of the native time of a row's prefill or decoding by operation, down to shares of 1%."""
     from rich.table import Table
 
     total = sum(seconds.values())
@@ -132,7 +132,7 @@ def profile_table(row: dict[str, Any], phase: str, seconds: dict[str, float]) ->
 
 
 def with_limits(columns: dict[str, str]) -> dict[str, str]:
-    """The columns, with one for the limit after each of the two speeds."""
+    """Returns the columns with a limit column after each of the two speeds."""
     made: dict[str, str] = {}
     for key, title in columns.items():
         made[key] = title
@@ -152,9 +152,9 @@ def readable(key: str, row: dict[str, Any]) -> str:
         )
     if key == "prefill_limit":
         return f"{row['ops_fraction']:.0%} int8"
-    if key == "decode_limit":  # small batches wait for memory, large ones for the multipliers
+    if key == "decode_limit":  # small batches are memory-bound, large ones compute-bound
         memory, ops = row["bandwidth_fraction"], row["decode_ops_fraction"]
         return f"{memory:.0%} memory" if memory > ops else f"{ops:.0%} int8"
-    if row[key] is None:  # too busy a machine
+    if row[key] is None:  # the machine was too busy to measure it
         return "-"
     return megabytes(row[key]) if key == "peak_rss" else str(row[key])

@@ -1,4 +1,4 @@
-"""`octavo bench limits`: what this machine can do at most, by which `octavo bench` judges speeds."""
+"""`octavo bench limits`: the limits of this machine, with which `octavo bench` compares its speeds."""
 
 from __future__ import annotations
 

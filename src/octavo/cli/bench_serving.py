@@ -1,4 +1,4 @@
-"""`octavo bench serving`: load on any OpenAI-compatible server, and what its users would feel."""
+"""`octavo bench serving`: puts load on any OpenAI-compatible server and measures latencies."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def serving(
     model: ModelOption = None,
     api_key: KeyOption = None,
     endpoint: EndpointOption = "chat",
-    goodput: GoodputOption = [],  # noqa: B006  # typer reads it and makes a new list of it
+    goodput: GoodputOption = [],  # noqa: B006  # typer makes a new list of it
     timeout: TimeoutOption = 120.0,
     duration: DurationOption = None,
     warmup: WarmupOption = 1,
@@ -123,7 +123,7 @@ def fields(text: str) -> dict[str, Any]:
 
 @contextmanager
 def progress(total: int) -> Iterator[RecordListener]:
-    """A bar on standard error, where someone can see it. Drawn four times a second: the server needs the processor."""
+    """Shows a bar on a terminal. It is drawn only 4 times a second, as the server needs the processor."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -175,7 +175,7 @@ def headline(found: dict[str, Any]) -> str:
 
 
 def keep(save: Path | None, report: Path | None, test: LoadTest, found: dict[str, Any], outcome: Outcome) -> None:
-    """Writes the files that were asked for."""
+    """Writes the files of --save and --report."""
     from octavo.bench.serving_report import html
 
     if save is not None:

@@ -1,4 +1,4 @@
-"""`octavo bench spec`: what speculation gains, by method and kind of text."""
+"""`octavo bench spec`: the speed-up of speculation, by method and kind of text."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def measure(
     check_workloads(names)
     configs = {label(text): speculation(text) for text in methods}
     for config in configs.values():
-        parse(config)  # a mistake is told before anything is loaded
+        parse(config)  # reports a mistake before the model is loaded
     parts = load(model, max(batches), engine)
     threads = parts.config.backend_options.get("threads")
     yield {"model": parts.model.name, "threads": threads, "rows_cost": cost_curve(parts)}
@@ -78,7 +78,7 @@ def measure(
 
 
 def load(model: str, batch: int, engine: dict[str, Any]) -> Assembly:
-    """Without a prefix cache: each try computes its prompt."""
+    """Loads the model without a prefix cache, so that each run computes its prompts."""
     from octavo.assembly.engine import assemble, engine_config
     from octavo.cli.console import loading_bar
 
@@ -100,7 +100,7 @@ def check_workloads(names: tuple[str, ...]) -> None:
 
 
 def label(text: str) -> str:
-    """The method, and what tells two configs of the same method apart."""
+    """Returns the method and its other settings, which distinguish two configs of one method."""
     config = speculation(text)
     extra = "".join(
         f" {key}={Path(value).name if isinstance(value, str) else value}"

@@ -1,4 +1,4 @@
-"""`octavo build`: a model packed once and for all, so that every start maps it instead of packing it."""
+"""`octavo build`: packs a model once, so that each start maps the weights instead of packing them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def build(
 
 
 def make(model: str, output: Path, force: bool) -> int:
-    """Bytes of the artifact. Raises what loading the model would, and ConfigError if it cannot be written there."""
+    """Writes the artifact and returns its bytes. Raises the errors of loading, and ConfigError if it cannot write."""
     from octavo.backends.cpu.packing import LAYOUT, panels
     from octavo.cli.console import loading_bar
     from octavo.models.registry import build_model, open_checkpoint

@@ -1,4 +1,4 @@
-"""`octavo chat`: a conversation on the terminal."""
+"""`octavo chat`: a chat in the terminal."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def chat(
             try:
                 if not talk.take(line):
                     break
-            except OctavoError as error:  # the conversation goes on
+            except OctavoError as error:  # the chat continues
                 complain(str(error))
     llm.shutdown()
 
 
 def lines() -> Iterator[str]:
-    """What the user types, without blank lines, until Ctrl-D. Ctrl-C at the prompt drops the line."""
+    """Yields the lines that the user types, except blank ones, until Ctrl-D. Ctrl-C drops the current line."""
     while True:
         try:
             line = input(">>> " if sys.stdin.isatty() else "").strip()
@@ -75,10 +75,10 @@ def lines() -> Iterator[str]:
 
 @contextmanager
 def history() -> Iterator[None]:
-    """Arrow keys and earlier lines, kept in the cache folder between sessions where that is possible."""
+    """Enables arrow keys and earlier lines. The lines are saved in the cache folder if it is writable."""
     try:
         import readline
-    except ImportError:  # a Python built without it
+    except ImportError:  # this Python was built without it
         yield
         return
     from contextlib import suppress

@@ -66,7 +66,7 @@ def compare(
 
 
 def pairs(option: str, texts: list[str]) -> dict[str, str]:
-    """NAME=VALUE, once or more."""
+    """Parses NAME=VALUE texts. Raises ConfigError."""
     split = [text.partition("=") for text in texts]
     for (name, _, value), text in zip(split, texts, strict=True):
         if not name or not value:
@@ -99,7 +99,7 @@ def comparison(
 
 
 def measure(wanted: Comparison) -> dict[str, Any]:
-    """The comparison, and what the machine would allow Octavo."""
+    """Runs the comparison. Adds Octavo's speeds as fractions of this machine's limits."""
     from octavo.bench.compare import OURS, run
     from octavo.bench.limits import current, to_json
     from octavo.bench.work import fractions, points, work_of
@@ -109,7 +109,7 @@ def measure(wanted: Comparison) -> dict[str, Any]:
     result = run(wanted, note)
     if ours := [row for row in result["rows"] if row["engine"] == OURS]:
         limits = current("auto", wanted.threads)
-        work = work_of(load_model(wanted.model), "bf16")  # what "auto" is for the cache
+        work = work_of(load_model(wanted.model), "bf16")  # the cache type that "auto" means
         for row in ours:
             row.update(fractions(row, work, limits))
         result["limits"] = to_json(limits)

@@ -1,4 +1,4 @@
-"""What the commands write to standard error: complaints, notes, the loading bar, figures."""
+"""Output of the commands on standard error (errors, notes, the loading bar), and helpers for figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WIDTH = 30  # characters of the loading bar
 
 
 def complain(message: str) -> None:
-    """One line, whatever the message holds."""
+    """Prints an error as one line, also if the message has several."""
     print("octavo:", " ".join(message.split()), file=sys.stderr)
 
 
@@ -25,9 +25,9 @@ def note(message: str) -> None:
 
 @contextmanager
 def loading_bar() -> Iterator[Callable[[int, int], None] | None]:
-    """Yields what is to be told of bytes done and in all; None where nobody would see it.
+    """Yields a function to call with (bytes done, bytes in all); None without a terminal.
 
-    Drawn by hand: to load rich would take longer than to load a small model's first layers.
+    The bar does not use rich: its import takes longer than loading a small model's first layers.
     """
     if not sys.stderr.isatty():
         yield None
@@ -44,12 +44,12 @@ def loading_bar() -> Iterator[Callable[[int, int], None] | None]:
 
 
 def process_age() -> float:
-    """Seconds since this process started: what a user has waited, interpreter and imports included."""
+    """Returns seconds since this process started: the user's wait, with interpreter start and imports."""
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
         return uptime - int(fields[19]) / 100  # field 22, in ticks of 10 ms
-    except (OSError, AttributeError):  # not Linux: the imports before this module are missing
+    except (OSError, AttributeError):  # not Linux: earlier imports are not counted
         return time.perf_counter() - STARTED
 
 
@@ -61,7 +61,7 @@ def megabytes(size: float) -> str:
 
 
 def writable(path: Path | None) -> None:
-    """Raises ConfigError if a file cannot be written there: better told before the work than after."""
+    """Raises ConfigError if a file cannot be written there. Call it before long work."""
     if path is not None and (
         path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK)
     ):

@@ -1,4 +1,4 @@
-"""A conversation: its messages, its settings, and the commands that begin with a slash."""
+"""A chat in the terminal: its messages, its settings, and the commands that begin with a slash."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NUMBERS: dict[Any, Callable[[str], Any]] = {int: int, float: float, int | None: 
 
 
 class TerminalChat:
-    """Messages and settings; `take` does what one line asks for."""
+    """The messages and settings of one chat. `take` handles one line of input."""
 
     def __init__(self, llm: LLM, template: str, params: SamplingParams, system: str | None, quiet: bool):
         self.llm = llm
@@ -50,7 +50,7 @@ class TerminalChat:
         }
 
     def take(self, line: str) -> bool:
-        """False when the user leaves. Raises OctavoError for what cannot be done, and then changes nothing."""
+        """Handles one line; returns False on exit. Raises OctavoError for a bad line, which changes nothing."""
         if not line.startswith("/"):
             self.say(line)
             return True
@@ -63,7 +63,7 @@ class TerminalChat:
         return True
 
     def say(self, text: str) -> None:
-        """Puts a question and streams the answer; both become part of the conversation."""
+        """Sends a user message and streams the answer. Both become part of the conversation."""
         messages = [*self.messages, {"role": "user", "content": text}]
         opening = [{"role": "system", "content": self.system}] if self.system else []
         prompt = self.llm.render([*opening, *messages], chat_template=self.template)
@@ -80,7 +80,7 @@ class TerminalChat:
             note(figures(answer))
 
     def why(self, finish_reason: str | None, length: int) -> str | None:
-        """Why an answer ended, where it did not come to its own end."""
+        """Returns why an answer ended early; None if the model ended it."""
         if finish_reason != "length":
             return REASONS.get(finish_reason or "")
         if length == self.params.max_tokens:
@@ -99,7 +99,7 @@ class TerminalChat:
         note(f"system: {self.system or '(none)'}")
 
     def set(self, text: str) -> None:
-        """Shows the settings, or changes one that is a number."""
+        """Shows the settings, or changes a numeric one."""
         kinds = {row.name: NUMBERS[row.type] for row in SAMPLING.rows if row.type in NUMBERS}
         if text:
             name, _, value = text.partition(" ")

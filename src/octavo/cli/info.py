@@ -1,4 +1,4 @@
-"""`octavo info`: what is inside a model file."""
+"""`octavo info`: shows the content of a model file."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def show(summary: dict[str, Any], tensors: list[dict[str, Any]]) -> None:
     mix = Table(
         "type", "tensors", "parameters", "size", "share", "bits per weight", title="weights", title_justify="left"
     )
-    total = sum(entry["bytes"] for entry in summary["quantization"])  # not 0 where there is an entry
+    total = sum(entry["bytes"] for entry in summary["quantization"])  # above 0 if there is an entry
     for entry in summary["quantization"]:
         share, bits = entry["bytes"] / total, 8 * entry["bytes"] / entry["parameters"]
         count, size = readable("parameters", entry["parameters"]), decimal(entry["bytes"])
@@ -73,7 +73,7 @@ def show(summary: dict[str, Any], tensors: list[dict[str, Any]]) -> None:
 
 
 def readable(key: str, value: Any) -> str:
-    """A value as a person reads it: 134.5 M parameters, 98.4 MB, yes or no, - for unknown."""
+    """Formats a value for people: 134.5 M parameters, 98.4 MB, yes or no, - for unknown."""
     from rich.filesize import decimal
 
     if value is None:

@@ -18,7 +18,7 @@ from octavo.errors import OctavoError, lacking_extra
 
 
 class Command(NamedTuple):
-    """Where a command's function is, and its line in the list of commands."""
+    """A command's module and function, and its line in the list of commands."""
 
     module: str
     function: str
@@ -42,7 +42,7 @@ COMMANDS = {
     "tune layers": Command("tune", "layers", "Choose the layers a model drafts with for itself."),
     "train heads": Command("train", "heads", "Train heads that draft from the hidden state."),
 }
-# Commands of other programs, and what to do here instead.
+# Commands of other programs, and what to use instead.
 ELSEWHERE = {
     "quantize": "Octavo runs a model file as it is, so download a GGUF file with the quantisation you want; "
     "`octavo build` packs it for faster starts",
@@ -64,7 +64,7 @@ class Sections(TyperCommand):
 
 
 class Commands(TyperGroup):
-    """The commands of the table, each made when it is asked for."""
+    """The commands of the table. Each is imported on use."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -78,7 +78,7 @@ class Commands(TyperGroup):
         return typer.main.get_command(app)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """The list in `octavo --help`, from the table alone."""
+        """Writes the list in `octavo --help` from the table, without an import of the commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
 
@@ -94,12 +94,12 @@ def octavo(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit status: 0, 2 for a user's mistake (one line on stderr), 130 for Ctrl-C.
+    """Runs a command. Returns the exit status: 0, 2 for a user's mistake (one line on stderr), 130 for Ctrl-C.
 
-    Anything that is not a user's mistake is our bug and keeps its traceback (status 1).
+    Any other error is our bug and keeps its traceback (status 1).
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if " ".join(words[:2]) in COMMANDS:  # a name of two words, such as `bench spec`, is one to the parser
+    if " ".join(words[:2]) in COMMANDS:  # the parser takes a name of two words, such as `bench spec`, as one word
         words[:2] = [" ".join(words[:2])]
     if words == ["--version"]:
         print(f"octavo {__version__}")
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         complain(str(lacking))
     except Exception as error:
-        usage = getattr(error, "format_message", None)  # the option parser's own exceptions have it
+        usage = getattr(error, "format_message", None)  # exceptions of the option parser have it
         if usage is None:
             raise
         known = f" {words[0]}" if words[0] in COMMANDS else ""
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def misnamed(word: str) -> str | None:
-    """What to say of a first word that is no command; None if it is one, or an option."""
+    """Returns the error for a first word that is not a command; None for a command or an option."""
     if word in COMMANDS or word.startswith("-"):
         return None
     if word in ELSEWHERE:

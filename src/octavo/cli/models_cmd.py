@@ -1,4 +1,4 @@
-"""`octavo models`: the models that have a name, and those that are here."""
+"""`octavo models`: lists models with an alias, and models in the cache folders."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The options that several commands share: one table for the engine's settings, one for sampling.
 
-A row's default is that of the field it sets (of EngineConfig, of SamplingParams), so there is one truth. A command
-takes a table by `@takes(engine=ENGINE)`: it then has these options, and gets their values as one mapping `engine`.
+A row's default comes from the field that it sets (in EngineConfig or SamplingParams), so it is stated once. With
+`@takes(engine=ENGINE)` a command gets the table's options, and their values as one mapping `engine`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def size(text: str) -> int:
-    """Bytes from "1500000", "800M", "2G", "2GiB": powers of 1024."""
+    """Parses "1500000", "800M", "2G" or "2GiB" into bytes. Units are powers of 1024."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not match:
         raise typer.BadParameter(f"{text!r} is not a size: write a number of bytes, or for example 800M or 2G")
@@ -41,7 +41,7 @@ def size(text: str) -> int:
 
 
 def speculation(text: str) -> dict[str, Any]:
-    """A speculative_config from JSON, or from a method's name alone."""
+    """Parses a speculative_config from JSON, or from a method's name."""
     if text.strip().isidentifier():
         return {"method": text.strip()}
     try:
@@ -54,7 +54,7 @@ def speculation(text: str) -> dict[str, Any]:
 
 
 def target_itl(text: str) -> float | str | None:
-    """Seconds, "auto", or None from "none"."""
+    """Parses seconds, "auto", or "none" (None)."""
     if text in ("auto", "none"):
         return text if text == "auto" else None
     try:
@@ -64,7 +64,7 @@ def target_itl(text: str) -> float | str | None:
 
 
 def bias(text: str) -> tuple[int, float]:
-    """A token id and what is added to its logit, from "1234=-2.5"."""
+    """Parses "1234=-2.5" into a token id and the bias of its logit."""
     try:
         token, value = text.split("=")
         return int(token), float(value)
@@ -73,7 +73,7 @@ def bias(text: str) -> tuple[int, float]:
 
 
 class Row(NamedTuple):
-    """One option. names: where they are not simply --name. parse: from the text, where `type` cannot do it."""
+    """One option. names: if other than --name. parse: converts the text, if `type` cannot."""
 
     name: str
     type: Any
@@ -84,7 +84,7 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """title: of the section of `--help` that lists these options."""
+    """A group of options. title: its section in `--help`."""
 
     title: str
     rows: tuple[Row, ...]
@@ -209,7 +209,7 @@ SAMPLING = Table(
 
 
 def takes(**tables: Table) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command the options of the tables; it receives them as one mapping a table, under the given name."""
+    """Adds the tables' options to a command, which gets each table's values as a mapping under the given name."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         def command(**values: Any) -> None:
@@ -249,7 +249,7 @@ def _parameter(row: Row, table: Table) -> inspect.Parameter:
 
 
 def sampling_params(values: Mapping[str, Any]) -> SamplingParams:
-    """SamplingParams of the values that a command got for SAMPLING (unchecked, as everywhere before a request)."""
+    """Makes SamplingParams from the values of SAMPLING. They are not checked: making a request does that."""
     made: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     made["logit_bias"] = dict(made["logit_bias"])
     made["allowed_token_ids"] = made["allowed_token_ids"] or None

@@ -54,7 +54,7 @@ def plan(
 def make(
     source: str, engine: dict[str, Any], length: int | None = None, memory: int | None = None
 ) -> tuple[MemoryPlan, EngineConfig, CacheConfig]:
-    """The plan, and the settings with every "auto" resolved. Raises what loading the model would."""
+    """Returns the plan, and the settings with every "auto" resolved. Raises the errors of loading the model."""
     from octavo.assembly.engine import engine_config, resolve_config
     from octavo.backends.registry import device
     from octavo.kv import planner

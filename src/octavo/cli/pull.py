@@ -1,4 +1,4 @@
-"""`octavo pull`: fetch a model into the cache folder."""
+"""`octavo pull`: downloads a model into the cache folder."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def run(
 
 
 def read_prompt(prompt: str | None, file: Path | None) -> str:
-    """The prompt's text, from wherever it comes. Raises RequestError."""
+    """Returns the prompt from the argument, the file or standard input. Raises RequestError."""
     if file is not None and prompt is not None:
         raise RequestError("give the prompt as an argument or with --file, not both", "prompt")
     if file is None and prompt in (None, "-"):
@@ -108,7 +108,7 @@ def decode(data: bytes, source: str) -> str:
 
 
 def make_prompt(llm: LLM, text: str, system: str | None, raw: bool, chat_template: str | None) -> Prompt:
-    """The text as a conversation in the model's template; the text alone if asked for, or if there is none."""
+    """Renders the text as a user message in the chat template. Without a template or with `raw`, returns the text."""
     from octavo.cli.session import template_of
 
     template = None if raw else template_of(llm, chat_template)
@@ -121,7 +121,7 @@ def make_prompt(llm: LLM, text: str, system: str | None, raw: bool, chat_templat
 
 
 def describe(llm: LLM, model: str, prompt: str, answer: Answer, load_seconds: float, first: float) -> dict[str, Any]:
-    """The JSON object. Times are seconds, memory is bytes."""
+    """Returns the JSON object of --json. Times are seconds, memory is bytes."""
     from octavo.bench.usage import peak_rss
 
     logprobs = [[{"token_id": t, **dataclasses.asdict(p)} for t, p in each.items()] for each in answer.logprobs]

@@ -20,7 +20,7 @@ OPEN_ADDRESSES = ("127.", "::1", "localhost")
 
 
 def _option(panel: str, name: str, help: str, metavar: str | None = None) -> Any:
-    """An option under the title `panel` of the help."""
+    """Makes an option in the help's section `panel`."""
     return typer.Option(name, help=help, metavar=metavar, rich_help_panel=panel)
 
 
@@ -157,7 +157,7 @@ def _check_open(host: str, has_keys: bool) -> None:
 
 
 def _name(model: str) -> str:
-    """What clients call a model that was not given a name: its alias, or its file's name without the ending."""
+    """Returns the default name of a model: its alias, or its file's name without the suffix."""
     path = Path(model)
     return path.stem if path.suffix == ".gguf" else path.name if path.exists() else model
 
@@ -180,7 +180,7 @@ def _source(
     from octavo.assembly.engine import engine_config
     from octavo.server.settings import ModelSource
 
-    engine_config(**engine)  # a bad setting is said now, not by the engine's process
+    engine_config(**engine)  # reports a bad setting now, before the engine's process starts
     return ModelSource(names, model, dict(engine), tokenizer, _template(chat_template), eager)
 
 

@@ -1,4 +1,4 @@
-"""What `run` and `chat` share: loading a model with a bar, making prompts, the line of figures."""
+"""Shared by `run` and `chat`: loading a model with a bar, the chat template, the line of figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def load(model: str, engine: Mapping[str, Any]) -> tuple[LLM, float]:
-    """The model, and the seconds it took to load it (imports not counted)."""
+    """Returns the model and its load time in seconds, without imports."""
     from octavo.offline.llm import LLM
 
     start = time.perf_counter()
@@ -27,7 +27,7 @@ def load(model: str, engine: Mapping[str, Any]) -> tuple[LLM, float]:
 
 
 def template_of(llm: LLM, given: str | None) -> str | None:
-    """The chat template: the file or text of --chat-template, or the model's own; None if it has none."""
+    """Returns the chat template: the file or text of --chat-template, else the model's own; None if it has none."""
     if given is None:
         return llm.get_tokenizer().chat_template
     if "{" in given:
@@ -39,7 +39,7 @@ def template_of(llm: LLM, given: str | None) -> str | None:
 
 
 def figures(answer: Answer) -> str:
-    """The line of figures: speeds, and the most memory so far."""
+    """Returns the line of figures: speeds, and peak memory so far."""
     cached = f", {answer.num_cached_tokens} cached" if answer.num_cached_tokens else ""
     return (
         f"prefill {answer.num_prompt_tokens} tokens{cached}: {answer.prefill_seconds:.2f} s, "
@@ -50,6 +50,6 @@ def figures(answer: Answer) -> str:
 
 
 def since_start(answer: Answer) -> float:
-    """Seconds from the start of the process to the first token."""
+    """Returns seconds from the start of the process to the first token."""
     waited = time.perf_counter() - (answer.first or time.perf_counter())
     return process_age() - waited

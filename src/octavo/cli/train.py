@@ -1,4 +1,4 @@
-"""`octavo train heads`: fits the light heads of the speculative method "heads" to what the model writes."""
+"""`octavo train heads`: fits the heads of the speculative method "heads" to the model's own text."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def heads(
 
 
 def written(parts: Assembly, prompts: Path | None, tokens: int) -> list[Text]:
-    """About `tokens` tokens of the model's own text, with the hidden states that chose them."""
+    """Generates about `tokens` tokens. Returns them with the hidden states that predicted them."""
     from octavo.bench.written import LENGTH, Task, encoded, fitted, hidden_states, repeated, shipped, write
     from octavo.errors import ConfigError
     from octavo.spec.heads_fit import Text

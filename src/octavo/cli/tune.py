@@ -1,4 +1,4 @@
-"""`octavo tune layers`: finds the layers with which a model drafts best for itself."""
+"""`octavo tune layers`: finds the best layers for self-drafting (layer_skip)."""
 
 from __future__ import annotations
 
