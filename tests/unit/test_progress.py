@@ -1,4 +1,4 @@
-"""The progress bar: on a terminal's standard error, nowhere else."""
+"""The progress bar appears on standard error, and only on a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine's limits, and what fraction of them a speed is."""
+"""The machine's limits, and speeds as fractions of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_loop_of_every_instruction_set_runs(isa: str) -> None:
 
 
 def test_vector_instructions_beat_plain_code() -> None:
-    """Otherwise a loop does not run what it says: plain integer dot products are far from what vectors reach."""
+    """A slower loop would not use the instruction it names: scalar dot products are far below vector speed."""
     if (best := _native.isas()[0]) == "portable":
         pytest.skip("needs a processor with AVX2")
     pool = _native.Pool(1)
@@ -148,7 +148,7 @@ def test_the_work_of_a_model_is_that_of_its_matrices(tmp_path: Path) -> None:
     assert dense.trunk.keys() == {"f32"}
 
 
-# ---------------------------------------------------------------- what a user sees
+# ---------------------------------------------------------------- the command
 
 
 def test_bench_reports_fractions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

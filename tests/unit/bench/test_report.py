@@ -1,4 +1,4 @@
-"""A comparison as a table and as a page that stands alone."""
+"""A comparison as a table and as a self-contained page."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_numbers_are_short(value: float | None, text: str) -> None:
 
 
 class Balanced(HTMLParser):
-    """Raises when a tag is closed that was not open."""
+    """Raises if a closed tag was not open."""
 
     VOID = ("meta", "rect", "line", "circle", "br")
 

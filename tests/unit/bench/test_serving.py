@@ -1,4 +1,4 @@
-"""`octavo bench serving` against a server on this machine that answers by script."""
+"""`octavo bench serving` against a local server with scripted answers."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_closed_loop_keeps_so_many_at_work() -> None:
     fake = Fake(delay=0.004)
     outcome = run(fake, Load(requests=24, concurrency=4, output_tokens=8, prefix_words=5))
     assert len(outcome.records) == 24 and not any(record.error for record in outcome.records)
-    # By the client's clock: the server may see the next request before it has let go of the last one.
+    # By the client's clock: the server may see the next request before it has released the previous one.
     at_work = [sum(o.sent <= record.sent < o.ended for o in outcome.records) for record in outcome.records]
     assert max(at_work) == 4
     body = fake.bodies[1]  # the first is the warm-up's
@@ -115,7 +115,7 @@ def test_latencies_are_those_of_the_server() -> None:
 
 
 def test_lateness_counts_against_the_answer() -> None:
-    """What was due at 1 s, was sent at 3 s, and had its first token at 3.5 s, made its user wait for 2.5 s."""
+    """A request due at 1 s and sent at 3 s with its first token at 3.5 s has a TTFT of 2.5 s."""
     record = Record(0, 0, 0, due=1.0, sent=3.0, ended=4.0, chunks=[3.5, 4.0], output_tokens=2)
     assert figures(Outcome([record], 4.0, 0.1, []), {})["ttft_ms"]["p50"] == 2500
 
@@ -296,7 +296,7 @@ def test_a_mistake_is_one_line(options: list[str], named: str, capsys: pytest.Ca
 
 
 def test_nothing_at_all_makes_a_report(tmp_path: Path) -> None:
-    """Every request failed: there is nothing to draw, and that is what the report shows."""
+    """If every request failed, there is nothing to draw, and the report says so."""
     fake = Fake(trouble=lambda number: 500)
     with serve(fake):
         report = ["--report", str(tmp_path / "r.html")]
