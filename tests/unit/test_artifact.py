@@ -243,7 +243,7 @@ def test_a_plan_is_not_made_for_panels_of_another_layout(copied: Path) -> None:
     (copied / "manifest.json").write_text(json.dumps(manifest | {"layout": LAYOUT + 1}))
     model = build_model(open_checkpoint(copied))
     with pytest.raises(ModelFileError, match="build it again"):
-        footprint(model, CacheConfig(num_blocks=4), max_tokens=16, max_seqs=1, max_context=64, threads=1)
+        footprint(model, CacheConfig(num_blocks=4), max_tokens=16, max_seqs=1, max_context=64, threads=1, isa="auto")
 
 
 @pytest.mark.parametrize("name", ["weights.bin", "model.gguf", "strings.json", "manifest.json"])

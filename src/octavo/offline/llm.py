@@ -42,8 +42,9 @@ class LLM:
 
     model: a path, an alias (see `octavo models`), or hf:org/repo[:file].
     tokenizer: a tokenizer.json, or a folder with one, to use instead of the model's own.
-    settings: fields of `config.EngineConfig`, and options of the backend (`threads` and `isa` of cpu). Some of vLLM's settings (dtype, quantization, tensor_parallel_size, ...)
-    have one possible value here, which is accepted.
+    settings: fields of `config.EngineConfig`, and options of the backend (`threads` and `isa` of cpu).
+    Some of vLLM's settings (dtype, quantization, tensor_parallel_size, ...) have one possible value here, which is
+    accepted.
     load_progress: called with (bytes done, bytes in all) while the weights are packed.
 
     Not thread-safe. Raises ModelFileError, TokenizerError, ConfigError or CapacityError.
