@@ -301,7 +301,8 @@ class TokenLogprob(msgspec.Struct, array_like=True, gc=False):
 class SequenceDelta(msgspec.Struct, array_like=True, gc=False):
     """What one step added to one sequence. It says all there is to know, so it can go to another process as it is.
 
-    The fields that follow `scheduled` are rare. `hidden` stays in the engine's process: see `processing.pooling.Pooling`.
+    The fields that follow `scheduled` are rare.
+    `hidden` stays in the engine's process: see `processing.pooling.Pooling`.
     """
 
     request_id: str
