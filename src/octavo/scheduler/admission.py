@@ -1,4 +1,4 @@
-"""May this request ever run? Asked once, when it is added, so that a hopeless one is refused and never waits."""
+"""Checks once, when a request is added, that it can ever run. A request that cannot is refused instead of queued."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from octavo.types import Request
 def check(request: Request, max_model_len: int, capacity: int) -> None:
     """Raises RequestError for an empty prompt, CapacityError for a request longer than a sequence can get.
 
-    capacity: tokens that the whole KV pool holds. The last token a sequence gets is never put into the cache, so a
-    sequence may be one token longer than that.
+    capacity: tokens that the whole KV pool holds. A sequence may be one token longer: its last token is never cached.
     """
     if not request.prompt_token_ids:
         raise RequestError("the prompt is empty: it must have at least one token", "prompt")
@@ -29,7 +28,7 @@ def check(request: Request, max_model_len: int, capacity: int) -> None:
 
 
 def _wanted(request: Request) -> int:
-    """Tokens there must be room for: without max_tokens a request takes what there is, but at least one."""
+    """Output tokens that must fit: `max_tokens`, or at least one if it is not set."""
     if request.pooling is not None:
         return 0
     return 1 if request.params.max_tokens is None else request.params.max_tokens
@@ -40,7 +39,7 @@ def _terms(prompt: int, wanted: int) -> str:
 
 
 def max_length(request: Request, max_model_len: int, capacity: int) -> int:
-    """Tokens at which a sequence ends with "length". Depends on settings alone, never on what else is in the pool."""
+    """Tokens at which a sequence ends with "length". Depends on settings only, never on other requests."""
     most = min(max_model_len, capacity + 1)
     wanted = request.params.max_tokens
     return most if wanted is None else min(most, len(request.prompt_token_ids) + wanted)

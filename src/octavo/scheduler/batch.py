@@ -1,4 +1,5 @@
-"""From scheduled sequences to the flat arrays of a `Batch`. Per-token work is numpy's, per-sequence work Python's."""
+"""Builds the flat arrays of a `Batch` from scheduled sequences. Per-token work is in numpy, per-sequence work in
+Python."""
 
 from __future__ import annotations
 
@@ -14,14 +15,13 @@ from octavo.types import I32, Batch, ScheduledSequence, Sequence, SequenceDelta
 
 @dataclass(slots=True)
 class Schedule:
-    """What one step shall do: the control plane's side of a batch. `finished`: sequences that ended without running
-    (deadline)."""
+    """The work of one step, as the control plane sees it. finished: sequences that ended without running (deadline)."""
 
     budget: int  # query tokens that may still be added
     scored_rows: int  # logit rows of scored prompt tokens that may still be added
     entries: list[ScheduledSequence] = field(default_factory=list)  # in the order of the batch
     finished: list[SequenceDelta] = field(default_factory=list)
-    decodes: DecodeBatch | None = None  # the short path to the same batch and deltas, where it holds
+    decodes: DecodeBatch | None = None  # set when the step takes the short path
 
     def add(self, seq: Sequence, num_tokens: int, samples: bool, forks: list[Sequence] | None = None) -> None:
         parents = seq.draft_parents[: len(seq.drafts)] if seq.drafts and seq.draft_parents is not None else None
@@ -29,7 +29,7 @@ class Schedule:
         self.budget -= num_tokens
 
     def alone(self, entry: ScheduledSequence) -> Schedule:
-        """A step of this sequence alone."""
+        """A step that runs only this sequence."""
         return Schedule(self.budget, self.scored_rows, [entry])
 
 
@@ -39,7 +39,8 @@ class BatchBuilder:
         self._build_sampling = build_sampling
 
     def build(self, plan: Schedule, want_hidden: bool = False) -> Batch:
-        """The step's arrays; sets each entry's row span. want_hidden: also where no request needs them."""
+        """Builds the step's arrays and sets each entry's row span. want_hidden: return hidden states even if no request
+        needs them."""
         if plan.decodes is not None:
             return plan.decodes.build(self._build_sampling, want_hidden)
         entries = plan.entries
@@ -101,7 +102,7 @@ def _add_rows(
 
 
 def _targets(count: int, scored: dict[int, int]) -> I32:
-    """-1 for each of `count` logit rows, but for the scored ones: their token."""
+    """Targets of `count` logit rows: the token of a scored row, -1 for the others."""
     targets = np.full(count, -1, np.int32)
     if scored:
         targets[list(scored)] = list(scored.values())
@@ -109,8 +110,9 @@ def _targets(count: int, scored: dict[int, int]) -> I32:
 
 
 def scored_positions(seq: Sequence, num_tokens: int) -> range:
-    """Positions among the next `num_tokens` whose logits shall score the prompt token after them: each exactly once,
-    also when a preemption makes the prompt run again."""
+    """Positions among the next `num_tokens` whose logits score the following prompt token.
+
+    Each position is scored once, even if a preemption makes the prompt run again."""
     start = seq.num_computed_tokens
     if not (seq.request.wants_prompt_rows and seq.index == 0):
         return range(0)
@@ -118,7 +120,7 @@ def scored_positions(seq: Sequence, num_tokens: int) -> range:
 
 
 def wanted_logprobs(entries: list[ScheduledSequence]) -> int:
-    """`Batch.num_logprobs` for these entries: the most that any asks for, -1 when none does."""
+    """`Batch.num_logprobs` for these entries: the largest requested number, -1 if no entry requests logprobs."""
     most = -1
     for entry in entries:
         seq, params = entry.seq, entry.seq.request.params

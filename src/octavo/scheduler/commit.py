@@ -1,4 +1,4 @@
-"""The end of a step, and what it means for each sequence: which tokens stand, whether it stops, what was likely."""
+"""Applies a step's result to each sequence: accepted tokens, stop rules and logprobs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from octavo.types import ScheduledSequence, Sequence, SequenceDelta, Status, Ste
 
 
 class Commit:
-    """One step's results on their way to the sequences and the queue.
+    """Applies one step's results to the sequences and the queue.
 
     The logit rows of a sequence are, in order: scored prompt tokens, the sampled rows (1 + drafts), the first tokens of
     its siblings.
@@ -53,12 +53,12 @@ class Commit:
             self._finish(seq, delta)
 
     def _finite(self, entry: ScheduledSequence, rows: Many[int]) -> bool:
-        """Whether all rows that count are: where there are drafts, the rows that stand."""
+        """Whether all final rows are finite; with drafts, these are the accepted rows."""
         finite = self._result.finite
         return bool(finite[list(rows)].all() if entry.num_drafts else finite[entry.row_start : entry.row_stop].all())
 
     def _verify(self, entry: ScheduledSequence, first: int) -> Many[int]:
-        """The rows whose tokens are final: the first, and those of the drafts that stand."""
+        """The rows whose tokens are final: the first row and those of the accepted drafts."""
         sampled, drafts = self._tokens[first : entry.row_stop], entry.seq.drafts
         if entry.parents is None:
             entry.accepted = agreeing(sampled, drafts)
@@ -72,7 +72,7 @@ class Commit:
         return rows
 
     def _compact(self, seq: Sequence, path: list[int]) -> None:
-        """Puts the KV of a tree's accepted path where a chain's would lie."""
+        """Moves the KV of a tree's accepted path to the slots that a chain would use."""
         cache, root = self._queue.cache, seq.kv_length
         moves = tree.compaction(root + 1, path)
         cache.transfers.moves += [(cache.tables.slot(seq, source), cache.tables.slot(seq, to)) for source, to in moves]
@@ -100,7 +100,7 @@ class Commit:
             seq.cumulative_logprob += sum(entry.logprob for entry in delta.logprobs)
 
     def _advance(self, seq: Sequence, computed: int) -> None:
-        """Marks tokens whose KV is final: no rejected drafts, and nothing behind the token that ended the sequence."""
+        """Marks tokens whose KV is final. Excludes rejected drafts and tokens after the one that ended the sequence."""
         start, count = seq.kv_length, min(computed, len(seq.token_ids) - seq.num_computed_tokens)
         seq.num_computed_tokens += count
         seq.kv_length += count
@@ -109,7 +109,7 @@ class Commit:
         self._queue.cache.commit(seq, start)
 
     def _score(self, delta: SequenceDelta, entry: ScheduledSequence, first: int) -> None:
-        """What the prompt's own rows say: logprobs, and for a pooled request the hidden states."""
+        """Adds the results of scored prompt rows to the delta: logprobs, and hidden states for a pooled request."""
         seq, rows = entry.seq, range(entry.row_start, first)
         seq.num_scored_tokens += len(rows)
         if rows and (count := seq.request.params.prompt_logprobs) is not None:
@@ -119,7 +119,8 @@ class Commit:
             delta.hidden = self._result.hidden[entry.row_start : entry.row_stop].copy()
 
     def _start_siblings(self, entry: ScheduledSequence, first: int, deltas: list[SequenceDelta]) -> None:
-        """Forks have their first token in rows `first` and on; siblings there was no room for queue."""
+        """Starts the siblings (n > 1), whose first tokens are in rows `first` onwards. Siblings without room are
+        queued."""
         siblings = self._queue.siblings.pop(entry.seq)
         for row, sibling in enumerate(entry.forks, first):
             deltas.append(delta := sibling.delta())
@@ -138,7 +139,7 @@ class Commit:
 
 
 def agreeing(sampled: list[int], drafts: list[int]) -> int:
-    """How many drafts the model confirms: row i's token is final if all drafts before i are confirmed."""
+    """The number of accepted drafts. Row i's token is final if all drafts before i are accepted."""
     for count, draft in enumerate(drafts):
         if sampled[count] != draft:
             return count
@@ -146,9 +147,9 @@ def agreeing(sampled: list[int], drafts: list[int]) -> int:
 
 
 def append(seq: Sequence, tokens: list[int]) -> int:
-    """Appends until a stop rule holds, and sets the finish reason then. Returns how many tokens were taken."""
+    """Appends tokens until a stop rule applies, then sets the finish reason. Returns the number of tokens appended."""
     known, limit = seq.token_ids, seq.max_length
-    if len(known) >= limit:  # max_tokens = 0: only the prompt was to be scored
+    if len(known) >= limit:  # max_tokens = 0: only score the prompt
         seq.finish_reason = "length"
         return 0
     for count, token in enumerate(tokens, 1):

@@ -1,8 +1,8 @@
 """Continuous batching with chunked prefill (Orca, OSDI 22; Sarathi, 2308.16369).
 
-Every step: first the sequences that decode, one token (and drafts) each, so that a long prompt never stalls them; then
-what is left of the token budget, or less if that would take long (`pace`), goes to prompts, in policy order. A step in
-which all decode as in the step before takes the short path (`decode`).
+Each step first schedules decoding sequences, one token (and drafts) each, so a long prompt never stalls them. Prompts
+then get the rest of the token budget, in policy order, or less if that would take too long (`pace`). A step that
+decodes the same sequences as the previous step takes the short path (`decode`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from octavo.scheduler.pace import Pace
 from octavo.scheduler.queue import RequestQueue
 from octavo.types import Request, Sequence, SequenceDelta, Status, StepResult
 
-SCORED_ROWS = 64  # prompt tokens scored in one step: each has a logit row, a whole vocabulary of float32
+SCORED_ROWS = 64  # most prompt tokens scored in one step: each needs a logit row of V float32
 
 
 class ContinuousScheduler:
-    """short_path: False makes every step take the ordinary path, for comparison. It may be set between any steps."""
+    """short_path: False makes every step take the ordinary path, for comparison. It may be changed between steps."""
 
     short_path = True
 
@@ -55,7 +55,7 @@ class ContinuousScheduler:
         return self._queue.end_request(request_id, reason)
 
     def decoding(self) -> list[Sequence]:
-        """The sequences that decode in the next step: those a proposer may draft for."""
+        """The sequences that decode in the next step. A proposer may draft for these."""
         prefilling = self._queue.prefilling
         if not prefilling:
             return list(self._queue.running)
@@ -75,7 +75,7 @@ class ContinuousScheduler:
         return plan
 
     def commit(self, plan: Schedule, result: StepResult) -> list[SequenceDelta]:
-        """Takes the step's results in: tokens, stop rules, blocks. Returns what is new for each sequence."""
+        """Applies the step's results: tokens, stop rules, blocks. Returns one delta for each sequence with news."""
         if self._pace:
             sizes = [(entry.num_tokens, entry.seq in self._queue.prefilling) for entry in plan.entries]
             rows, prompt = (sum(size for size, prefills in sizes if prefills is kind) for kind in (False, True))
@@ -87,7 +87,7 @@ class ContinuousScheduler:
         return Commit(self._queue, plan.entries, result).deltas()
 
     def _take_short_path(self, plan: Schedule) -> bool:
-        """Fills the plan by the short path if everyone who runs decodes a plain token and nobody can join them."""
+        """Fills the plan by the short path if every running sequence decodes one plain token and no other can join."""
         queue, running = self._queue, self._queue.running
         if not self.short_path or queue.prefilling or self._may_admit() or not 0 < len(running) <= plan.budget:
             return False
@@ -99,7 +99,7 @@ class ContinuousScheduler:
         if decodes is None:
             return False
         for _, seq in decodes.full:
-            if not self._reserve(seq) or decodes.changes != queue.changes:  # someone was preempted
+            if not self._reserve(seq) or decodes.changes != queue.changes:  # a sequence was preempted
                 return False
         plan.decodes, plan.entries = decodes, decodes.entries
         return True
@@ -109,21 +109,22 @@ class ContinuousScheduler:
 
     def _decode(self, plan: Schedule) -> None:
         decoding = self.decoding()
-        spare = max(0, plan.budget - len(decoding))  # drafts get what is left when everyone has a token
+        spare = max(0, plan.budget - len(decoding))  # drafts get the budget left after one token for each sequence
         for seq in decoding:
             if plan.budget == 0:
                 break
             if seq.drafts:
                 del seq.drafts[min(spare, max(0, seq.max_length - len(seq.token_ids) - 1)) :]
-            if seq.status is Status.RUNNING and self._reserve(seq):  # else it was preempted a moment ago
+            if seq.status is Status.RUNNING and self._reserve(seq):  # else it was preempted earlier in this loop
                 spare -= len(seq.drafts)
                 plan.add(seq, 1 + len(seq.drafts), samples=True)
 
     def _reserve(self, seq: Sequence) -> bool:
-        """Slots for the next token of `seq` and its drafts, at the cost of the drafts, then of others; False: it gave
-        way itself.
+        """Reserves slots for the next token of `seq` and its drafts. Returns False if `seq` itself was preempted.
 
-        The first in policy order is never the victim while others run, so it always finishes: no livelock.
+        When blocks run out, its drafts are dropped first, then other sequences are preempted.
+
+        The first sequence in policy order is never preempted while others run, so it always finishes: no livelock.
         """
         while not self._cache.grow(seq, 1 + len(seq.drafts)):
             if seq.drafts:
@@ -137,7 +138,7 @@ class ContinuousScheduler:
         return True
 
     def _limit_prompts(self, plan: Schedule) -> None:
-        """Leaves prompts what can be computed without stalling those that decode."""
+        """Limits prompt tokens to what can be computed without stalling decoding sequences."""
         queue = self._queue
         starting = len(queue.prefilling) + min(len(queue.waiting), queue.room)
         if self._pace and self._chunked and starting:
@@ -146,7 +147,7 @@ class ContinuousScheduler:
             plan.budget = plan.budget if room is None else min(plan.budget, room)
 
     def _admit(self, budget: int) -> None:
-        """Lets waiting sequences run while the step has tokens for them: the later, the longer the prefix they find."""
+        """Admits waiting sequences while the step has token budget. Later admission finds longer cached prefixes."""
         room = budget - sum(map(_remaining, self._queue.prefilling))
         while room > 0 and (seq := self._queue.admit()):
             room -= _remaining(seq)

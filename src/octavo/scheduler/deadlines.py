@@ -1,4 +1,4 @@
-"""Which requests' time is up: O(1) a step while none is."""
+"""Finds requests whose deadline has passed, in O(1) a step while there are none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from octavo.types import Request
 
 
 class Deadlines:
-    """A heap of (deadline, request id). A request that ends early stays in it until its time, and is skipped then."""
+    """A heap of (deadline, request id). A request that ends early stays in the heap until its deadline and is then
+    skipped."""
 
     def __init__(self, clock: Callable[[], float]):
         self._clock = clock

@@ -1,12 +1,12 @@
-"""The short path: a step in which everyone who runs decodes one token, as everyone did in the step before.
+"""The short path: a step in which every running sequence decodes one token, as in the previous step.
 
-Most steps are of this kind, and change little but positions. A `DecodeBatch` keeps the arrays of such a step and moves
-them on by one token, where `batch` and `commit` would make everything anew from the sequences. What is left to Python
-for each sequence is its new token, and the cache is asked only where a block is full.
+Most steps are of this kind and change little but positions. A `DecodeBatch` keeps the arrays of such a step and
+advances them by one token; `batch` and `commit` would rebuild everything from the sequences. For each sequence, Python
+only appends its new token, and asks the cache for a slot only when a block is full.
 
-It holds as long as `RequestQueue.changes` is what it was. Prompts, drafts, grammars, penalties, bad words and logprobs
-take the ordinary path, and so does the end of a step in which a sequence may end or a row is not finite. Both paths
-make the same batches and the same deltas.
+It is valid while `RequestQueue.changes` is unchanged. Prompts, drafts, grammars, penalties, bad words and logprobs
+take the ordinary path. So does the commit of a step in which a sequence may end or a row is not finite. Both paths
+build the same batches and the same deltas.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STEPS = np.arange(1, RUN + 1, dtype=np.int32)[:, None, None]
 
 
 def plain(sequences: list[Sequence]) -> bool:
-    """Whether nothing but its position changes for any of them from one token to the next."""
+    """Whether only the position of each sequence changes from one token to the next."""
     for seq in sequences:
         params, sampler = seq.request.params, seq.sampler
         if params.logprobs is not None or params.prompt_logprobs is not None:
@@ -39,9 +39,9 @@ def plain(sequences: list[Sequence]) -> bool:
 
 
 class DecodeBatch:
-    """Of these sequences, which decode: each has one token that has not been run.
+    """The batch of these decoding sequences. Each has one token that has not been run.
 
-    A batch that it built stays as it is (see `types.Batch`): what moves on is made anew. Between two steps the model's
+    A batch that it built stays as it is (see `types.Batch`): arrays that advance are replaced. Between two steps the model's
     weights have swept the caches, so what counts is how much code and how many objects a step touches.
 
     full: (row, sequence) of those whose next slot is in another block: they need it before the next step.
@@ -58,7 +58,8 @@ class DecodeBatch:
         for row, seq in rows:
             self._by_offset[seq.kv_length % cache.block_size].append((row, seq))
         self._steps = 0
-        self._safe_steps = min(seq.max_length - len(seq.token_ids) for seq in sequences) - 1  # nobody gets to its limit
+        # no sequence reaches its limit within these steps
+        self._safe_steps = min(seq.max_length - len(seq.token_ids) for seq in sequences) - 1
         self._ends = frozenset(token for seq in sequences for token in _ends(seq))
         self._token_ids: I32 = np.array([seq.token_ids[-1] for seq in sequences], np.int32)
         self._places: I32 = np.zeros((RUN, 3, 0), np.int32)  # of each step of a run: positions, contexts, slots
@@ -69,7 +70,7 @@ class DecodeBatch:
         self._sampling: SamplingArrays | None = None
 
     def build(self, build_sampling: BuildSampling, want_hidden: bool) -> Batch:
-        """The next step's, for which each of `full` has got its slot."""
+        """Builds the next step's batch. Each sequence in `full` must have its slot already."""
         if self._sampling is None:
             self._sampling = build_sampling([(seq, len(seq.token_ids)) for seq in self._sequences])
             self._place_all()
@@ -121,7 +122,7 @@ class DecodeBatch:
         self._block_tables = blocks
 
     def commit(self, result: StepResult) -> list[SequenceDelta] | None:
-        """Takes the step in if all sequences go on; None, with nothing done, where `Commit` has to look closer."""
+        """Applies the step if every sequence continues. Returns None and changes nothing if `Commit` must handle it."""
         tokens: list[int] = result.token_ids.tolist()
         if self._steps == self._safe_steps or not self._ends.isdisjoint(tokens) or not all(result.finite.tolist()):
             return None
@@ -146,6 +147,6 @@ class DecodeBatch:
 
 
 def _ends(seq: Sequence) -> tuple[int, ...]:
-    """The tokens that may end it."""
+    """The tokens that may end the sequence."""
     request, params = seq.request, seq.request.params
     return params.stop_token_ids if params.ignore_eos else (*request.eos_token_ids, *params.stop_token_ids)

@@ -1,7 +1,7 @@
-"""Who goes first, and who gives way: plain functions of a sequence. The smallest key runs first.
+"""Scheduling order and preemption: plain functions of a sequence. The smallest key runs first.
 
-Every key ends with arrival and index, so that age decides among equals: the oldest of the most urgent is never
-preempted, hence always finishes, hence everybody does.
+Every key ends with arrival and index, so age decides among equals. The oldest of the most urgent sequences is never
+preempted, so it finishes; by induction every sequence does.
 """
 
 from __future__ import annotations
@@ -43,5 +43,5 @@ def order(name: str) -> Order:
 
 
 def victim(running: list[Sequence]) -> Sequence:
-    """Who gives up its blocks when they run out: the last of `running`, which is kept in the policy's order."""
+    """The sequence to preempt when blocks run out: the last of `running`, which is in policy order."""
     return running[-1]

@@ -1,4 +1,4 @@
-"""Who is where: every unfinished sequence either waits or runs, and only running ones hold cache.
+"""The request queue: every unfinished sequence either waits or runs, and only running sequences hold cache blocks.
 
              add           admit                    end
 (request) -------> waiting -----> running --------------> (finished)
@@ -22,10 +22,10 @@ from octavo.types import Request, Sequence, SequenceDelta, Status
 
 
 class RequestQueue:
-    """`waiting` and `running` are in policy order; `prefilling` are the running ones that have not sampled since they
-    were admitted; `siblings[seq]` wait for the prompt of `seq`, to share it (n > 1).
+    """waiting, running: in policy order. prefilling: running sequences that have not sampled since admission.
+    siblings[seq]: sequences that wait to share the prompt of `seq` (n > 1).
 
-    `changes` counts whatever happens to `waiting` and `running`, so that others can tell that nothing did.
+    changes: counts every change of `waiting` and `running`, so that callers can detect one.
     """
 
     def __init__(self, config: EngineConfig, cache: CacheManager, clock: Callable[[], float] = time.monotonic):
@@ -37,7 +37,7 @@ class RequestQueue:
         self.prefilling: set[Sequence] = set()
         self.siblings: dict[Sequence, list[Sequence]] = {}
         self.changes = 0
-        self._refused = -1  # `changes` when the cache had no room for the first that waits
+        self._refused = -1  # `changes` when the cache had no room for the first waiting sequence
         self._requests: dict[str, list[Sequence]] = {}  # the unfinished sequences of each request
         self._clock = clock
         self._deadlines = Deadlines(clock)
@@ -51,7 +51,7 @@ class RequestQueue:
 
     @property
     def room(self) -> int:
-        """How many more sequences may run."""
+        """The number of further sequences that may run."""
         return self._max_seqs - len(self.running)
 
     def add(self, request: Request) -> list[Sequence]:
@@ -79,15 +79,17 @@ class RequestQueue:
 
     @property
     def may_admit(self) -> bool:
-        """Whether `admit` is worth asking."""
+        """Whether `admit` could succeed."""
         return bool(self.waiting) and self.room > 0 and self._refused != self.changes
 
     def admit(self) -> Sequence | None:
-        """Lets the first waiting sequence run, if it may. Strictly in order: a large one is never overtaken.
+        """Admits the first waiting sequence if it fits. Admission is strictly in order: no sequence overtakes a large
+        one.
 
-        A block is kept back for each running sequence, which will soon need one: else it would preempt the newcomer at
-        once. While nothing changes no block comes free, so one refusal is enough; but prompts that are being computed
-        may be a prefix of what waits.
+        One block is held back for each running sequence, which will soon need it. Otherwise that sequence would preempt
+        the new one at once. While nothing changes no block is freed, so a refusal is remembered, unless prompts are
+        being
+        computed: they may become a cached prefix of a waiting sequence.
         """
         if not self.may_admit:
             return None
@@ -117,7 +119,8 @@ class RequestQueue:
         self.stats.prompt_tokens += seq.num_prompt_tokens if seq.index == 0 else 0
 
     def preempt(self, seq: Sequence) -> None:
-        """Takes its blocks; it keeps its tokens, and is computed again later without sampling these again."""
+        """Frees the sequence's blocks and queues it again. It keeps its tokens, which are recomputed but not sampled
+        again."""
         self.changes += 1
         self.running.remove(seq)
         self.prefilling.discard(seq)
@@ -129,7 +132,7 @@ class RequestQueue:
         self.wait(seq)
 
     def fork(self, parent: Sequence, child: Sequence) -> None:
-        """Starts a sibling from the parent's cache; it queues, to compute its own, where that cannot be."""
+        """Starts a sibling from the parent's cache, or queues it to compute its own if it cannot share."""
         if self.room > 0 and self.cache.fork(parent, child):
             child.num_cached_tokens = child.num_computed_tokens
             self._run(child)
@@ -137,12 +140,12 @@ class RequestQueue:
             self.wait(child)
 
     def end(self, seq: Sequence, reason: str) -> None:
-        """Ends one sequence, wherever it is, and frees its blocks; after an error nobody may share what it computed."""
+        """Ends one sequence and frees its blocks. After an error, no other sequence may share its blocks' content."""
         self.changes += 1
         if seq.status is Status.RUNNING:
             self.running.remove(seq)
             self.prefilling.discard(seq)
-        elif seq in self.waiting:  # a sibling that waits for its prompt is in no list
+        elif seq in self.waiting:  # a sibling waiting for its prompt is in neither list
             self.waiting.remove(seq)
         if reason == "error":
             self.cache.discard(seq)

@@ -1,4 +1,5 @@
-"""Static batching, the baseline: a batch forms when nothing runs, and nobody joins until its last sequence ended."""
+"""Static batching, the baseline: a batch forms when nothing runs, and no sequence joins until the last one has
+ended."""
 
 from __future__ import annotations
 

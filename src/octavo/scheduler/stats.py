@@ -1,4 +1,4 @@
-"""Counters of the engine, for metrics. Totals since the start, but for the four gauges."""
+"""Counters of the engine, for metrics. All are totals since the start, except the four gauges."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ class Stats:
     drafts: int = 0  # sequences x steps with drafts under verification
     draft_tokens: int = 0
     accepted_tokens: int = 0
-    whole_drafts: int = 0  # drafts of which every token stood
+    whole_drafts: int = 0  # drafts of which every token was accepted
     accepted_at: Counter[int] = field(default_factory=Counter)  # accepted drafts by their place in the draft, from 0
     draft_lengths: Counter[int] = field(default_factory=Counter)  # drafts under verification by their number of tokens
     draft_seconds: float = 0.0  # propose
     backend_errors: int = 0  # steps that raised
     schedule_seconds: float = 0.0
     build_seconds: float = 0.0
-    commit_seconds: float = 0.0  # with what the proposer learns from the step
+    commit_seconds: float = 0.0  # includes the proposer's `observe`
     backend_seconds: float = 0.0
     finished: Counter[str] = field(default_factory=Counter)  # sequences by finish_reason
 
     def since(self, earlier: Stats) -> Stats:
-        """What has happened since `earlier`, a deep copy of these made then. Gauges are as they are now."""
+        """The difference to `earlier`, a deep copy made before. Gauges keep their current values."""
         return self._combined(earlier, -1)
 
     def plus(self, other: Stats) -> Stats:
-        """Both together. Gauges are those of `self`."""
+        """The sum of both. Gauges are those of `self`."""
         return self._combined(other, 1)
 
     def _combined(self, other: Stats, sign: int) -> Stats:
@@ -57,7 +57,7 @@ class Stats:
         return out
 
     def speculation(self) -> dict[str, Any]:
-        """What there is to say of drafts, for a report."""
+        """The speculation figures of a report."""
         return {
             "drafts": self.drafts,
             "draft_tokens": self.draft_tokens,
@@ -71,15 +71,15 @@ class Stats:
 
     @property
     def control_seconds(self) -> float:
-        """Of the control plane: all of a step but drafting and the backend."""
+        """Seconds of the control plane: all of a step except drafting and the backend."""
         return self.schedule_seconds + self.build_seconds + self.commit_seconds
 
     @property
     def acceptance(self) -> float:
-        """The share that stood of the drafted tokens that were tried: those behind a rejected one were not."""
+        """Accepted share of the verified draft tokens. Tokens after a rejected one do not count as verified."""
         return self.accepted_tokens / max(1, self.accepted_tokens + self.drafts - self.whole_drafts)
 
     @property
     def mean_accepted_length(self) -> float:
-        """Tokens that a step with drafts gave a sequence, with the one it would have had anyway (as vLLM counts)."""
+        """Mean tokens a sequence gained in a step with drafts, including the one of a plain step (as vLLM counts)."""
         return 1 + self.accepted_tokens / max(1, self.drafts)

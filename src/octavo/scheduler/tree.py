@@ -1,8 +1,8 @@
-"""Draft trees in a batch (SpecInfer 2305.09781): their rows, the path that stands, and its way back into one chain.
+"""Draft trees in a batch (SpecInfer 2305.09781): their rows, the accepted path, and its compaction into a chain.
 
 A sequence's pending token is the root; node i of its drafts lies `1 + i` slots behind it. Each node's row chooses the
 token after it, with the random number of its position, so the walk below is exact by construction: at each node the
-model's own choice is final, and it goes on if one of the children guessed that choice.
+model's own choice is final, and the walk continues if a child guessed it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Row = tuple[Sequence, int]
 
 
 def depths(parents: list[int]) -> list[int]:
-    """Of each node, the first level being 1."""
+    """The depth of each node; the first level is 1."""
     out: list[int] = []
     for parent in parents:
         out.append(1 if parent < 0 else out[parent] + 1)
@@ -43,7 +43,7 @@ def rows(seq: Sequence, start: int, parents: list[int]) -> list[Row]:
 
 
 def plant(entries: list[ScheduledSequence], starts: I32, positions: I32) -> I32:
-    """Batch.parents [T]; rewrites the nodes' entries of `positions` [T], which numbers slots until now."""
+    """Returns Batch.parents [T] and rewrites the nodes' entries of `positions` [T], which so far follow slot order."""
     out = np.full(len(positions), -1, np.int32)
     for entry, stop in zip(entries, starts[1:].tolist(), strict=True):
         if entry.parents is not None:
@@ -54,7 +54,7 @@ def plant(entries: list[ScheduledSequence], starts: I32, positions: I32) -> I32:
 
 
 def accepted_path(sampled: list[int], drafts: list[int], parents: list[int]) -> list[int]:
-    """The nodes that the model confirms, from the root down. sampled[0] follows the root, sampled[1 + i] node i."""
+    """The accepted nodes, from the root down. sampled[0] follows the root, sampled[1 + i] node i."""
     children: dict[tuple[int, int], int] = {}
     for node, (parent, token) in enumerate(zip(parents, drafts, strict=True)):
         children.setdefault((parent, token), node)
@@ -67,6 +67,7 @@ def accepted_path(sampled: list[int], drafts: list[int], parents: list[int]) -> 
 
 
 def compaction(first: int, path: list[int]) -> list[tuple[int, int]]:
-    """(source, target) entries of the sequence's KV that put an accepted path right behind the root. A target never is
-    a later source. first: the entry of node 0."""
+    """(source, target) entries of the sequence's KV that move an accepted path right behind the root.
+
+    No target is a later source. first: the entry of node 0."""
     return [(first + node, first + place) for place, node in enumerate(path) if node != place]

@@ -1,14 +1,14 @@
-"""How often drafts stand: running shares, by method and by how sure the method was, and by sequence.
+"""How often drafts are accepted: running shares by method and confidence class, and by sequence.
 
-A sequence's own share starts from the method's and takes over as it gathers trials; both forget slowly.
+A sequence's share starts from the method's share and gains weight with its trials. Both forget slowly.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-MEMORY = 0.98  # weight that a trial keeps with each later one: about 50 trials count
-OWN_WEIGHT = 6.0  # trials that the method's share is worth to a sequence
+MEMORY = 0.98  # decay of a trial's weight with each later trial: about 50 trials count
+OWN_WEIGHT = 6.0  # weight of the method's share in a sequence's estimate, in trials
 PRIOR_WEIGHT = 3.0
 PRIOR = (0.5, 0.5, 0.65, 0.8, 0.9)  # by class of confidence, before any trial
 
@@ -24,7 +24,7 @@ class Share:
     trials: float = 0.0
 
     def add(self, accepted: int, drafted: int) -> None:
-        """A draft's tokens up to the first that fell: those behind it were no trials."""
+        """Counts a draft's tokens up to the first rejected one; later tokens are not trials."""
         trials = min(drafted, accepted + 1)
         keep = MEMORY**trials
         self.successes = self.successes * keep + accepted
@@ -35,7 +35,7 @@ class Share:
 
 
 class Acceptance:
-    """Of one method. Keys of sequences are any hashable; `forget` them when they end."""
+    """Acceptance of one method. Sequence keys are any hashable; call `forget` when a sequence ends."""
 
     def __init__(self) -> None:
         self._shares = [Share() for _ in PRIOR]
@@ -47,7 +47,7 @@ class Acceptance:
         self._own.setdefault(key, [Share() for _ in PRIOR])[index].add(accepted, drafted)
 
     def estimate(self, key: object, confidence: int) -> float:
-        """The probability that a draft token stands, those before it having stood."""
+        """The probability that a draft token is accepted, given that all before it are."""
         index = confidence_class(confidence)
         general = self._shares[index].estimate(PRIOR[index], PRIOR_WEIGHT)
         own = self._own.get(key)

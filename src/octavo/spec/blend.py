@@ -1,4 +1,4 @@
-"""From what several methods guess about one sequence to one draft, each of its tokens with its odds to stand."""
+"""Merges several methods' guesses about one sequence into one draft, with each token's acceptance probability."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from octavo.spec.speedup import expected_tokens
 
 @dataclass(slots=True)
 class Blend:
-    """Nodes of a tree, parents first. odds: that a node stands; never more than its parent's."""
+    """Nodes of a tree, parents first. odds: probability that a node is accepted; never more than its parent's."""
 
     tokens: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
     odds: list[float] = field(default_factory=list)
 
     def cut(self, kept: list[int]) -> Guess:
-        """The draft of these nodes alone, which hold the parents of each."""
+        """The draft of these nodes only, which must include every node's parent."""
         index = {node: i for i, node in enumerate(sorted(kept))}
         parents = [index.get(self.parents[node], -1) for node in index]
         straight = all(parent == i - 1 for i, parent in enumerate(parents))
@@ -25,14 +25,15 @@ class Blend:
 
 
 def blend(guesses: list[tuple[Guess, float]], trees: bool) -> Blend:
-    """guesses: each with its alpha, the probability that a token stands, those before it having stood.
+    """guesses: each with its alpha, the probability that a token is accepted, given that all before it are.
 
-    The guess with the most expected tokens is the trunk. With `trees` the others branch off where they disagree: their
-    first token can stand only where those tried before it fall.
+    The guess with the most expected tokens is the trunk. With `trees` the others branch off where they disagree. A
+    branch's first token can be accepted only if the earlier
+    alternatives are rejected.
     """
     out = Blend()
     nodes: dict[tuple[int, int], int] = {}  # (parent, token) -> node
-    left: dict[int, float] = {}  # of a parent: the probability that no child so far is right
+    left: dict[int, float] = {}  # parent -> the probability that no child so far is right
     ranked = sorted(guesses, key=lambda pair: -expected_tokens(pair[1], len(pair[0].tokens)))
     for guess, alpha in ranked if trees else ranked[:1]:
         parent, odds = -1, 1.0

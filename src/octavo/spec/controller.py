@@ -1,16 +1,16 @@
-"""Decides before each step how much to draft, and with which method; nothing at all is one of the choices.
+"""Decides before each step how much to draft and with which method. Not drafting is one of the choices.
 
-The measure is expected tokens a second. A step of S sequences with n drafted tokens takes T(S + n), which is measured
-(`costs`), and gives S tokens and, for each drafted one, its odds to stand (`blend`), from shares that are measured too
-(`acceptance`). Draft tokens of all sequences are taken in falling order of these odds as long as the quotient rises.
+The controller maximises expected tokens a second. A step of S sequences with n draft tokens takes T(S + n), which is
+measured (`costs`). It yields S tokens plus the acceptance probability of each draft token (`blend`), from measured
+shares (`acceptance`). Draft tokens of all sequences are taken in falling order of probability while the rate rises.
 
-Guesses that cost next to nothing are made at every step, verified or not, and held against what came: so what they are
-worth is known without trying. Where they come to nothing they rest for so many steps that they take VAIN_SHARE of all
-time at most. Methods that run a model cost time before the step: k tokens take k passes, measured likewise.
-They are asked only where (expected tokens) / (T + k passes) beats everything that is free.
+Guesses without a model pass are nearly free. They are made at every step, verified or not, and compared with the real
+tokens, so their acceptance is known without trials. Unused free drafts are paused long enough to keep their cost below
+VAIN_SHARE of the time. Methods that run a model cost time before the step: k tokens take k passes, also measured.
+They draft only if (expected tokens) / (T + k passes) beats every free choice.
 
-What is not used is not measured. So now and then a draft is tried against the odds; what such trials cost together is
-kept below PROBE_SHARE of all time.
+An unused method is not measured. So a draft is occasionally tried although it looks too slow. These trials together
+cost less than PROBE_SHARE of the time.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from octavo.spec.proposer import Drafter, Guess, observers, room
 from octavo.spec.speedup import expected_tokens
 from octavo.types import ScheduledSequence, Sequence, Status, StepResult
 
-GAIN = 1.02  # a choice must promise so many times the speed of none: estimates are noisy, and none is always safe
-BASELINE = 3  # plain steps of a batch size to measure before any with drafts: there is nothing to compare with else
-PROBE_SHARE = 0.01  # of all time
-VAIN_SHARE = 0.01  # of all time may go to free guesses of which none is drafted
-MOST_REST = 16  # steps: text that repeats itself is noticed no later than that
-PROBE_START = 6  # one-row steps' worth of trials that may be had on credit: else short runs would never try anything
+GAIN = 1.02  # required speed-up over not drafting: estimates are noisy, and not drafting is always safe
+BASELINE = 3  # plain steps measured for a batch size before drafting, as the baseline to compare with
+PROBE_SHARE = 0.01  # largest share of the time for trials
+VAIN_SHARE = 0.01  # largest share of the time for free guesses that are not drafted
+MOST_REST = 16  # steps: the longest pause, so repetition in the text is noticed by then
+PROBE_START = 6  # trial time available at the start, in one-row steps: otherwise short runs would never try a method
 PROBE_TOKENS = 3
 FILL_RATE = 0.1
 
@@ -40,11 +40,12 @@ FILL_RATE = 0.1
 class Method:
     drafter: Drafter
     acceptance: Acceptance = field(default_factory=Acceptance)
-    costs: StepCosts = field(default_factory=StepCosts)  # of a token asked for, by sequences (if it runs a model)
-    filled: float = 1.0  # share of the tokens asked for that it drafts: it may end a draft early
+    # seconds a requested token, by number of sequences (if it runs a model)
+    costs: StepCosts = field(default_factory=StepCosts)
+    filled: float = 1.0  # share of the requested tokens that it drafts: it may end a draft early
 
 
-Claims = dict[Sequence, list[tuple[Method, Guess]]]  # what was guessed about each sequence
+Claims = dict[Sequence, list[tuple[Method, Guess]]]  # the guesses for each sequence
 
 
 class Controller:
@@ -64,11 +65,11 @@ class Controller:
         self._trees = trees
         self._clock = clock
         self._costs = StepCosts()
-        self._claims: Claims = {}  # about the step under way
-        self._known: dict[Sequence, int] = {}  # tokens that each of these sequences had
+        self._claims: Claims = {}  # for the current step
+        self._known: dict[Sequence, int] = {}  # token count of each of these sequences before the step
         self._seen: set[Sequence] = set()
         self._allowance = 0.0  # seconds that trials may still cost
-        self._resting = 0  # steps without free guesses that are still to come
+        self._resting = 0  # remaining steps without free guesses
         self._observers = observers(drafters)
         self.wants_hidden = any(observer.wants_hidden for observer in self._observers)
 
@@ -105,7 +106,7 @@ class Controller:
                     method.acceptance.forget(seq)
             self._seen.update(new)
 
-    # Guesses that cost nothing, cut where the next token no longer pays.
+    # Free guesses, cut where the next token no longer pays.
 
     def _guess(self, sequences: list[Sequence]) -> dict[Sequence, Blend]:
         limits = [min(self._most, room(seq)) for seq in sequences]
@@ -120,13 +121,14 @@ class Controller:
         }
 
     def _rest(self, seconds: float, count: int) -> None:
-        """Guesses were made in vain, in so many seconds: none for as many steps as make that a small share of all time.
-        Many sequences of a small model take longer to guess for than guesses are worth, where they do not pay."""
+        """Pauses free guesses after `seconds` of unused ones, so that their share of the time stays small.
+
+        With many sequences of a small model, guessing can cost more time than it saves."""
         if step := self._costs.seconds(count):
             self._resting = min(MOST_REST, int(seconds / (VAIN_SHARE * step)))
 
     def _choose(self, sequences: list[Sequence], blends: dict[Sequence, Blend]) -> tuple[float, dict[Sequence, Guess]]:
-        """(expected tokens a unit of time, the drafts that give them)."""
+        """(expected tokens per unit of time, the drafts that yield them)."""
         curve, count = self._costs.curve(), len(sequences)
         base = count / float(curve[min(count, ROWS - 1)])
         offers = sorted(_offers(blends), key=lambda offer: -offer[0])[: max(0, self._costs.reach - count)]
@@ -143,8 +145,9 @@ class Controller:
         return rate, {seq: blends[seq].cut(nodes) for seq, nodes in kept.items()}
 
     def _try_again(self, offers: list[tuple[float, Sequence, int]], count: int) -> int:
-        """How many tokens to draft against the odds: some, where only the cost of rows, which may have been measured
-        at a bad moment, speaks against them."""
+        """Draft tokens of a trial when only the measured cost of rows argues against drafting.
+
+        That cost may have been measured at a bad moment."""
         taken = min(PROBE_TOKENS, len(offers))
         gained = sum(odds for odds, _, _ in offers[:taken]) / count
         if gained < PRIOR_SLOPE * taken / (1 + PRIOR_SLOPE * (count - 1)):
@@ -152,7 +155,7 @@ class Controller:
         return taken if self._may_spend(self._extra(count, taken)) else 0
 
     def _extra(self, count: int, drafted: int) -> float:
-        """Seconds that so many draft tokens add to a step."""
+        """Seconds that these draft tokens add to a step."""
         return self._costs.seconds(count + drafted) - self._costs.seconds(count)
 
     def _may_spend(self, seconds: float) -> bool:
@@ -161,7 +164,7 @@ class Controller:
         self._allowance -= seconds
         return True
 
-    # Guesses that cost passes of a model: all sequences draft with it, or none.
+    # Guesses that cost model passes: all sequences draft with the model, or none.
 
     def _ask_models(self, sequences: list[Sequence], rate: float) -> dict[Sequence, Guess]:
         method, length, best = None, 0, GAIN * rate
@@ -178,7 +181,7 @@ class Controller:
         return drafts
 
     def _rates(self, method: Method, sequences: list[Sequence]) -> Iterator[tuple[int, float]]:
-        """(length, expected tokens a unit of time) of drafts of every length; nothing before it has been tried."""
+        """(length, expected tokens per unit of time) for every draft length; empty before the first trial."""
         if method.costs.unit == 0 or self._costs.unit == 0:
             return
         count, curve = len(sequences), self._costs.curve()
@@ -190,7 +193,7 @@ class Controller:
             yield k, tokens / (float(curve[count + int(count * length)]) + k * one)
 
     def _trial(self, sequences: list[Sequence]) -> Method | None:
-        """The method with the fewest trials, if what one costs can be spared."""
+        """The method with the fewest trials, if the allowance covers one."""
         method = min(self._paid, key=lambda method: method.acceptance.trials)
         count = len(sequences)
         drafting = PROBE_TOKENS * (method.costs.seconds(count) or self._costs.seconds(count))
@@ -200,7 +203,7 @@ class Controller:
         return method if self._may_spend(verifying) else None  # drafting is charged as measured
 
     def _run(self, method: Method, sequences: list[Sequence], length: int) -> tuple[dict[Sequence, Guess], float]:
-        """(its drafts, the seconds they took)."""
+        """Runs the method. Returns (its drafts, the seconds they took)."""
         limits = [min(length, room(seq)) for seq in sequences]
         start = self._clock()
         guesses = method.drafter.draft(sequences, limits)
@@ -213,7 +216,7 @@ class Controller:
             self._claims[seq].append((method, guess))
         return drafts, seconds
 
-    # What came of it.
+    # Learning from the step's result.
 
     def observe(self, entries: list[ScheduledSequence], result: StepResult, seconds: float) -> None:
         for entry in entries:
@@ -227,7 +230,7 @@ class Controller:
             observer.observe(entries, result, seconds)
 
     def _judge(self, seq: Sequence) -> None:
-        """Holds every guess, verified or not, against the tokens that came."""
+        """Compares every guess, verified or not, with the real tokens."""
         came = seq.token_ids[self._known.get(seq, len(seq.token_ids)) :]
         for method, guess in self._claims.get(seq, ()):
             tried = min(len(came), len(guess.tokens))
@@ -240,7 +243,7 @@ def _alpha(method: Method, seq: Sequence, guess: Guess) -> float:
 
 
 def _offers(blends: dict[Sequence, Blend]) -> Iterator[tuple[float, Sequence, int]]:
-    """(odds to stand, sequence, node) of each draft token."""
+    """(acceptance probability, sequence, node) of each draft token."""
     for seq, each in blends.items():
         for node, odds in enumerate(each.odds):
             yield odds, seq, node

@@ -1,26 +1,26 @@
-"""Where a text that is a copy with changes goes on in its source.
+"""Finds where an edited copy continues in its source.
 
-An edited file leaves its source at a change and goes on beside it: at most a little further than it left. And changes
-repeat: what a name became once it will most likely become again.
+After an edit, drafting resumes in the source just after the edited span. Edits repeat: a renamed identifier is most
+likely renamed again.
 """
 
 from __future__ import annotations
 
-KEPT = 8  # changes remembered: the latest
-LONGEST = 6  # tokens of a change worth remembering, on either side
+KEPT = 8  # latest changes that are remembered
+LONGEST = 6  # longest remembered change, in tokens on either side
 
 
 class Copying:
-    """Follows one growing list of tokens. place: in step, the source's next token; else where the copy left it."""
+    """Follows one growing list of tokens. place: the source's next token while copying, else where the copy left it."""
 
     def __init__(self) -> None:
         self._place: int | None = None  # None: no source is known yet
-        self._left = 0  # where in the copy the change under way began; 0: in step
+        self._left = 0  # where in the copy the current change began; 0: copying
         self._end = 0  # tokens followed
         self._changes: dict[tuple[int, ...], tuple[int, ...]] = {}  # source's tokens -> the copy's
 
     def follow(self, tokens: list[int]) -> None:
-        """Takes in what `tokens` has more than last time."""
+        """Processes the tokens added since the last call."""
         for end in range(self._end, len(tokens)):
             if self._place is None or self._left:
                 break
@@ -32,7 +32,7 @@ class Copying:
         self._end = len(tokens)
 
     def settle(self, tokens: list[int], place: int, length: int) -> None:
-        """The last `length` tokens are those before `place`: in step again. Learns the change that ends there."""
+        """Resumes copying: the last `length` tokens equal those before `place`. Learns the change that ends there."""
         start = len(tokens) - length
         if self._place is not None and self._left:
             old, new = tuple(tokens[self._place : place - length]), tuple(tokens[self._left : max(self._left, start)])
@@ -44,21 +44,21 @@ class Copying:
 
     @property
     def hint(self) -> int:
-        """The place that a search should look around; far beyond the end while no source is known."""
+        """The place to search around; far beyond the end while no source is known."""
         return 1 << 40 if self._place is None else self._place
 
     def distance(self, place: int) -> int:
-        """Of a place from those where the copy may go on: as many tokens behind where it left as it wrote since."""
+        """Distance of a place from where the copy may resume: up to as far past the exit as it has written since."""
         written = self._end - self._left + 1 if self._left else 0
         return max(self.hint - place, place - self.hint - written, 0)
 
     @property
     def resumption(self) -> int | None:
-        """Where it goes on if the change under way replaced one token of the source."""
+        """The resuming place if the current change replaced one token of the source."""
         return self._place + 1 if self._place is not None and self._left else None
 
     def changed(self, tokens: list[int], count: int) -> list[int]:
-        """At most `count` tokens: these with the known changes made."""
+        """These tokens with the known changes applied, at most `count`."""
         out: list[int] = []
         at = 0
         while at < len(tokens) and len(out) < count:
@@ -73,6 +73,6 @@ class Copying:
         return out[:count]
 
     def _unlearn(self, tokens: list[int], end: int) -> None:
-        """Forgets the changes of what was copied unchanged."""
+        """Forgets changes of text that was since copied unchanged."""
         for old in [old for old in self._changes if tuple(tokens[end - len(old) : end]) == old]:
             del self._changes[old]

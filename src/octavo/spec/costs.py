@@ -1,10 +1,11 @@
-"""What a step costs on this machine, by its number of rows: measured while it works, never guessed for long.
+"""The time of a step on this machine by its number of rows, measured while the engine runs.
 
-Reading the weights dominates a step of few rows, so that further rows are nearly free; then arithmetic does. Where the
-bend lies depends on the model, its quantisation and the CPU.
+Reading the weights dominates a step of few rows, so further rows are nearly free. With more rows arithmetic dominates.
+The crossover depends on the model, its
+quantisation and the CPU.
 
-Everything is kept relative to a unit, the seconds of one row, which follows the drift that all steps share (longer
-contexts, a busier machine), so that a ratio measured long ago still holds.
+Costs are kept relative to a unit, the seconds of a one-row step. The unit follows the drift that all steps share
+(longer contexts, a busier machine), so a ratio measured long ago stays valid.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ import numpy as np
 
 from octavo.types import F32
 
-ROWS = 512  # the curve's end; a step with more rows counts as one with so many
+ROWS = 512  # end of the curve; a step with more rows counts as this many
 PRIOR_SLOPE = 0.04  # assumed cost of one more row before anything is measured
-UNIT_RATE = 0.1  # how fast the unit follows
-RATIO_RATE = 0.05  # how fast a ratio follows once it has been measured often
-CLIP = 2.0  # a measurement counts as at most so many times what was expected: the machine did something else
+UNIT_RATE = 0.1  # weight of a new measurement in the unit
+RATIO_RATE = 0.05  # weight of a new measurement in a ratio that has been measured often
+CLIP = 2.0  # caps a measurement at this multiple of the expected cost: the machine was busy with other work
 
 
 class StepCosts:
     def __init__(self) -> None:
-        self.unit = 0.0  # seconds of a step with one row; 0: nothing is known
+        self.unit = 0.0  # seconds of a step with one row; 0: not measured yet
         self._ratios: dict[int, float] = {}  # rows -> cost in units
         self._counts: dict[int, int] = {}
         self._curve: F32 | None = None
@@ -41,13 +42,16 @@ class StepCosts:
         self._curve = None
 
     def measured(self, rows: int) -> int:
-        """How often a step with so many rows has been measured."""
+        """The number of measurements of steps with `rows` rows."""
         return self._counts.get(rows, 0)
 
     @property
     def reach(self) -> int:
-        """The most rows that may be tried now: beyond what was measured the curve is a guess, so it is felt out in
-        growing strides, and a machine on which rows are dear is found out by a short one."""
+        """The most rows that may be tried now.
+
+        Beyond the measured rows the curve is a guess, so trials grow step by step. A machine with expensive rows is
+        then
+        detected by a short trial."""
         return min(ROWS - 1, max(self._ratios, default=1) * 3 // 2 + 2)
 
     def curve(self) -> F32:
@@ -57,7 +61,7 @@ class StepCosts:
         return self._curve
 
     def _fit(self) -> F32:
-        """Straight lines between what was measured; outside, the assumed slope from the nearest measurement."""
+        """Interpolates linearly between measurements; outside them, applies the assumed slope from the nearest one."""
         rows = np.arange(ROWS)
         prior = 1 + PRIOR_SLOPE * (rows - 1)
         if not self._ratios:
@@ -68,5 +72,5 @@ class StepCosts:
         return np.asarray(np.maximum.accumulate(curve), np.float32)
 
     def seconds(self, rows: int) -> float:
-        """Expected seconds of a step with so many rows; 0 while nothing is known."""
+        """Expected seconds of a step with `rows` rows; 0 before the first measurement."""
         return self.unit * float(self.curve()[min(rows, ROWS - 1)])

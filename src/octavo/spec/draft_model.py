@@ -1,8 +1,9 @@
-"""A second, smaller model drafts (Leviathan et al. 2211.17192). It has a KV pool of its own, paged and prefix-cached
-like the main one.
+"""A second, smaller model drafts (Leviathan et al. 2211.17192). It has a separate KV pool, paged and prefix-cached like
+the main one.
 
-Each sequence has a shadow: a `Sequence` over the same token list with the draft model's blocks and its own count of
-computed tokens. After a step, the shadow keeps what was computed for drafts that stood, and forgets the rest.
+Each sequence has a shadow: a `Sequence` over the same token list with the draft model's blocks and a separate count of
+computed tokens. After a step, the shadow keeps the KV of accepted
+drafts and forgets the rest.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from octavo.types import Sequence, Status
 class Shadow:
     seq: Sequence
     known: int = 0  # tokens of the sequence when it drafted last
-    ran: list[int] = field(default_factory=list)  # drafts behind these whose KV is computed
+    ran: list[int] = field(default_factory=list)  # drafts after these whose KV is computed
 
     def rewind(self) -> None:
         """Forgets the drafts that were rejected."""
@@ -33,7 +34,7 @@ class Shadow:
         self.ran = []
 
     def keep(self, count: int) -> None:
-        """The KV of the first `count` tokens is what its blocks hold."""
+        """Sets the KV length to the first `count` tokens."""
         self.seq.num_computed_tokens = self.seq.kv_length = count
 
 
@@ -63,7 +64,7 @@ class ModelDrafter:
         return [[] if draft is None else spread(draft) for draft in self._run(sequences, limits, width)]
 
     def _run(self, sequences: list[Sequence], limits: list[int], width: int) -> list[DraftSequence | None]:
-        """Catches up with what is new, as far as one batch goes; who is up to date then drafts."""
+        """Runs the tokens the draft model has not seen, up to one batch; sequences that are up to date then draft."""
         self._release()
         drafts = [self._begin(seq, limit) for seq, limit in zip(sequences, limits, strict=True)]
         room, first, ready = self._max_tokens, [], []
@@ -83,12 +84,12 @@ class ModelDrafter:
         return drafts
 
     def _release(self) -> None:
-        """Takes the blocks of those that do not run, and so cannot be drafted for."""
+        """Frees the blocks of shadows whose sequences do not run: they cannot be drafted for."""
         for seq in [seq for seq in self._shadows if seq.status is not Status.RUNNING]:
             self._shadows.remove(seq)
 
     def _begin(self, seq: Sequence, limit: int) -> DraftSequence | None:
-        """None: nothing is to be drafted, or there are no blocks for it."""
+        """Starts a draft; None if there is nothing to draft or no blocks are free."""
         if limit < 1:
             return None
         shadow = self._shadows[seq]
@@ -102,7 +103,7 @@ class ModelDrafter:
         return DraftSequence(seq, own, pending, limit)
 
     def _settle(self, draft: DraftSequence) -> None:
-        """Notes what the shadow has computed: known tokens for good, drafts until they are verified."""
+        """Records the KV that the shadow has computed: known tokens are final, drafts only until verification."""
         shadow, known = self._shadows[draft.seq], len(draft.seq.token_ids)
         before, shadow.known = shadow.seq.kv_length, known
         computed = before + draft.ran

@@ -1,7 +1,7 @@
 """Drafting with a model, token after token, for many sequences at once: what `layer_skip` and `draft_model` share.
 
 A draft token is drawn as the main model would draw it: with the request's own parameters and the random number of its
-position. So a draft model that agrees with the main one about a distribution drafts the very token that it will draw.
+position. So where the draft model has the main model's distribution, it drafts the token that the main model will draw.
 """
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ from octavo.types import Batch, Sequence, StepResult
 
 @dataclass(slots=True)
 class DraftSequence:
-    """One that is drafted for. seq: whose tokens are drafted. holder: whose blocks hold the KV, it or its shadow."""
+    """A sequence being drafted for. seq: its tokens are drafted. holder: its blocks hold the KV; `seq` or its
+    shadow."""
 
     seq: Sequence
     holder: Sequence
     tokens: list[int]  # query tokens of the next batch
     limit: int  # tokens to draft
-    ran: int = 0  # tokens that have been run since those that the holder counts
+    ran: int = 0  # tokens run beyond those that the holder counts
     drafted: list[int] = field(default_factory=list)
-    others: list[list[int]] = field(default_factory=list)  # for each draft, the tokens that were likeliest instead
+    others: list[list[int]] = field(default_factory=list)  # for each draft, the most likely alternatives
 
 
 class DraftRunner:
-    """width: for trees, how many alternatives to note for each draft.
+    """width: alternatives kept for each draft, for trees.
 
-    A greedy draft ends before a token that the drafting model gives less than `min_probability`: it would rarely stand.
-    (A drawn token's probability says nothing of that kind: where both models agree even an unlikely one stands.)
+    A greedy draft ends before a token that the drafting model gives less than `min_probability`: it would rarely be
+    accepted. For a sampled token the probability does not matter: where both models agree, even an unlikely token is
+    accepted.
     """
 
     def __init__(self, backend: Backend, tables: BlockTables, vocab_size: int, min_probability: float = 0.0):
@@ -44,12 +46,13 @@ class DraftRunner:
         self._min_logprob = math.log(min_probability) if min_probability > 0 else -math.inf
 
     def chain(self, drafts: list[DraftSequence], width: int = 0) -> None:
-        """Drafts up to each one's limit. The query tokens of all fit into one batch together."""
+        """Drafts each sequence up to its limit. The query tokens of all must fit into one batch."""
         while drafts := [draft for draft in drafts if len(draft.drafted) < draft.limit]:
             self.step(drafts, drafts, width)
 
     def step(self, drafts: list[DraftSequence], drafting: list[DraftSequence], width: int = 0) -> None:
-        """Runs the query tokens of all; those of `drafting` then draft a token each and have it as their next query."""
+        """Runs the query tokens of all. Each sequence in `drafting` drafts a token, which becomes its next query
+        token."""
         result = self._backend.run(self._batch(drafts, width))
         chosen = result.token_ids.tolist()
         wanted = set(map(id, drafting))
@@ -95,7 +98,7 @@ def _others(result: StepResult, row: int, width: int) -> list[int]:
 
 
 def spread(draft: DraftSequence) -> list[list[int]]:
-    """Its chain, then for each of its tokens the chains that end with another token in its place."""
+    """The draft's chain, then for each of its tokens the chains that end with an alternative to that token."""
     chains = [draft.drafted]
     for place, others in enumerate(draft.others):
         chains += [[*draft.drafted[:place], token] for token in others]

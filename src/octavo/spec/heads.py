@@ -30,7 +30,7 @@ class Heads:
     ids: I32  # [N], rising
     state: F32  # A [D, r]
     step: F32  # W [r, r]
-    embed: F32  # E [N + 1, r]; the last row stands for all other tokens
+    embed: F32  # E [N + 1, r]; the last row is shared by all other tokens
     out: F32  # B [N, r]
     bias: F32  # b [N]
     vocab_size: int
@@ -59,7 +59,7 @@ class Heads:
             )
 
     def rows_of(self, tokens: I32) -> I32:
-        """Their rows in `embed`."""
+        """The tokens' rows in `embed`."""
         rows = np.searchsorted(self.ids, tokens).astype(np.int32)
         known = self.ids[np.minimum(rows, len(self.ids) - 1)] == tokens
         return np.where(known, rows, len(self.ids)).astype(np.int32)
@@ -83,7 +83,7 @@ def normalised(hidden: F32) -> F32:
 
 class HeadsDrafter:
     name = "heads"
-    runs_model = True  # light as it is, it is not free
+    runs_model = True  # cheap, but not free
     wants_hidden = True
 
     def __init__(self, heads: Heads, min_probability: float = 0.0):
@@ -155,7 +155,7 @@ class HeadsDrafter:
 
 
 def _pick(seq: Sequence, scores: F32, position: int) -> int:
-    """As the main model will: the likeliest, or drawn with the random number of the position."""
+    """Chooses as the main model will: the most likely token, or drawn with the position's random number."""
     temperature = seq.request.params.temperature
     if temperature < 1e-5 or seq.sampler is None:
         return int(scores.argmax())

@@ -1,7 +1,8 @@
 """Which layers to keep for drafting (SWIFT 2410.06916 searches online; here it is done once, offline).
 
-Layers are ranked by how often the pass without that one layer still chooses the model's own next token. Then ever more
-of the least important ones are left out, and the set with the best expected speed wins; a few swaps refine it.
+Layers are ranked by how often the pass without that one layer still chooses the model's own next token. Then the least
+important layers are removed one after another, and the set with the best expected speed wins. A few
+swaps refine it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Layers = tuple[int, ...]
 class Candidate:
     layers: Layers
     acceptance: float
-    cost: float  # of one drafting pass over that of one plain step
+    cost: float  # time of one drafting pass / time of one plain step
     length: int  # the best draft length, 0: none is worth it
     speedup: float  # expected
 
@@ -41,7 +42,7 @@ class Judge:
 
 
 def search(count: int, judge: Judge, swaps: int = 8) -> Iterator[Candidate]:
-    """Yields candidates as they are judged; the best so far is the caller's to keep. count: layers of the model.
+    """Yields candidates as they are judged; the caller keeps the best. count: layers of the model.
 
     The first and the last layer stay: nothing works without them.
     """
@@ -62,7 +63,7 @@ def search(count: int, judge: Judge, swaps: int = 8) -> Iterator[Candidate]:
 
 
 def _swapped(best: Candidate, order: list[int], judge: Judge, swaps: int) -> Iterator[Candidate]:
-    """Takes back the most important layer that is left out for the least important one that is not."""
+    """Swaps the most important removed layer with the least important kept layer."""
     for _ in range(swaps):
         gone = [layer for layer in order if layer not in best.layers]
         kept = [layer for layer in order if layer in best.layers]

@@ -1,8 +1,8 @@
 """Self-speculation: the model drafts for itself with some of its layers (Draft & Verify 2309.08168; SWIFT 2410.06916).
 
 Nothing is loaded twice: the short pass reads the same weights, and the keys and values that the whole model computed
-for the layers it keeps. It writes its own for the tokens it drafts, right where verification will then write the true
-ones; so there is nothing to roll back. `early_exit` is the special case of the first layers.
+for the layers it keeps. It writes the KV of draft tokens to the slots that verification overwrites, so there is nothing
+to roll back. `early_exit` is the special case of the first layers.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class SelfDrafter:
         return drafts
 
     def _begin(self, seq: Sequence, limit: int) -> DraftSequence:
-        """Its pending token first; no drafts where the slots they need are not to be had."""
+        """Starts a draft with the pending token; None if its slots are not available."""
         if limit > 0 and (_may_share_its_last_block(seq) or not self._cache.grow(seq, 1 + limit)):
             limit = 0
         return DraftSequence(seq, seq, seq.token_ids[seq.num_computed_tokens :], limit)
 
 
 def _may_share_its_last_block(seq: Sequence) -> bool:
-    """A fork's first step copies the block it shares; the copy is made by that step, which is after drafting."""
+    """True before a fork's first step. That step copies the shared block, but drafting comes before it."""
     return seq.request.params.n > 1 and seq.num_output_tokens <= 1

@@ -1,10 +1,10 @@
 """Prompt lookup (Saxena 2023; Yang et al. 2304.04487): what followed the last tokens when they occurred before?
 
-In an edited copy (`copying`) the place beside where it left its source decides between matches of equal length, serves
-where nothing matches, and changes made before are made again. Elsewhere the latest match is preferred.
+In an edited copy (`copying`) the place where the source resumes decides between matches of equal length, and is used
+when nothing matches. Known changes are applied again. Otherwise the latest match wins.
 
 The index maps each n-gram of the shortest length to the places where it ended; a lookup compares backwards from the
-latest of these. It grows with the sequence, so a step costs a few dictionary operations.
+latest ones. It grows with the sequence, so a step costs a few dictionary operations.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from octavo.spec.states import States
 from octavo.types import Sequence
 
 CANDIDATES = 16  # occurrences compared in one lookup: the latest ones
-AROUND = 4  # and so many on either side of where a copy may go on
-TRUSTED = 3  # tokens of a match that says what is being copied
+AROUND = 4  # occurrences compared on either side of where a copy may resume
+TRUSTED = 3  # tokens of a match that identifies the source of a copy
 
 
 class NgramIndex:
@@ -29,10 +29,10 @@ class NgramIndex:
         self._longest = longest
         self._places: dict[tuple[int, ...], list[int]] = {}  # n-gram -> positions right after it, rising
         self._copying = Copying()
-        self._indexed = 0  # tokens whose n-grams are in: all but the last, which nothing follows yet
+        self._indexed = 0  # tokens whose n-grams are indexed: all but the last, which has no successor yet
 
     def extend(self, tokens: list[int]) -> None:
-        """Takes in what `tokens` has more than last time. They only ever grow."""
+        """Indexes the tokens added since the last call. The list only grows."""
         first = max(0, self._indexed - self._shortest + 1)
         known = tokens[first:-1]
         grams = zip(*(known[i:] for i in range(self._shortest)), strict=False)
@@ -42,11 +42,12 @@ class NgramIndex:
         self._indexed = max(self._indexed, len(tokens) - 1)
 
     def lookup(self, tokens: list[int], limit: int) -> Guess:
-        """What followed the longest earlier occurrence of the last tokens; of equal ones that where a copy goes on."""
+        """The tokens after the longest earlier occurrence of the last tokens; among equals, the one where a copy
+        resumes."""
         place, length = self._best(tokens)
         if length >= TRUSTED:
             self._copying.settle(tokens, place, length)
-        elif length == 0 and self._shortest == 1:  # else more must match than one token
+        elif length == 0 and self._shortest == 1:  # otherwise a one-token match is too short
             place = self._copying.resumption or 0
         if limit < 1 or place == 0:
             return NOTHING
@@ -62,12 +63,12 @@ class NgramIndex:
         return place, self._matched(tokens, place)
 
     def _near(self, places: list[int]) -> list[int]:
-        """The places to compare: the latest ones, and those around where a copy may go on."""
+        """The places to compare: the latest ones and those around where a copy may resume."""
         middle = bisect_left(places, self._copying.hint)
         return places[-CANDIDATES:] + places[max(0, middle - AROUND) : middle + AROUND]
 
     def chains(self, tokens: list[int], limit: int, width: int) -> list[list[int]]:
-        """What followed the `width` longest matches that went on differently."""
+        """The tokens after the `width` longest matches with different continuations."""
         places = self._places.get(tuple(tokens[-self._shortest :]), [])[-CANDIDATES:]
         if limit < 1:
             return []
@@ -76,7 +77,7 @@ class NgramIndex:
         return [list(chain) for chain in found][:width]
 
     def _matched(self, tokens: list[int], place: int) -> int:
-        """How many tokens before `place` are the last ones of the text."""
+        """The number of tokens before `place` that equal the end of the text."""
         length, most = self._shortest, min(self._longest, place)
         while length < most and tokens[place - 1 - length] == tokens[-1 - length]:
             length += 1
@@ -84,7 +85,7 @@ class NgramIndex:
 
 
 def _repeat(tokens: list[int], place: int, count: int) -> list[int]:
-    """`count` tokens from `place` on; where the text ends it goes on as if it were periodic."""
+    """`count` tokens from `place` on; past its end the text continues as if periodic."""
     copied = tokens[place : place + count]
     period = len(tokens) - place
     return copied if len(copied) == count else [tokens[place + i % period] for i in range(count)]
@@ -95,7 +96,7 @@ class NgramDrafter:
     runs_model = False
 
     def __init__(self, shortest: int = 2, longest: int = 16, margin: int | None = None):
-        """margin: a draft is at most so many tokens longer than its match; None: as long as it may be."""
+        """margin: tokens a draft may be longer than its match; None: no such limit."""
         self._margin = margin
         self._indexes: States[NgramIndex] = States(lambda _: NgramIndex(shortest, longest))
 

@@ -1,7 +1,8 @@
-"""What speculation adds to the engine: a guess at each sequence's next tokens. Verifying it is an ordinary step.
+"""The engine's interface to speculation: guesses at each sequence's next tokens. An ordinary step verifies them.
 
-The engine sees a `Proposer`. Behind it are one or more `Drafter`s, one a method, and something that decides how much of
-their guesses to verify: `Fixed` here, or `controller.Controller`.
+The engine sees a `Proposer`. It holds one `Drafter` for each method and decides how much of their guesses to verify:
+`Fixed` here, or
+`controller.Controller`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from octavo.types import ScheduledSequence, Sequence, StepResult
 
 class Proposer(Protocol):
     def propose(self, sequences: list[Sequence]) -> None:
-        """Sets `seq.drafts` of each sequence, which decodes in the next step; an empty list drafts nothing.
+        """Sets `seq.drafts` of each sequence of the next decode step; an empty list drafts nothing.
 
         A draft changes the speed only, never the output. The scheduler may cut drafts short: at max_tokens, at the
         context's end, and when the token budget or the blocks do not suffice. If this raises, the step runs without
@@ -28,14 +29,14 @@ class Observer(Protocol):
 
     @property
     def wants_hidden(self) -> bool:
-        """Whether `result.hidden` is to be there."""
+        """Whether it needs `result.hidden`."""
 
     def observe(self, entries: list[ScheduledSequence], result: StepResult, seconds: float) -> None:
         """Called after each step's commit. seconds: the backend's."""
 
 
 class Guess(NamedTuple):
-    """Up to some tokens that may come next, and how sure the method is of them: a match length, 0 where it has none.
+    """Tokens that may come next, and the method's confidence in them: a match length, 0 if it has none.
 
     parents: for a tree, the index of each token's parent within `tokens`, -1 for the first level; a parent comes before
     its children. None: a chain.
@@ -47,10 +48,10 @@ class Guess(NamedTuple):
 
 
 class Drafter(Protocol):
-    """One method. It keeps what it needs of a sequence by itself, and lets go of those that have finished."""
+    """One drafting method. It keeps its state of each sequence and drops that of finished ones."""
 
     name: str
-    runs_model: bool  # a guess costs model time, so how much to guess is decided beforehand
+    runs_model: bool  # a guess costs model time, so its length is decided beforehand
 
     def draft(self, sequences: list[Sequence], limits: list[int]) -> list[Guess]:
         """A guess of at most `limits[i]` tokens for each sequence."""
@@ -79,10 +80,10 @@ class Fixed:
 
 
 def observers(drafters: Iterable[Drafter]) -> list[Observer]:
-    """Those that learn from the steps."""
+    """The drafters that learn from the steps."""
     return [drafter for drafter in drafters if isinstance(drafter, Observer)]
 
 
 def room(seq: Sequence) -> int:
-    """Tokens that are worth drafting: the step itself adds one more."""
+    """The most tokens worth drafting: the step itself adds one more."""
     return max(0, seq.max_length - len(seq.token_ids) - 1)

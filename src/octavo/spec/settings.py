@@ -21,7 +21,7 @@ METHODS = {
     "tree": 4,
     "auto": 15,
 }
-CONTEXT_METHODS = ("ngram", "suffix")  # they need nothing but the text itself
+CONTEXT_METHODS = ("ngram", "suffix")  # they need only the text
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a drafter keeps of each sequence."""
+"""A drafter's state for each sequence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ State = TypeVar("State")
 
 
 class States(Generic[State]):
-    """One state a sequence, made when first asked for. Those of finished sequences go when a new one comes."""
+    """One state for each sequence, created at first use. States of finished sequences are dropped when one is added."""
 
     def __init__(self, make: Callable[[Sequence], State], drop: Callable[[Sequence, State], None] | None = None):
         self._make = make
@@ -35,7 +35,7 @@ class States(Generic[State]):
         return iter(self._states)
 
     def prune(self) -> None:
-        """Lets go of the sequences that have finished."""
+        """Drops the states of finished sequences."""
         for seq in [seq for seq in self._states if seq.status is Status.FINISHED]:
             self.remove(seq)
 

@@ -1,4 +1,4 @@
-"""Suffix decoding (2411.04975): a suffix automaton over a sequence's own tokens proposes what most often came next.
+"""Suffix decoding (2411.04975): a suffix automaton over a sequence's tokens proposes the most frequent continuation.
 
 The automaton (Blumer et al. 1985) has a state for each set of substrings that end at the same places. The suffix link
 of the whole text's state is the longest suffix that occurred before: the match. Walking from it along the most frequent
@@ -22,10 +22,10 @@ class SuffixAutomaton:
         self.lengths = [0]  # of each state's longest substring
         self.links = [-1]  # to the state of its longest suffix with more occurrences
         self.nexts: list[dict[int, int]] = [{}]
-        self.counts = [0]  # occurrences seen while it was among the COUNTED longest suffixes
-        self.ends = [0]  # where it occurred last
+        self.counts = [0]  # occurrences counted while the state was among the COUNTED longest suffixes
+        self.ends = [0]  # end of its last occurrence
         self.last = ROOT
-        self.size = 0  # tokens taken in
+        self.size = 0  # tokens indexed
 
     def extend(self, tokens: Iterable[int]) -> None:
         for token in tokens:
@@ -94,7 +94,7 @@ class SuffixAutomaton:
         tokens: list[int] = []
         probability = 1.0
         while len(tokens) < limit:
-            while state > ROOT and not self.nexts[state]:  # the end of the text: go on with a shorter match
+            while state > ROOT and not self.nexts[state]:  # the end of the text: continue with a shorter match
                 state = self.links[state]
             if state == ROOT:
                 break
@@ -107,7 +107,8 @@ class SuffixAutomaton:
         return tokens
 
     def chains(self, state: int, limit: int, width: int, min_probability: float) -> list[list[int]]:
-        """The likeliest continuation, then those that leave it at each of its tokens, most frequent ones first."""
+        """The most likely continuation, then the continuations that branch off it at each token, most frequent
+        first."""
         best = self.continuation(state, limit, min_probability)
         chains = [best]
         for place, token in enumerate(best):
@@ -130,7 +131,7 @@ class SuffixAutomaton:
 
 
 class SuffixDrafter:
-    """A draft is at most `factor` times as long as the match it rests on."""
+    """A draft is at most `factor` times as long as its match."""
 
     name = "suffix"
     runs_model = False

@@ -1,6 +1,6 @@
-"""Suffix decoding over what earlier requests wrote: one bounded automaton for each cache salt.
+"""Suffix decoding over the outputs of earlier requests: one bounded automaton for each cache salt.
 
-Tenants with different salts never see each other's text, not even as drafts: how fast an answer comes would tell.
+Tenants with different salts never share text, not even as drafts: response times would reveal it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Cursor:
 
 
 class SharedSuffixDrafter(SuffixDrafter):
-    """Its own text first; where that gives a shorter match than earlier requests' outputs do, these.
+    """Drafts from the sequence's own text, or from earlier requests' outputs if their match is longer.
 
-    max_tokens: tokens kept in all. When they are reached, the salt that was used longest ago starts afresh.
+    max_tokens: tokens kept in total. At the limit, the least recently used salt is cleared.
     """
 
     def __init__(self, max_tokens: int, factor: float = 2.0, min_probability: float = 0.1, shortest: int = 2):
@@ -42,7 +42,7 @@ class SharedSuffixDrafter(SuffixDrafter):
         return self._shared.setdefault(seq.request.cache_salt, SuffixAutomaton())
 
     def _learn(self, seq: Sequence) -> None:
-        """Takes in the output of a sequence that has finished. Errors teach nothing."""
+        """Indexes the output of a finished sequence, unless it ended with an error."""
         if seq.finish_reason == "error":
             return
         output = seq.token_ids[seq.num_prompt_tokens :][: self._max_tokens // 2]

@@ -1,7 +1,7 @@
 """Draft trees (SpecInfer 2305.09781; Sequoia 2402.12374): chains of one or more methods, merged where they agree.
 
 A tree of n nodes costs as many rows as a chain of n, and wins where the first guesses are often wrong but the second
-ones right. The scheduler's side of it (rows, the path that stands, compaction) is scheduler/tree.py.
+ones right. The scheduler's part (rows, accepted path, compaction) is scheduler/tree.py.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ Chains = list[list[int]]
 
 class Branching(Drafter, Protocol):
     def chains(self, sequences: list[Sequence], limits: list[int], width: int) -> list[Chains]:
-        """For each sequence some chains of at most `limits[i]` tokens, the likeliest first; about `width` at a node."""
+        """For each sequence, chains of at most `limits[i]` tokens, most likely first; about `width` branches at a
+        node."""
 
 
 class TreeDrafter:
-    """tokens: nodes of a tree. trees: whether the backend can verify them; if not, the likeliest chain is the guess."""
+    """tokens: nodes of a tree. trees: whether the backend can verify trees; if not, the guess is the most likely
+    chain."""
 
     name = "tree"
 
@@ -39,7 +41,7 @@ class TreeDrafter:
         return [self._merge(chains, limit) for *chains, limit in zip(*found, limits, strict=True)]
 
     def _merge(self, found: list[Chains], limit: int) -> Guess:
-        """The methods' chains in turns, so that each has its best one in."""
+        """Merges the methods' chains alternately, so that each method's best chain is included."""
         chains = [chain for turn in zip_longest(*found) for chain in turn if chain]
         if not self._trees:
             return Guess(chains[0] if chains else [])
@@ -51,7 +53,7 @@ class TreeDrafter:
 
 
 def merge(chains: Chains, limit: int) -> Guess:
-    """The tree of these chains' tokens: of each chain as much as `limit` nodes allow, the first chains first."""
+    """Merges chains into a tree of at most `limit` nodes; earlier chains come first."""
     tokens: list[int] = []
     parents: list[int] = []
     nodes: dict[tuple[int, int], int] = {}  # (parent, token) -> node
