@@ -41,8 +41,8 @@ def plain(sequences: list[Sequence]) -> bool:
 class DecodeBatch:
     """The batch of these decoding sequences. Each has one token that has not been run.
 
-    A batch that it built stays as it is (see `types.Batch`): arrays that advance are replaced. Between two steps the model's
-    weights have swept the caches, so what counts is how much code and how many objects a step touches.
+    A batch that it built stays as it is (see `types.Batch`): arrays that advance are replaced. Between two steps the
+    model's weights have swept the caches, so what counts is how much code and how many objects a step touches.
 
     full: (row, sequence) of those whose next slot is in another block: they need it before the next step.
     """
