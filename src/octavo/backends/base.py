@@ -15,7 +15,7 @@ Progress = Callable[[int, int], None]  # (bytes of the model file that are loade
 
 
 class Backend(Protocol):
-    """Runs steps on a device. Owns the KV pool's memory; whose block is whose is the control plane's business."""
+    """Runs steps on a device. Owns the KV pool's memory; the control plane decides which sequence holds which block."""
 
     def transfer(self, transfers: Transfers) -> None:
         """Copies KV within the pool, before the next `run`. If it raises, the pool's content is unknown: the engine
@@ -23,8 +23,8 @@ class Backend(Protocol):
         """
 
     def run(self, batch: Batch) -> StepResult:
-        """Runs one step. It may be repeated, whole or in part, also if it raised: it writes the same values to the same
-        slots.
+        """Runs one step. A batch may be repeated, whole or in part, even after an error: it writes the same values to
+        the same slots.
         """
 
     def share(self, model: Model) -> Backend:

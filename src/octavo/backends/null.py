@@ -1,9 +1,9 @@
 """A backend without arithmetic: drives the control plane in tests and measures its cost.
 
 Its "KV cache" keeps each token's id and position in the token's slot. The next token is a hash of the context as read
-back through the block table, so any slip of the bookkeeping (a wrong slot, a missing copy, a stale shared block, a
-rejected draft left behind) changes the output. Sampling parameters are ignored, but for temperature > 0, which mixes in
-the row's seed and position.
+back through the block table. So any bookkeeping error (a wrong slot, a missing copy, a stale shared block, a rejected
+draft left behind) changes the output. Sampling parameters are ignored, except that temperature > 0 mixes in the row's
+seed and position.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The oracle: every verb of `Ops` in float32 numpy, computed as it is called. Other backends are judged by it."""
+"""The reference: every operation of `Ops` in float32 numpy, computed immediately. Other backends are tested against
+it."""
 
 from __future__ import annotations
 
@@ -65,7 +66,7 @@ class ReferenceBackend:
 class DenseWeights:
     """Weights as float32, kept until `limit` bytes are used.
 
-    There is no eviction: a pass reads all weights in turn, so making room would always throw out what is needed next.
+    There is no eviction: a pass reads all weights in turn, so eviction would always drop the weight needed next.
     """
 
     def __init__(self, limit: int):
@@ -111,7 +112,7 @@ class ReferenceOps:
         self.batch = batch
         self.cache = cache
         self.weights = weights
-        self.hidden: F32 | None = None  # [R, K]: what the language-model head saw
+        self.hidden: F32 | None = None  # [R, K]: the language-model head's input
 
     def embed(self, table: Weight, scale: float = 1.0) -> F32:
         rows: F32 = dequantize_rows(table, self.batch.token_ids) * np.float32(scale)
@@ -201,7 +202,7 @@ def visible(queries: NDArray[np.intp], context: int, window: int) -> NDArray[np.
 
 
 def softmax(x: F32) -> F32:
-    """Over the last axis, of which at least one value is finite: a token always sees itself."""
+    """Softmax over the last axis. At least one value is finite, because a token always sees itself."""
     e: F32 = np.exp(x - x.max(axis=-1, keepdims=True))
     e /= e.sum(axis=-1, keepdims=True)
     return e

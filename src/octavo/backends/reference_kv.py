@@ -61,7 +61,7 @@ class PagedCache:
         ]
 
     def slots(self, block_table: I32, length: int) -> I32:
-        """[length]: where the first `length` tokens of a sequence lie."""
+        """[length]: the slots of a sequence's first `length` tokens."""
         index = np.arange(length, dtype=np.int32)
         return block_table[index // self.block_size] * np.int32(self.block_size) + index % self.block_size
 

@@ -1,4 +1,4 @@
-"""The block pool: who holds which KV block. Knows ids and reference counts only, never tensors or sequences.
+"""The block pool: ids and reference counts of KV blocks. It knows no tensors and no sequences.
 
 Every block is in exactly one of three states:
 
@@ -6,8 +6,7 @@ Every block is in exactly one of three states:
     cached  in no table, its content is known by its key    _cached (least recently released first)
     used    in refs[block] tables                           neither
 
-A used block may have a key as well: it is then shared with whoever asks for the same content. All operations are O(1) a
-block.
+A used block may also have a key: any sequence with the same content then shares it. All operations are O(1) a block.
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 
 class BlockPool:
-    """on_evict: called with the key and the block whenever a cached block is about to be used for something else. What
-    it holds stays there until the next transfers are made, or the next batch runs."""
+    """on_evict: called with the key and the block before a cached block is reused. Its content stays intact until the
+    next
+    transfers are made or the next batch runs."""
 
     def __init__(self, num_blocks: int, on_evict: Callable[[bytes, int], None] | None = None):
         assert num_blocks > 0
@@ -33,7 +33,7 @@ class BlockPool:
 
     @property
     def num_available(self) -> int:
-        """Blocks that `allocate` can give: the free ones, then the cached ones (which lose their content)."""
+        """Blocks that `allocate` can return: free ones, then cached ones (which lose their content)."""
         return len(self._free) + len(self._cached)
 
     @property
@@ -68,20 +68,20 @@ class BlockPool:
         self.refs[block] += 1
 
     def fork(self, table: list[int]) -> list[int]:
-        """A second table over the same blocks. Whoever writes first calls `copy_on_write`."""
+        """A second table over the same blocks. The first table to write calls `copy_on_write`."""
         for block in table:
             self.share(block)
         return list(table)
 
     def copy_on_write(self, block: int) -> int:
-        """Gives up one reference to a shared block for a new block; the caller copies the content before it writes."""
+        """Exchanges one reference to a shared block for a new block. The caller copies the content before it writes."""
         assert self.refs[block] > 1
         (copy,) = self.allocate(1)
         self.refs[block] -= 1
         return copy
 
     def release(self, table: list[int]) -> None:
-        """One table fewer. Its last blocks become the first to be evicted: a chain is useless without its head."""
+        """Drops one table's references. Its last blocks are evicted first: a chain is useless without its head."""
         for block in reversed(table):
             assert self.refs[block] > 0
             self.refs[block] -= 1
@@ -95,14 +95,14 @@ class BlockPool:
         return self._block_of.get(key)
 
     def register(self, block: int, key: bytes) -> None:
-        """Names the content of a full, computed block. The first block with some content keeps the name."""
+        """Sets the key of a full, computed block. If another block has the key already, that block keeps it."""
         assert self.refs[block] > 0
         if key not in self._block_of and block not in self._key_of:
             self._block_of[key] = block
             self._key_of[block] = key
 
     def forget(self, block: int) -> None:
-        """Takes the name away: the content is not to be trusted. Tables that hold the block keep it."""
+        """Removes the key of a block whose content is not to be trusted. Tables that hold the block keep it."""
         if (key := self._key_of.pop(block, None)) is not None:
             del self._block_of[key]
             if block in self._cached:

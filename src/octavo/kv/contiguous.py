@@ -1,4 +1,4 @@
-"""The baseline KV cache: each sequence reserves room for the longest context, in one piece. Shares nothing."""
+"""The baseline KV cache: each sequence reserves contiguous room for the longest context. Nothing is shared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from octavo.types import Sequence
 
 
 class ContiguousCache:
-    """See `kv.manager.CacheManager`. The pool is cut into regions of `max_blocks` blocks, one a sequence."""
+    """See `kv.manager.CacheManager`. The pool is split into regions of `max_blocks` blocks, one for each sequence."""
 
     def __init__(self, cache: CacheConfig, max_sequences: int, max_blocks: int):
         self.block_size = cache.block_size

@@ -1,4 +1,4 @@
-"""What the scheduler needs of a KV cache: `PagedCache`, or `ContiguousCache`, the baseline."""
+"""The scheduler's interface to a KV cache: `PagedCache`, or the baseline `ContiguousCache`."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ class CacheManager(Protocol):
 
     @property
     def capacity(self) -> int:
-        """Tokens of the longest sequence that fits when it is alone."""
+        """Tokens of the longest sequence that fits alone."""
 
     @property
     def usage(self) -> float:
-        """Share of the blocks that sequences hold, 0 to 1. Blocks kept for their content alone do not count."""
+        """Share of the blocks that sequences hold, 0 to 1. Cached blocks that no sequence holds do not count."""
 
     def admit(self, seq: Sequence, keep_free: int) -> bool:
-        """Takes blocks for all known tokens of `seq`, shared ones first, and sets `num_computed_tokens` and `kv_length`
-        to what these hold.
+        """Takes blocks for all known tokens of `seq`, shared ones first. Sets `num_computed_tokens` and `kv_length` to
+        the tokens that the shared blocks hold.
 
         False, with nothing changed, when fewer than `keep_free` blocks would be left.
         """
 
     def grow(self, seq: Sequence, num_tokens: int) -> bool:
-        """Makes the next `num_tokens` slots after `kv_length` exist and be the sequence's own. A shared block
-        among them becomes a copy of its own (`transfers`).
+        """Gives the sequence private slots for the `num_tokens` entries after `kv_length`. A shared block among them is
+        replaced by a private copy (`transfers`).
 
-        False, with nothing changed, when the blocks do not suffice.
+        False, with nothing changed, when there are not enough blocks.
         """
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:
-        """Lets `child` share all that `parent` has computed. False: this cache cannot, `child` computes its own."""
+        """Lets `child` share all that `parent` has computed. False if this cache cannot share."""
 
     def commit(self, seq: Sequence, start: int) -> None:
         """Entries `start` .. `kv_length` of its KV are final: their full blocks may be shared."""
 
     def free(self, seq: Sequence) -> None:
-        """Gives back all blocks of `seq` (none is fine). Shared content stays findable until its block is needed."""
+        """Releases all blocks of `seq`, if any. Shared content stays findable until its block is reused."""
 
     def discard(self, seq: Sequence) -> None:
-        """`free` for a sequence whose values are not to be trusted: nobody will find them."""
+        """`free` for a sequence whose values are not to be trusted: its blocks are not shared."""
 
     def check_integrity(self) -> None:
         """Asserts that no block is lost or held twice."""

@@ -68,7 +68,7 @@ class PagedCache:
         shared = first < len(table) and pool.refs[table[first]] > 1
         if missing + shared > pool.num_available:
             return False
-        if shared:  # only ever the block at `first`: a fork's table ends with it
+        if shared:  # at most the block at `first`: a fork's table ends with it
             source = table[first]
             self.tables.replace(seq, first, pool.copy_on_write(source))
             self.transfers.copies.append((source, table[first]))
@@ -117,8 +117,11 @@ class PagedCache:
 
 
 def _reusable_tokens(seq: Sequence) -> int:
-    """How many tokens may come from the cache: all but the last, whose logits are needed; and where the prompt's logits
-    are wanted too (`prompt_logprobs`, mean pooling), only those whose rows have been handed out before a preemption."""
+    """How many tokens may come from the cache: all but the last, whose logits are needed.
+
+    If the prompt's logits are requested too (`prompt_logprobs`, mean pooling), only tokens whose rows were returned
+    before
+    a preemption may."""
     if seq.index == 0 and seq.request.wants_prompt_rows and seq.num_scored_tokens < seq.num_prompt_tokens - 1:
         return seq.num_scored_tokens
     return len(seq.token_ids) - 1

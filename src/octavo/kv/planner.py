@@ -67,7 +67,7 @@ def blocks_for(tokens: int, block_size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Bytes, but for the counts at the end."""
+    """All values are bytes, except the counts at the end."""
 
     weights: int
     scratch: int
@@ -78,7 +78,7 @@ class MemoryPlan:
     available: int
     num_blocks: int
     length: int  # tokens
-    max_sequences: int  # sequences of `length` tokens that the pool holds at once, sharing nothing
+    max_sequences: int  # sequences of `length` tokens that the pool holds without sharing
 
     @property
     def fits(self) -> bool:

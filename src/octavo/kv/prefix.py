@@ -1,7 +1,7 @@
-"""Names of block contents for prefix sharing: a hash chain, so that equal keys mean equal tokens at equal positions.
+"""Keys of block contents for prefix sharing: a hash chain, so equal keys mean equal tokens at equal positions.
 
 key(i) = sha256(key(i - 1), token ids of block i), key(-1) = sha256(cache salt, adapter). A collision would show one
-user another's text, hence a cryptographic hash, not `hash()`.
+user another user's text, so the hash is cryptographic.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def root_key(cache_salt: str, adapter: str = "") -> bytes:
 
 
 def extend_chain(keys: list[bytes], token_ids: list[int], count: int, block_size: int, root: bytes) -> None:
-    """Appends to `keys`, in place, until it has those of the first `count` blocks: each block is hashed once."""
+    """Extends `keys` in place to the first `count` blocks. Each block is hashed once."""
     parent = keys[-1] if keys else root
     for index in range(len(keys), count):
         tokens = array("i", token_ids[index * block_size : (index + 1) * block_size])
@@ -31,7 +31,7 @@ def extend_chain(keys: list[bytes], token_ids: list[int], count: int, block_size
 
 
 def match(pool: BlockPool, keys: list[bytes]) -> list[int]:
-    """The blocks that hold the longest known run from the start of the chain. Takes no references."""
+    """The cached blocks of the longest matching prefix of the chain. Takes no references."""
     blocks = []
     for key in keys:
         block = pool.lookup(key)

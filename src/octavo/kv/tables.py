@@ -1,6 +1,6 @@
-"""Where the KV of sequences lies: their block tables as one array, so that a step converts no Python lists.
+"""The block tables of all sequences as one array, so a step converts no Python lists.
 
-Nothing else turns an index of a sequence's KV into a slot.
+Only this module maps an index of a sequence's KV to a slot.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from octavo.types import I32, Sequence
 
 
 class Placement(NamedTuple):
-    """Where the T query tokens of a batch of S sequences lie: the fields of `Batch` with these names."""
+    """Positions and slots of a batch's T query tokens of S sequences: the fields of `Batch` with these names."""
 
     positions: I32  # [T]
     slot_mapping: I32  # [T]
@@ -38,7 +38,7 @@ class BlockTables:
         return seq in self.rows
 
     def add(self, seq: Sequence, blocks: list[int], kv_length: int = 0) -> None:
-        """kv_length: slots of these blocks that are filled already."""
+        """kv_length: filled slots of these blocks."""
         assert seq not in self.rows and not seq.block_table
         seq.block_table, seq.kv_length = blocks, kv_length
         self.rows[seq] = row = self._unused.pop()
@@ -53,7 +53,7 @@ class BlockTables:
         seq.block_table[index] = block
 
     def remove(self, seq: Sequence) -> list[int]:
-        """Empties the sequence's table and returns what it held."""
+        """Removes the sequence's table and returns its blocks."""
         row = self.rows.pop(seq)
         self._unused.append(row)
         self.array[row] = 0
@@ -61,7 +61,7 @@ class BlockTables:
         return blocks
 
     def slot(self, seq: Sequence, index: int) -> int:
-        """Of entry `index` of the sequence's KV."""
+        """The slot of entry `index` of the sequence's KV."""
         return seq.block_table[index // self._block_size] * self._block_size + index % self._block_size
 
     def slots(self, rows: I32, indices: I32) -> I32:
@@ -74,16 +74,17 @@ class BlockTables:
         return self.array[rows, : -(-longest // self._block_size)]
 
     def place(self, sequences: Many[Sequence], counts: list[int], ahead: list[int] | None = None) -> Placement:
-        """The next counts[i] tokens of each sequence; ahead[i] tokens further on, where `ahead` is given."""
+        """Places the next counts[i] tokens of each sequence, starting ahead[i] tokens later if `ahead` is given."""
         fields = [*counts, *(ahead or [0] * len(counts))]
         fields += [seq.num_computed_tokens for seq in sequences]
         fields += [seq.kv_length for seq in sequences]
         fields += [self.rows[seq] for seq in sequences]
-        sizes, skipped, computed, filled, rows = np.array(fields, np.int32).reshape(5, -1)  # one conversion is cheaper
+        # one conversion is cheaper than five
+        sizes, skipped, computed, filled, rows = np.array(fields, np.int32).reshape(5, -1)
         computed, filled = computed + skipped, filled + skipped
         contexts = filled + sizes
         starts = np.arange(len(counts) + 1, dtype=np.int32)
-        positions, indices, owners = computed, filled, rows  # when each has one token
+        positions, indices, owners = computed, filled, rows  # enough when each sequence has one token
         if sum(counts) > len(counts):
             owner = starts[:-1].repeat(sizes)
             sizes.cumsum(out=starts[1:])

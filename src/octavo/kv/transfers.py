@@ -1,4 +1,4 @@
-"""Copies within the pool that the control plane has decided on and the backend has not made yet."""
+"""Pending copies within the pool: decided by the control plane, not yet made by the backend."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ Pair = tuple[int, int]  # (source, target)
 
 
 class PendingTransfers:
-    """Whoever changes where KV belongs adds to `moves` (slots) or `copies` (blocks); see `types.Transfers`."""
+    """The cache and the scheduler add to `moves` (slots) and `copies` (blocks); see `types.Transfers`."""
 
     def __init__(self) -> None:
         self.moves: list[Pair] = []
         self.copies: list[Pair] = []
 
     def take(self) -> Transfers | None:
-        """All that is pending, which then no longer is: each transfer is handed out once. None: nothing is."""
+        """Returns and clears the pending transfers, so each is made once. None if there are none."""
         if not self.moves and not self.copies:
             return None
         taken = Transfers(pairs(self.moves), pairs(self.copies))

@@ -1,4 +1,4 @@
-"""What a model is, in numbers. Each family reads its own keys, with the helpers of config_gguf.py and config_hf.py."""
+"""Model configurations. Each family reads its keys with the helpers of config_gguf.py and config_hf.py."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOFTCAP = (0.0, 1e6)
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What every file states of a decoder whose layers are alike. context: tokens that it was trained on."""
+    """The sizes that every file states for a decoder with uniform layers. context: trained context in tokens."""
 
     layers: int
     hidden: int
@@ -59,7 +59,7 @@ class LayerConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A decoder. A family with constants of its own extends this class.
+    """A decoder. A family with extra constants extends this class.
 
     context: the longest sequence in tokens. tied: the language-model head is the embedding.
     logit_softcap: the head's logits are cap * tanh(x / cap); 0 is off.
@@ -82,10 +82,10 @@ def make_config(
     local_rope: RopeConfig | None = None,
     logit_softcap: float = 0.0,
 ) -> ModelConfig:
-    """The configuration of a decoder whose layers differ in their windows alone.
+    """The configuration of a decoder whose layers differ only in their windows.
 
-    windows[i]: positions that layer i sees, its own included (0: all). local_rope: the rotation of the layers with a
-    window, where it differs.
+    windows[i]: positions that layer i sees, its own included (0: all). local_rope: the rope of layers with a window, if
+    it differs.
     """
     layers = (
         LayerConfig(replace(attention, window=window), (local_rope or rope) if window else rope, sizes.ffn)
@@ -103,5 +103,5 @@ def make_config(
 
 
 def alternating(window: int, layers: int, global_every: int) -> tuple[int, ...]:
-    """Windows: `window` in every layer but each `global_every`-th, which sees everything."""
+    """The windows of all layers: 0 (everything) in each `global_every`-th layer, `window` in the others."""
     return tuple(0 if (i + 1) % global_every == 0 else window for i in range(layers))

@@ -1,4 +1,4 @@
-"""What most families read alike from GGUF metadata. The keys are those of GGUF's specification ("block_count").
+"""Readers of GGUF metadata that most families share. The keys are those of GGUF's specification ("block_count").
 
 `Keys` puts the architecture before them: "llama.block_count".
 """
@@ -30,7 +30,7 @@ from octavo.models.rope import RopeConfig, scaling_from_gguf
 
 
 def decoder(keys: Keys, interleaved: bool = False) -> ModelConfig:
-    """A decoder whose layers are alike. interleaved: rotary pairs are (2i, 2i+1)."""
+    """A decoder with uniform layers. interleaved: rotary pairs are (2i, 2i+1)."""
     no_experts(keys)
     size = sizes(keys)
     windows = (keys.integer("attention.sliding_window", *WINDOW, 0),) * size.layers
@@ -39,7 +39,7 @@ def decoder(keys: Keys, interleaved: bool = False) -> ModelConfig:
 
 
 def no_experts(keys: Keys) -> None:
-    """Mixtures of experts may have the architecture's name of the dense model: "llama" is Mixtral's too."""
+    """Refuses mixtures of experts. They may use the dense model's architecture name: Mixtral's is "llama"."""
     keys.integer("expert_count", 0, 0, 0)
 
 
@@ -76,7 +76,7 @@ def attention(keys: Keys, size: Sizes, query_dim: float | None = None) -> Attent
 
 
 def rope(keys: Keys, size: Sizes, theta: float = 1e4, interleaved: bool = False) -> RopeConfig:
-    """Of whole heads. theta: the base where the file does not say."""
+    """The rope of whole heads. theta: the base if the file does not state one."""
     dim = keys.integer("rope.dimension_count", size.head_dim, size.head_dim, size.head_dim)
     base = keys.number("rope.freq_base", *THETA, theta)
     return RopeConfig(dim, base, scaling_from_gguf(keys, size.context), interleaved)

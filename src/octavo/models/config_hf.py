@@ -1,4 +1,4 @@
-"""What most families read alike from a Hugging Face folder's config.json. The keys are those of transformers."""
+"""Readers of a Hugging Face config.json that most families share. The keys are those of transformers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
 def decoder(keys: Keys, windows: Callable[[Keys, int], tuple[int, ...]]) -> ModelConfig:
-    """A decoder whose layers differ in their windows alone. windows(keys, layers): for files that do not list them."""
+    """A decoder whose layers differ only in their windows. windows(keys, layers): for files that do not list them."""
     activation(keys, "silu")
     size = sizes(keys)
     seen = listed_windows(keys, size.layers) or windows(keys, size.layers)
@@ -64,7 +64,7 @@ def attention(keys: Keys, size: Sizes) -> Attention:
 
 
 def rope(keys: Keys, size: Sizes) -> RopeConfig:
-    """Of whole heads; of the layers that see everything, where layer types differ."""
+    """The rope of whole heads. If layer types differ, it is that of the layers with full attention."""
     keys.number("partial_rotary_factor", 1, 1, 1.0)
     table = rope_table(keys, "full_attention")
     theta = table.number("rope_theta", *THETA, keys.number("rope_theta", *THETA, 1e4))

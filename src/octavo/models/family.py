@@ -1,4 +1,4 @@
-"""What a family of models is (`Family`: one file here each), and what its forward pass is given (`Network`)."""
+"""`Family`: a kind of model, one file each in this package. `Network`: the input of its forward pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Family:
     """A kind of decoder, from its configuration to its forward pass. octavo/models/<family>.py defines `FAMILY`.
 
     from_gguf, from_hf: the configuration, from the keys of a GGUF file (without the architecture's prefix) and of a
-    config.json. They raise ModelFileError for what the forward pass would get wrong.
+    config.json. They raise ModelFileError for settings that the forward pass does not support.
     shapes: the weights that a layer must have, and those that it may have, without the prefix "blk.<layer>.".
     sanitize: a Hugging Face folder's tensors under canonical names (names.py) and with GGUF's conventions.
     """
@@ -49,7 +49,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A decoder's weights and constants, arranged as a forward pass meets them."""
+    """A decoder's weights and constants in the order of the forward pass."""
 
     config: ModelConfig
     embedding: Weight

@@ -21,7 +21,7 @@ from octavo.weights.dequantize import dequantize
 GLOBAL_EVERY = 6  # layers 5, 11, ... see everything
 LOCAL_THETA = 10_000.0  # rotary base of the layers with a window, which are never stretched to longer contexts
 LAYERS_27B = 62  # the one size whose attention scale is not 1/sqrt(head_dim); GGUF has no key for that
-HF_DEFAULTS = {  # of transformers' class: a config.json leaves out what equals them
+HF_DEFAULTS = {  # defaults of transformers' class: a config.json omits values equal to these
     "num_hidden_layers": 26,
     "hidden_size": 2304,
     "num_attention_heads": 8,

@@ -1,4 +1,5 @@
-"""Llama (2302.13971, 2307.09288, 2407.21783) and what is built like it: SmolLM2, Mistral with a window (2310.06825)."""
+"""Llama (2302.13971, 2307.09288, 2407.21783) and models of the same structure: SmolLM2, Mistral with a window
+(2310.06825)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from octavo.models.names import HF_LAYER, rename_hf
 
 
 def from_gguf(keys: Keys) -> ModelConfig:
-    """Llama's GGUF files, and no other family's, have the rows of q and k reordered: rotary pairs are neighbours."""
+    """Only Llama's GGUF files reorder the rows of q and k: rotary pairs are adjacent."""
     return config_gguf.decoder(keys, interleaved=True)
 
 

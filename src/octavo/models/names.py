@@ -32,7 +32,7 @@ _NOT_TEXT = re.compile(r"(^|\.)(vision_tower|multi_modal_projector|rotary_emb)\.
 
 
 def rename_hf(tensors: Mapping[str, Weight], layer_names: Mapping[str, str]) -> dict[str, Weight]:
-    """The text model's tensors under canonical names. Unknown names stay, for the shape check to complain about."""
+    """The text model's tensors under canonical names. Unknown names stay and fail the shape check later."""
     return {_canonical(name, layer_names): weight for name, weight in tensors.items() if not _NOT_TEXT.search(name)}
 
 

@@ -1,4 +1,4 @@
-"""Qwen3 (2505.09388), dense: Llama's decoder with a norm on each head of q and k, and a head dimension of its own."""
+"""Qwen3 (2505.09388), dense: Llama's decoder with a norm on each head of q and k, and an explicit head dimension."""
 
 from __future__ import annotations
 

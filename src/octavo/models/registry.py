@@ -1,4 +1,4 @@
-"""From a model file to a `Model`: which family it is of, its weights checked and arranged. Nothing is dequantised."""
+"""Builds a `Model` from a model file: finds its family, checks and arranges its weights. Nothing is dequantised."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def _forward(family: Family, net: Network, ops: Ops, layers: tuple[int, ...] | N
 
 
 def read_config(metadata: Metadata) -> tuple[Family, ModelConfig]:
-    """The family that GGUF metadata or a config.json name, and what it reads there. Raises ModelFileError.
+    """The family named by GGUF metadata or a config.json, and the configuration it reads. Raises ModelFileError.
 
-    Of a multimodal config.json its `text_config` counts.
+    A multimodal config.json is read from its `text_config`.
     """
     gguf = "general.architecture" in metadata
     if not gguf and "model_type" not in metadata:
@@ -100,7 +100,7 @@ def read_checkpoint(checkpoint: Checkpoint) -> tuple[Family, ModelConfig, dict[s
 
 
 def check_weights(family: Family, config: ModelConfig, weights: Mapping[str, Weight]) -> None:
-    """Every tensor that the family needs is there with the right shape, and none that it would silently ignore."""
+    """Checks that every required tensor has the right shape and that no tensor would be silently ignored."""
     required, optional = model_shapes(family, config)
     for name in required.keys() - weights.keys():
         raise ModelFileError(f"tensor {name} is missing, which {family.name} needs")
@@ -127,7 +127,7 @@ def model_shapes(family: Family, config: ModelConfig) -> tuple[Shapes, Shapes]:
 
 
 def arrange(config: ModelConfig, weights: Mapping[str, Weight]) -> Network:
-    """The weights as a forward pass meets them. Layers that rotate alike share one `Rope`."""
+    """The weights in the order of the forward pass. Layers with equal rope settings share one `Rope`."""
     parts: list[dict[str, Weight]] = [{} for _ in config.layers]
     for name, weight in weights.items():
         if name.startswith("blk."):

@@ -107,7 +107,7 @@ def _linear(freq: F64, s: RopeScaling) -> F64:
 
 
 def _llama3(freq: F64, s: RopeScaling) -> F64:
-    """Llama 3.1: turns slower than once in the trained context / low_freq_factor are stretched, fast ones kept."""
+    """Llama 3.1: stretches frequencies below low_freq_factor turns in the trained context and keeps high ones."""
     turns = s.original_context * freq / (2 * math.pi)
     keep = np.clip((turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor), 0, 1)
     return freq * keep + freq / s.factor * (1 - keep)

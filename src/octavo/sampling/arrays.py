@@ -1,4 +1,4 @@
-"""From sequences to the sampler's flat arrays. Called every step, so what did not change is not built again."""
+"""Builds the sampler's flat arrays from sequences. Called every step, so unchanged arrays are reused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NO_BIAS = (np.zeros(0, np.int32), np.zeros(0, np.float32))
 
 
 class _Edits(NamedTuple):
-    """What changes from one position to the next: one entry a row, or no entries at all where nothing does."""
+    """Edits that change with the position: one entry a row, or no entries if no row has any."""
 
     counts: list[tuple[I32, I32]]
     biases: list[tuple[I32, F32]]
@@ -34,8 +34,9 @@ _NO_EDITS = _Edits([], [], [])
 def build(rows: list[tuple[Sequence, int]], vocab_size: int) -> SamplingArrays:
     """The sampler's arrays for these logit rows: (sequence, index in it of the token that the row's logits choose).
 
-    The history of a row is the `position` tokens before it; past the known tokens it goes on with the sequence's
-    drafts. A row inside the prompt is scored, not sampled, and gets no edits. Steps may share the arrays: do not write.
+    The history of a row is the `position` tokens before it; past the known tokens it continues with the sequence's
+    drafts. A row inside the prompt is scored, not sampled, and
+    gets no edits. Steps may share the arrays, so callers must not write to them.
     """
     for seq, position in rows:
         sampler = _sampler(seq, vocab_size)
@@ -51,12 +52,12 @@ def moved(arrays: SamplingArrays, positions: I64) -> SamplingArrays:
 
 @lru_cache(maxsize=256)
 def greedy(count: int) -> SamplingArrays:
-    """Arrays for `count` rows of plain greedy choice."""
+    """Arrays for `count` plain greedy rows."""
     return _assemble((_PLAIN,) * count, np.zeros(count, np.int64), _NO_EDITS, plain_greedy=True)
 
 
 def _sampler(seq: Sequence, vocab_size: int) -> Sampler:
-    """The sequence's own, made when it is first asked for."""
+    """The sequence's sampler, created at first use."""
     if not isinstance(seq.sampler, Sampler):
         seq.sampler = Sampler(seq, vocab_size)
     return seq.sampler
@@ -85,7 +86,7 @@ def _edits(rows: list[tuple[Sequence, int]], vocab_size: int) -> _Edits:
 
 
 def _add_masks(mask_rows: I32, masks: U32, changing: list[U32 | None]) -> tuple[I32, U32]:
-    """Those of the settings, and behind them the masks that this step's positions have of their own."""
+    """Appends the masks of this step's positions to those of the settings."""
     if all(mask is None for mask in changing):
         return mask_rows, masks
     rows, own = mask_rows.copy(), [mask for mask in changing if mask is not None]
@@ -129,7 +130,7 @@ def _assemble(
 
 @lru_cache(maxsize=16)
 def _static(settings: tuple[Settings, ...]) -> tuple[F32, I32, U64, I32, U32]:
-    """(floats [7, R], top_k, seeds, mask_rows, masks) of rows whose sequences are the same as in an earlier step."""
+    """(floats [7, R], top_k, seeds, mask_rows, masks) for rows of these settings, cached between steps."""
     floats = np.array([entry.floats for entry in settings], np.float32).reshape(-1, 7).T.copy()
     top_k = np.array([entry.top_k for entry in settings], np.int32)
     seeds = np.array([entry.seed for entry in settings], np.uint64)

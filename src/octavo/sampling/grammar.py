@@ -1,7 +1,8 @@
 """Structured output: text that must follow a JSON schema, a regular expression, a choice or a Lark grammar.
 
-`Compiler.compile` makes a `Grammar` once, off the engine's path; each sequence has its own `Matcher`, whose masks say
-which tokens may come next. Masks of drafted positions follow the drafts, and what was rejected is rolled back.
+`Compiler.compile` makes a `Grammar` once, outside the engine's step. Each sequence has a `Matcher`, whose masks say
+which
+tokens may come next. Masks of draft positions follow the drafts, and rejected drafts are rolled back.
 Built on llguidance (https://github.com/guidance-ai/llguidance): Earley parsing over derivatives of regular expressions.
 """
 
@@ -22,15 +23,15 @@ from octavo.types import U32, Sequence, StructuredOutputs
 FIELD = "structured_outputs"
 MAX_TEXT = 128 * 1024  # characters of a schema or grammar
 MAX_CHOICES = 1024
-MAX_COMPILE_SECONDS = 5.0  # refused if it took longer; llguidance's own limits end it soon after
-MAX_MASK_SECONDS = 0.5  # one mask: while it is made, every running sequence waits
+MAX_COMPILE_SECONDS = 5.0  # a slower compilation is refused; llguidance's limits end it soon after
+MAX_MASK_SECONDS = 0.5  # for one mask: every running sequence waits while it is computed
 CACHE_SIZE = 64
 # A blank line and an indentation. Without a bound a small model can write white space until its length limit.
 JSON_OPTIONS: Any = {"whitespace_flexible": True, "whitespace_pattern": r"(\x0D?\x0A){0,2}[\x20\x09]{0,20}"}
 
 
 class TokenBytes(Protocol):
-    """What is needed of a tokenizer."""
+    """The part of a tokenizer that the compiler needs."""
 
     @property
     def eos_ids(self) -> tuple[int, ...]: ...
@@ -52,13 +53,13 @@ class Compiler:
         self._known: OrderedDict[str, Grammar] = OrderedDict()
 
     def compile(self, wanted: StructuredOutputs) -> Grammar:
-        """Raises RequestError, with what is wrong in the schema or grammar, also if it is too large or too slow."""
+        """Raises RequestError if the schema or grammar is invalid, too large or too slow."""
         source = _source(wanted)
         if (known := self._known.get(source)) is not None:
             return known
         start = time.monotonic()
         grammar = Grammar(self._new(source), self._end_mask)
-        grammar.matcher().mask_after([])  # the first mask builds most of the lexer: here it delays nobody
+        grammar.matcher().mask_after([])  # the first mask builds most of the lexer: here it delays no sequence
         if time.monotonic() - start > MAX_COMPILE_SECONDS:
             raise RequestError(f"{FIELD}: the grammar takes too long to compile: make it simpler", FIELD)
         self._known[source] = grammar
@@ -76,7 +77,7 @@ class Compiler:
 
     @cached_property
     def _native(self) -> Any:
-        """llguidance's view of the vocabulary. Takes 0.6 s for 50,000 tokens, so it is made when first needed."""
+        """llguidance's tokenizer. It takes 0.6 s for 50,000 tokens, so it is created at first use."""
         vocabulary: Any = _Vocabulary(self._tokenizer, self._vocab_size)
         return _llguidance().LLTokenizer(vocabulary, self._vocab_size, list(self._ends))
 
@@ -92,7 +93,7 @@ class Compiler:
 
 
 class _Vocabulary:
-    """The attributes that `LLTokenizer` reads of a tokenizer, which may know more tokens than the model."""
+    """The attributes that `LLTokenizer` reads. A tokenizer may have more tokens than the model."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
@@ -110,10 +111,11 @@ class _Vocabulary:
         return ids if max(ids, default=0) < len(self.tokens) else list(self._spelled(ids))
 
     def _spelled(self, ids: list[int]) -> Iterator[int]:
-        """The same text in tokens of the model: those it lacks are spelled byte by byte.
+        """The text in tokens of the model: tokens the model lacks are replaced by byte tokens.
 
-        Where a grammar leaves one text only, llguidance allows the next token of its encoding and no other: it must be
-        one that the model can write.
+        Where a grammar allows only one text, llguidance allows only the next token of its encoding. So that token must
+        be one
+        of the model's.
         """
         for token in ids:
             if token < len(self.tokens):
@@ -123,12 +125,12 @@ class _Vocabulary:
 
     @cached_property
     def _of_byte(self) -> dict[int, int]:
-        """Byte -> the token that stands for it alone."""
+        """Maps each byte to the token of just that byte."""
         return {token[0]: i for i, token in enumerate(self.tokens) if len(token) == 1}
 
 
 class Grammar:
-    """A compiled grammar, and where every sequence that must follow it starts."""
+    """A compiled grammar: the start state of each sequence that must follow it."""
 
     def __init__(self, start: Any, end_mask: U32):
         self._start = start
@@ -139,7 +141,7 @@ class Grammar:
 
 
 class Matcher:
-    """How far one sequence is in its grammar: after its known tokens, and then some drafts that may be taken back."""
+    """One sequence's state in its grammar: after its known tokens, plus drafts that may be rolled back."""
 
     def __init__(self, native: Any, end_mask: U32):
         self._native = native
@@ -147,9 +149,9 @@ class Matcher:
         self._taken: list[int] = []  # tokens that the native matcher has consumed
 
     def mask(self, seq: Sequence, position: int) -> U32:
-        """[ceil(V / 32)]: the tokens that may stand at `position`, which may lie behind the sequence's drafts.
+        """[ceil(V / 32)]: the tokens allowed at `position`, which may lie after the sequence's drafts.
 
-        After a draft that the grammar forbids, what is returned does not matter: that draft will be rejected.
+        After a draft that the grammar forbids the result does not matter: that draft will be rejected.
         """
         known, first = seq.token_ids, seq.num_prompt_tokens
         drafts = seq.drafts[: max(0, position - len(known))]
@@ -163,7 +165,7 @@ class Matcher:
         start = time.monotonic()
         mask = np.frombuffer(self._native.compute_bitmask(), np.uint32)[
             : len(self._end_mask)
-        ]  # it may have a word more
+        ]  # the last word may be longer than the vocabulary
         if self._native.is_error():
             raise RequestError(f"{FIELD}: {_first_line(self._native.get_error())}", FIELD)
         if time.monotonic() - start > MAX_MASK_SECONDS:
@@ -172,7 +174,7 @@ class Matcher:
 
     @property
     def stopped(self) -> bool:
-        """Whether nothing but the end may follow."""
+        """Whether only the end may follow."""
         return bool(self._native.is_stopped())
 
     def _move_to(self, tokens: list[int]) -> None:
@@ -185,14 +187,14 @@ class Matcher:
 
 
 def _common_length(left: list[int], right: list[int]) -> int:
-    """Almost always all of `left`, which is compared at the speed of C."""
+    """Length of the common prefix. It is almost always all of `left`, so that case is one list comparison."""
     if left == right[: len(left)]:
         return len(left)
     return next((i for i, pair in enumerate(zip(left, right, strict=False)) if pair[0] != pair[1]), len(right))
 
 
 def check(wanted: object) -> None:
-    """Raises RequestError for structured outputs of the wrong shape or size. Whether it compiles is seen later."""
+    """Raises RequestError for structured outputs of the wrong shape or size. Does not compile them."""
     if not isinstance(wanted, StructuredOutputs):
         raise RequestError(f"{FIELD} must be StructuredOutputs, or None; got {type(wanted).__name__}", FIELD)
     given = [name for name in ("json", "regex", "choice", "grammar") if getattr(wanted, name) is not None]
@@ -218,7 +220,7 @@ def _check_choice(choice: Iterable[object]) -> None:
 
 
 def _llguidance() -> Any:
-    """The library, which comes with the extra "server". Raises ConfigError if it is not there."""
+    """The llguidance module, which the extra "server" installs. Raises ConfigError if it is missing."""
     try:
         import llguidance
     except ModuleNotFoundError as error:
@@ -227,7 +229,7 @@ def _llguidance() -> Any:
 
 
 def _source(wanted: StructuredOutputs) -> str:
-    """llguidance's form of it. Raises RequestError."""
+    """The structured output as an llguidance grammar. Raises RequestError."""
     matcher = _llguidance().LLMatcher
     try:
         if wanted.json_object or wanted.json is not None:

@@ -70,9 +70,9 @@ BIAS = Span(-100, 100)
 
 
 def check(params: SamplingParams, vocab_size: int) -> SamplingParams:
-    """The same parameters with every list made a tuple, a lone string a tuple of one, and None, for a list, nothing.
+    """The same parameters in normal form: lists become tuples, a single string a tuple of one, None an empty tuple.
 
-    Raises RequestError, naming the field and what it may be, for the first one that is wrong.
+    Raises RequestError for the first wrong field, naming it and its allowed values.
     """
     if not isinstance(params, SamplingParams):
         raise RequestError(f"sampling_params must be SamplingParams, not {type(params).__name__}", "sampling_params")
@@ -90,9 +90,9 @@ def check(params: SamplingParams, vocab_size: int) -> SamplingParams:
 
 
 def check_ids(request: Request, vocab_size: int) -> None:
-    """Raises RequestError for a token id that the model has no embedding for. Costs one look at each id.
+    """Raises RequestError for a token id without an embedding in the model. Checks each id once.
 
-    Ids come from users and from tokenizers, which may know more tokens than the model. Backends index by them.
+    Ids come from users and from tokenizers, which may have more tokens than the model. Backends index arrays with them.
     """
     params = request.params
     named: dict[str, Collection[int]] = {

@@ -1,4 +1,4 @@
-"""How a token is chosen: the readable reference, in numpy. Native code follows it; where they differ, this is right.
+"""How a token is chosen: the readable reference in numpy. Native code must match it.
 
 The order is vLLM's. For each logit row, on its own (no row ever reads another):
 
@@ -10,8 +10,9 @@ The order is vLLM's. For each logit row, on its own (no row ever reads another):
 6. draw: inverse of the cumulative distribution over token ids in id order       `draw`
 
 Arithmetic, for a twin: float32 unless said otherwise, each operation rounded once (no fused multiply-add). exp is in
-float32; sums are float64, cumulative ones in the order stated. So two implementations can differ in the last bit of exp
-alone, and choose differently only where a cumulative mass lies within that rounding of its threshold.
+float32; sums are float64, cumulative ones in the order stated. So two implementations differ only in the last bit of
+exp. They choose different tokens only where a cumulative mass
+is within that rounding of its threshold.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from octavo.types import F32, I32, I64, U32, U64, Batch, SamplingArrays, StepRes
 
 F64 = NDArray[np.float64]
 NEG_INF = np.float32(-np.inf)
-NO_WEIGHT = np.float32(-87)  # exp of less is (nearly) subnormal, which not all machines compute alike: taken as 0
+NO_WEIGHT = np.float32(-87)  # exp below this is (nearly) subnormal, which differs between machines: taken as 0
 GAMMA = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: splitmix64's increment
 
 
@@ -37,7 +38,7 @@ def _mix(z: U64) -> U64:
 
 
 def uniform(seeds: U64, positions: I64) -> F32:
-    """Counter-based random numbers in [0, 1), a function of (seed, position) alone; float32 [R].
+    """Counter-based random numbers in [0, 1), a function of (seed, position) only; float32 [R].
 
     All in unsigned 64-bit arithmetic modulo 2^64, with G = 0x9E3779B97F4A7C15 and the position in two's complement:
 
@@ -119,7 +120,8 @@ def filter_probs(edited: F32, arrays: SamplingArrays) -> F32:
 def weights(x: F32, row: int, arrays: SamplingArrays) -> F32:
     """[V]: unnormalised probabilities of a row of edited logits, exp(z - max z) with z = x / temperature; 0 = cut off.
 
-    Each filter sees what the one before it kept, renormalised, and never empties the row. The order of tokens below is
+    Each filter sees the renormalised result of the one before it and keeps at least one token. The order of tokens
+    below is
     falling z and, of equal z, rising token id.
 
     min_p: keep z - max z >= float32(log(min_p)), i.e. p >= min_p * max p.
@@ -153,7 +155,7 @@ def _cut(w: F32, order: NDArray[np.intp], mass: float) -> None:
 
 
 def _typical_order(z: F32, w: F32) -> NDArray[np.intp]:
-    """Token ids by how far their surprise is from the entropy, float64; those cut off already come last."""
+    """Token ids by the distance of their surprise from the entropy, float64; tokens already cut off come last."""
     kept = np.flatnonzero(w)
     total = w.sum(dtype=np.float64)
     surprise = math.log(total) - z[kept].astype(np.float64)
@@ -205,7 +207,7 @@ def top(values: F32, count: int) -> tuple[I32, F32]:
 
 
 def result(logits: F32, batch: Batch) -> StepResult:
-    """The whole end of a step, from raw logits [R, V]: what a backend without a sampler of its own returns."""
+    """A whole step result from raw logits [R, V], for backends without a sampler."""
     targets = batch.targets
     possible = finite(logits) & ((targets >= 0) | finite(apply_edits(logits, batch.sampling)))
     chosen = sample(logits, batch.sampling, targets)

@@ -1,4 +1,4 @@
-"""What the sampler remembers of a sequence between steps: a step then costs what changed, not the whole history."""
+"""The sampler's state of a sequence between steps, so a step processes only what changed, not the whole history."""
 
 from __future__ import annotations
 
@@ -132,16 +132,16 @@ class Sampler:
         return self.settings.seed
 
     def mask(self, seq: Sequence, position: int) -> U32 | None:
-        """The tokens that may stand here, as far as that changes from one position to the next; None: it does not."""
+        """The tokens allowed at this position, if that changes between positions; otherwise None."""
         if self.matcher is None:
             return None
         mask = self.matcher.mask(seq, position)
         return mask if self.settings.mask is None else mask & self.settings.mask
 
     def bias(self, seq: Sequence, position: int) -> Entries:
-        """logit_bias, the ends while `min_tokens` is not reached, and the bad words that would be complete here.
+        """logit_bias, plus bans: end tokens before `min_tokens`, and tokens that would complete a bad word.
 
-        To be asked after `mask`: where a grammar leaves nothing but the end, min_tokens gives way.
+        Call it after `mask`: where a grammar allows only the end, min_tokens is ignored.
         """
         early = position < self._ends_until and not (self.matcher and self.matcher.stopped)
         entries = self._bias_and_ends if early else self._bias

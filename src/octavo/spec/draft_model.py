@@ -34,7 +34,7 @@ class Shadow:
         self.ran = []
 
     def keep(self, count: int) -> None:
-        """Sets the KV length to the first `count` tokens."""
+        """Sets the KV length to `count` tokens."""
         self.seq.num_computed_tokens = self.seq.kv_length = count
 
 

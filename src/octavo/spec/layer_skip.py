@@ -36,7 +36,7 @@ class SelfDrafter:
         return drafts
 
     def _begin(self, seq: Sequence, limit: int) -> DraftSequence:
-        """Starts a draft with the pending token; None if its slots are not available."""
+        """Starts a draft with the pending token. Drafts nothing if its slots are not available."""
         if limit > 0 and (_may_share_its_last_block(seq) or not self._cache.grow(seq, 1 + limit)):
             limit = 0
         return DraftSequence(seq, seq, seq.token_ids[seq.num_computed_tokens :], limit)

@@ -20,9 +20,9 @@ from octavo.types import Batch, StepResult, Transfers
 class CpuBackend:
     """Runs batches of up to `max_tokens` tokens of `max_seqs` sequences, none longer than `max_context` tokens.
 
-    isa: "auto" (the best there is) or one of `_native.isas()`. threads: None is one for each core to be had.
-    pool: another backend's threads, to run on these instead. The two must not run at once: two pools would, and the
-    waiting threads of one take the cores from the other.
+    isa: "auto" (the best available) or one of `_native.isas()`. threads: None means one for each available core.
+    pool: another backend's threads, to share them. The two backends must not run at the same time. Separate pools would
+    compete: waiting threads of one take cores from the other.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class CpuBackend:
         return plan
 
     def share(self, model: Model) -> CpuBackend:
-        """Its own plan and buffers, everything else is the same; see `Backend.share`."""
+        """A backend with a separate plan and buffers that shares everything else; see `Backend.share`."""
         other = copy.copy(self)
         other.model = model
         other._plan = other._lower(fused(model), self._limits[0])
@@ -101,11 +101,11 @@ class CpuBackend:
         return self.pool.threads
 
     def barriers(self, tokens: int = 1) -> float:
-        """Operations a layer that a step of that many tokens waits for, one after the other."""
+        """Operations a layer that run one after the other in a step of this many tokens."""
         return self._plan.barriers(tokens) / self.model.num_layers
 
     def profile(self, on: bool) -> None:
-        """Counts the seconds of each operation from now on, or no longer."""
+        """Starts or stops measuring the seconds of each operation."""
         self._plan.profile(on)
 
     def profiled(self) -> dict[str, dict[str, float]]:

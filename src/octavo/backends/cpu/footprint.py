@@ -1,4 +1,4 @@
-"""The memory that the CPU backend will take, found without packing a weight."""
+"""Computes the memory of a CPU backend without packing a weight."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from octavo.kv.planner import block_bytes
 
 
 class Outline:
-    """A native plan that gets its buffers, which are address space until they are touched, but no operations."""
+    """A native plan with buffers but without operations. Untouched buffers are only address space."""
 
     RESERVING = frozenset({"buffer", "act", "attention", "logit_rows"})
 

@@ -1,6 +1,6 @@
 """Lowering: a fused trace to the native step plan.
 
-Gives values buffers, which are used again once their last reader is done, and emits the operations.
+Assigns buffers to values, reuses each after its value's last reader, and emits the operations.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def fused(model: Model) -> Trace:
 
 
 def same_activations(gate: Weight, up: Weight) -> bool:
-    """Whether two weights want their activations quantised in groups of the same size: one matmul reads them once."""
+    """Whether two weights use the same activation group size, so that one matmul can serve both."""
     return _native.act_spec(gate.type)[0] == _native.act_spec(up.type)[0]
 
 
@@ -67,7 +67,7 @@ def lower(trace: Trace, plan: Any, packed: dict[Weight, Any]) -> None:
 
 
 class Lowering:
-    """The tables that emission needs: which buffer holds a value, and ids of what the plan already has."""
+    """The state of lowering: the buffer of each value, and ids of objects already in the plan."""
 
     def __init__(self, trace: Trace, plan: Any, packed: dict[Weight, Any]):
         self.trace = trace
@@ -134,7 +134,7 @@ class Lowering:
         return self.constants[weight]
 
     def _angles(self, rope: Rope) -> int:
-        """The buffer of the step's cosines and sines: made once a step, before the first layer that wants them."""
+        """The buffer of the step's cosines and sines, computed once a step before the first layer that uses them."""
         if rope not in self.angles:
             out = self.plan.buffer(2 * len(rope.inv_freq))
             self.plan.rope_angles(self.plan.constant(np.ascontiguousarray(rope.inv_freq, np.float32)), rope.scale, out)
@@ -150,7 +150,7 @@ class Lowering:
         self.plan.rms_norm(x, width, self._constant(node.weight), node.eps, out, node.into is not None)
 
     def linear(self, node: Linear) -> None:
-        """Quantises the input once for each kind of activation that the weights' formats ask for."""
+        """Quantises the input once for each activation group size that the weights' formats need."""
         groups: dict[int, list[MatMul]] = defaultdict(list)  # k of an activation scale (0: dense) -> matmuls
         for matmul in node.matmuls:
             group, _ = _native.act_spec(matmul.weight.type)
@@ -158,7 +158,7 @@ class Lowering:
         x, norm = self.buffers[node.x], node.norm
         if norm and any(matmul.out == self.scores for matmul in node.matmuls):
             self.plan.hidden(x, self._constant(norm.weight), norm.eps)
-        if norm and 0 in groups:  # dense matmuls want the normalised floats themselves
+        if norm and 0 in groups:  # dense matmuls read the normalised floats
             width = self.trace.widths[node.x]
             x = self._buffer(width)
             self.plan.rms_norm(self.buffers[node.x], width, self._constant(norm.weight), norm.eps, x, False)

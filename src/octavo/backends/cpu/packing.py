@@ -1,4 +1,4 @@
-"""From a model's matrices to panels (native/pack.h): into memory for a run, or one after the other for an artifact."""
+"""Packs a model's matrices into panels (native/pack.h): into memory for a run, or one at a time for an artifact."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from octavo.errors import ModelFileError
 from octavo.ir import ROWS, Model, Weight
 from octavo.weights.checkpoint import Bytes, release
 
-LAYOUT = _native.LAYOUT_VERSION  # of the panels: what `Weight.layout` says of those in an artifact
+LAYOUT = _native.LAYOUT_VERSION  # panel layout version; equals `Weight.layout` in an artifact
 
 
 def matrices(trace: Trace) -> list[Weight]:
@@ -33,7 +33,7 @@ def matrices(trace: Trace) -> list[Weight]:
 
 
 def check_panels(model: Model) -> None:
-    """Raises ModelFileError where an artifact's panels are of another layout, or not as long as they must be."""
+    """Raises ModelFileError if an artifact's panels have another layout or the wrong length."""
     for weight in (w for w in model.weights.values() if w.layout != ROWS):
         if weight.layout != LAYOUT:
             raise ModelFileError(
@@ -48,7 +48,7 @@ def check_panels(model: Model) -> None:
 
 
 class PackedMatrices:
-    """Matrices in panels: those of an artifact where they are mapped, others packed into memory of our own.
+    """Matrices in panels: an artifact's stay mapped, others are packed into memory.
 
     bytes: of all panels, mapped or not.
     """
@@ -79,7 +79,7 @@ def pack(weight: Weight, pool: _native.Pool, memory: _native.Weights, offset: in
 
 
 def watched(weights: list[Weight], progress: Progress | None) -> Iterator[Weight]:
-    """The weights, each with its file's pages given back when it is done: the peak is one copy and one weight."""
+    """Yields the weights and releases each one's file pages afterwards, so peak memory is the copy plus one weight."""
     total, done = sum(w.data.nbytes for w in weights), 0
     for weight in weights:
         yield weight
@@ -90,7 +90,7 @@ def watched(weights: list[Weight], progress: Progress | None) -> Iterator[Weight
 
 
 def panels(model: Model, progress: Progress | None = None) -> Iterator[tuple[str, Weight, Bytes]]:
-    """Name, weight and panels of each matrix in turn; the panels are good until the next. For `write_artifact`."""
+    """Name, weight and panels of each matrix in turn; the panels are valid until the next one. For `write_artifact`."""
     pool = _native.Pool(default_threads())
     names = {weight: name for name, weight in model.weights.items()}
     for weight in watched(matrices(fused(model)), progress):

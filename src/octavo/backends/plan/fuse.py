@@ -25,11 +25,11 @@ from octavo.backends.plan.nodes import (
 )
 from octavo.ir import Weight
 
-Alike = Callable[[Weight, Weight], bool]  # whether one matmul can have both weights, as far as the device is concerned
+Alike = Callable[[Weight, Weight], bool]  # whether one matmul on this device can use both weights
 
 
 def fuse(trace: Trace, alike: Alike) -> Trace:
-    """The trace with every pass applied in turn; its nodes are changed, so it is the caller's no longer."""
+    """Applies every pass in turn. Changes the trace's nodes, so the caller must not use the original afterwards."""
     passes: tuple[Callable[[Trace], list[Node]], ...] = (
         wanted_rows,
         prepare_heads,
@@ -52,7 +52,7 @@ def _uses(nodes: list[Node]) -> Counter[Value]:
 
 
 def wanted_rows(trace: Trace) -> list[Node]:
-    """After the last attention no token looks at another: only the rows whose logits are wanted go on from there."""
+    """After the last attention tokens are independent, so only the requested logit rows are computed from there."""
     nodes = trace.nodes
     start = max((i for i, node in enumerate(nodes) if isinstance(node, SelfAttention)), default=len(nodes)) + 1
     end = next((i for i, node in enumerate(nodes) if isinstance(node, LogitRows)), 0)
@@ -61,7 +61,7 @@ def wanted_rows(trace: Trace) -> list[Node]:
     tail, gather = nodes[start:end], nodes[end]
     assert isinstance(gather, LogitRows)
     made = _producers(tail)
-    names: dict[Value, Value] = {}  # a value from before the tail -> the value of its wanted rows
+    names: dict[Value, Value] = {}  # a value from before the tail -> the value of its requested rows
     for value in (value for node in tail for value in reads(node)):
         if value not in made and value not in names:
             names[value] = len(trace.widths)
@@ -74,14 +74,14 @@ def wanted_rows(trace: Trace) -> list[Node]:
 
 
 def _rename(node: Node, names: dict[Value, Value]) -> None:
-    """Gives values that it reads other names. For nodes as they were traced: fused ones read more."""
+    """Renames the values that a node reads. Only for traced nodes: fused nodes read more."""
     for field in ("x", "y", "gate", "up"):
         if (value := getattr(node, field, None)) in names:
             setattr(node, field, names[value])
 
 
 def prepare_heads(trace: Trace) -> list[Node]:
-    """Attention takes over the rotation of q and k, and their norms if these are by head."""
+    """Merges the rope of q and k, and their per-head norms, into attention."""
     made, uses = _producers(trace.nodes), _uses(trace.nodes)
     gone: set[int] = set()
     for node in trace.nodes:
@@ -99,7 +99,7 @@ def prepare_heads(trace: Trace) -> list[Node]:
 
 
 def gate_up(trace: Trace, alike: Alike) -> list[Node]:
-    """activation(gate x) * (up x) as one matmul with two weights, where both read the same x."""
+    """Merges activation(gate x) * (up x) into one matmul with two weights if both read the same x."""
     made, uses = _producers(trace.nodes), _uses(trace.nodes)
     gone: set[int] = set()
     for node in trace.nodes:
@@ -120,7 +120,7 @@ def gate_up(trace: Trace, alike: Alike) -> list[Node]:
 
 
 def residuals(trace: Trace) -> list[Node]:
-    """x + f(...) is added into x's buffer by f itself, where nothing reads x afterwards."""
+    """Lets f add x + f(...) into x's buffer if nothing reads x afterwards."""
     nodes, made, uses = trace.nodes, _producers(trace.nodes), _uses(trace.nodes)
     last = {value: i for i, node in enumerate(nodes) for value in reads(node)}
     out: list[Node] = []
@@ -137,7 +137,7 @@ def residuals(trace: Trace) -> list[Node]:
 
 
 def shared_inputs(trace: Trace) -> list[Node]:
-    """Neighbouring linears of one input become one: it is quantised once, and nothing waits between their matmuls."""
+    """Merges adjacent linears of one input: it is quantised once, and there is no barrier between their matmuls."""
     out: list[Node] = []
     for node in trace.nodes:
         previous = out[-1] if out else None
@@ -149,7 +149,7 @@ def shared_inputs(trace: Trace) -> list[Node]:
 
 
 def norms_into_linears(trace: Trace) -> list[Node]:
-    """A norm of whole rows whose only reader is a linear is done while that reads its input."""
+    """Merges a whole-row norm into the linear that is its only reader."""
     uses = _uses(trace.nodes)
     out: list[Node] = []
     for node in trace.nodes:

@@ -1,4 +1,4 @@
-"""The nodes of a traced forward pass, before and after fusion: each says what it reads and writes.
+"""The nodes of a traced forward pass, before and after fusion, with the values they read and write.
 
 A value is named by a number; it is [rows, width] float32. A node may write *into* the buffer of a value that it reads
 for the last time: `into` names it.

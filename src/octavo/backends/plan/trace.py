@@ -1,4 +1,5 @@
-"""Tracing: runs a model's forward pass once with a recorder, an `Ops` that notes what is done instead of doing it."""
+"""Tracing: runs a model's forward pass once with a recorder, an `Ops` that records operations instead of running
+them."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from octavo.ir import Attention, Model, Rope, Weight
 
 
 def trace(model: Model) -> Trace:
-    """The model's forward pass, one node a verb."""
+    """The model's forward pass, one node for each operation."""
     recorder = Recorder()
     model.forward(recorder)
     return recorder.trace
