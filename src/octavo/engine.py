@@ -64,7 +64,7 @@ class Engine:
         return self.scheduler.end_request(request_id, "abort")
 
     def step(self) -> list[SequenceDelta]:
-        """Runs one batch and returns what is new for each sequence: an empty list when there is nothing to say."""
+        """Runs one batch and returns the deltas of its sequences, an empty list if there are none."""
         self._propose()
         plan = self._timed("schedule_seconds", self.scheduler.schedule)
         self._transfer()
@@ -74,7 +74,7 @@ class Engine:
         return deltas
 
     def _timed(self, name: str, call: Callable[..., Value], *arguments: Any) -> Value:
-        """What the call returns. The seconds it takes, also if it raises, are added to the statistic of that name."""
+        """Returns the call's result and adds its seconds, even if it raises, to the statistic of that name."""
         start = perf_counter()
         try:
             return call(*arguments)
@@ -93,8 +93,11 @@ class Engine:
                 seq.drafts = []
 
     def _transfer(self) -> None:
-        """Makes the copies within the KV pool that are pending: before a step those that `schedule` asks for, after it
-        those of `commit`, which the next drafts may read. A failure is not caught: see `Backend.transfer`."""
+        """Makes the pending copies within the KV pool.
+
+        Before a step these come from `schedule`, after it from `commit`; the next drafts may read the latter. A failure
+        is
+        not caught: see `Backend.transfer`."""
         if (transfers := self.cache.transfers.take()) is not None:
             self._timed("backend_seconds", self._backend.transfer, transfers)
 
@@ -121,7 +124,9 @@ class Engine:
             log.exception("the proposer failed to learn from a step")
 
     def _isolate(self, plan: Schedule) -> list[SequenceDelta]:
-        """Repeating a batch is harmless: it writes the same values to the same slots. Transfers are not repeated."""
+        """Runs each sequence alone. Repeating a batch is safe: it writes the same values to the same slots. Transfers
+        are not
+        repeated."""
         if len(plan.entries) == 1:
             request_id = plan.entries[0].seq.request.request_id
             log.exception("request %s failed", request_id)

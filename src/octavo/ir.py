@@ -1,7 +1,8 @@
-"""What a model is to a backend: its weights and geometry, and one forward pass in terms of the verbs of `Ops`.
+"""A backend's view of a model: weights, geometry, and one forward pass written in the operations of `Ops`.
 
 The pass runs over a flat batch of T tokens. The reference backend computes as it is called; other backends call the
-function once with a recorder and replay what it recorded. So a model file never looks at values: it passes handles on.
+function once with a recorder and replay the recording. So a model file never reads values: it
+only passes handles.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Tensor = Any  # a handle: an array in the reference backend, a value's number in the recorder
-ROWS = 0  # `Weight.layout`: as GGUF has it, one contiguous row after the other
+ROWS = 0  # `Weight.layout`: as in GGUF, consecutive contiguous rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weight:
-    """A weight as it lies in the model file. `shape` is (rows N, columns K), or (K,) for vectors.
+    """A weight as stored in the model file. `shape` is (rows N, columns K), or (K,) for vectors.
 
-    `type` is GGUF's name of the encoding ("F32", "Q4_K", ...); `data` its bytes. layout: ROWS; in an artifact the
-    version of the panels that the CPU backend packs rows into (native/pack.h). A backend refuses a layout that it does
-    not read.
+    `type` is GGUF's name of the encoding ("F32", "Q4_K", ...); `data` its bytes. layout: ROWS, or in an artifact the
+    version of the CPU backend's panels (native/pack.h). A backend refuses a layout
+    that it cannot read.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Rope:
 class Attention:
     """Geometry of one attention layer.
 
-    head_dim: of queries and keys. value_dim: of values, and of what a head gives; 0 stands for head_dim.
+    head_dim: of queries and keys. value_dim: of values and of a head's output; 0 means head_dim.
     window: a token sees the last `window` positions, itself included (0: all).
     softcap: scores are cap * tanh(score / cap); 0 is off.
     """
@@ -70,7 +71,7 @@ class Attention:
 
 
 class Ops(Protocol):
-    """The verbs. T = tokens of the batch, R = logit rows. Activations are float32 rows."""
+    """The operations. T = tokens of the batch, R = logit rows. Activations are float32 rows."""
 
     def embed(self, table: Weight, scale: float = 1.0) -> Tensor:
         """[T, K]: the table's rows of the batch's token ids, times `scale`."""
@@ -94,7 +95,7 @@ class Ops(Protocol):
         """activation(gate) * up, with activation "silu" or "gelu_tanh"."""
 
     def logit_rows(self, x: Tensor) -> Tensor:
-        """[R, K]: the rows whose logits are wanted. Everything after it runs on those rows alone."""
+        """[R, K]: the rows whose logits are requested. Later operations run on these rows only."""
 
     def logits(self, x: Tensor, head: Weight, softcap: float = 0.0) -> Tensor:
         """[R, V]: the language-model head, softcap * tanh(logits / softcap) when softcap > 0. Ends the forward pass."""
@@ -111,8 +112,8 @@ class Model:
     max_context: int
     attention: tuple[Attention, ...]  # one a layer: fixes the cache's geometry
     weights: dict[str, Weight]
-    forward: Callable[..., Tensor]  # forward(ops), or forward(ops, layers=...) for these layers alone
+    forward: Callable[..., Tensor]  # forward(ops), or forward(ops, layers=...) for these layers only
 
     def with_layers(self, layers: Sequence[int]) -> Model:
-        """The same model running only these layers, which keep their own weights and their own part of the cache."""
+        """The same model running only these layers. Each keeps its weights and its part of the cache."""
         return replace(self, forward=partial(self.forward, layers=tuple(layers)))

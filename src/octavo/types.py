@@ -1,4 +1,5 @@
-"""The shared vocabulary: requests, sequences, and what one engine step takes and gives. Imports numpy and msgspec only.
+"""The shared vocabulary: requests, sequences, and the input and output of an engine step. Imports numpy and msgspec
+only.
 
 Terms. A *request* asks for `n` *sequences*. A sequence's tokens live in KV *blocks* of `block_size` tokens, listed in
 its *block table*; the *slot* of a token is `block * block_size + offset`. A *step* runs one `Batch`: for each scheduled
@@ -31,7 +32,8 @@ Json = dict[str, Any]  # a JSON object
 
 @dataclass(frozen=True, slots=True)
 class StructuredOutputs:
-    """What the text must be: exactly one of these is set. json: a JSON schema. grammar: Lark, llguidance's kind."""
+    """The required form of the text: exactly one field is set. json: a JSON schema. grammar: Lark, llguidance's
+    kind."""
 
     json: str | dict[str, Any] | None = None
     json_object: bool = False
@@ -45,9 +47,9 @@ class SamplingParams:
     """How to choose tokens and when to stop; vLLM's names and meanings. Checked by `sampling.params.check`.
 
     temperature: 0 is greedy. top_k: 0 or -1 is off. top_p, typical_p: 1 is off. min_p: 0 is off.
-    seed: the same seed gives the same tokens whatever else runs; None draws one from the engine's seed.
+    seed: the same seed gives the same tokens whatever else runs; None derives one from the engine's seed.
     max_tokens: None is "until the context is full".
-    logprobs / prompt_logprobs: None is off, 0 is the chosen token alone, n adds the n most likely.
+    logprobs / prompt_logprobs: None is off, 0 is the chosen token only, n adds the n most likely.
     """
 
     n: int = 1
@@ -113,9 +115,9 @@ class Request:
 class Sequence:
     """One of a request's `n` answers. `token_ids` is prompt + output.
 
-    num_computed_tokens: tokens that have been run: the position of the next one to run.
-    kv_length: slots of its blocks that are filled: the index among these of the next token's slot. Both are the same
-    number as long as the cache keeps every token's KV.
+    num_computed_tokens: tokens that have been run, which is also the position of the next token to run.
+    kv_length: filled slots of its blocks, which is also the index of the next token's slot. Both are equal while the
+    cache keeps every token's KV.
 
     A preempted sequence goes back to WAITING, with both 0, and keeps its tokens.
     """
@@ -129,11 +131,11 @@ class Sequence:
     kv_length: int = 0
     num_cached_tokens: int = 0  # prompt tokens found in the prefix cache at first admission
     num_preemptions: int = 0
-    num_scored_tokens: int = 0  # prompt tokens whose logprobs (or hidden states) have been handed out already
+    num_scored_tokens: int = 0  # prompt tokens whose logprobs (or hidden states) have been returned
     block_table: list[int] = field(default_factory=list)
     block_keys: list[bytes] = field(default_factory=list)  # hash chain of its full blocks: see kv.prefix
     drafts: list[int] = field(default_factory=list)  # proposed for the next step, verified by it
-    draft_parents: list[int] | None = None  # drafts that are a tree: each one's parent among them, -1 = none; else None
+    draft_parents: list[int] | None = None  # draft trees: each draft's index of its parent, -1 = none; None: a chain
     status: Status = Status.WAITING
     finish_reason: str | None = None  # "stop" | "length" | "abort" | "deadline" | "error"
     stop_reason: int | None = None  # the stop token that ended it; None for the end-of-sequence token
@@ -146,7 +148,7 @@ class Sequence:
         return len(self.token_ids) - self.num_prompt_tokens
 
     def delta(self) -> SequenceDelta:
-        """What there is to say of it now, with no new token yet."""
+        """A delta of the current state, without new tokens."""
         name, reason, stop = self.request.request_id, self.finish_reason, self.stop_reason
         return SequenceDelta(name, self.index, [], reason, stop, self.num_cached_tokens, self.scheduled)
 
@@ -155,37 +157,37 @@ class Grammar(Protocol):
     """Structured output, compiled: see `sampling.grammar`."""
 
     def matcher(self) -> Matcher:
-        """A sequence's own place in the grammar, at its start."""
+        """A new sequence's state, at the start of the grammar."""
 
 
 class Matcher(Protocol):
-    """How far one sequence is in its grammar."""
+    """One sequence's state in its grammar."""
 
     @property
     def stopped(self) -> bool:
-        """Whether nothing but the end may follow."""
+        """Whether only the end may follow."""
 
     def mask(self, seq: Sequence, position: int) -> U32:
-        """[ceil(V / 32)]: the tokens that may stand at `position`, which may lie behind the sequence's drafts."""
+        """[ceil(V / 32)]: the tokens allowed at `position`, which may lie after the sequence's drafts."""
 
 
 class Sampler(Protocol):
-    """What sampling keeps of a sequence between steps: see `sampling.state`."""
+    """The sampling state of a sequence between steps: see `sampling.state`."""
 
     @property
     def seed(self) -> int:
-        """Of the sequence's random numbers."""
+        """The seed of the sequence's random numbers."""
 
     @property
     def steady_from(self) -> int:
-        """From this position on its rows of `SamplingArrays` are all the same but for the position."""
+        """From this position on, the sequence's rows of `SamplingArrays` differ only in their position."""
 
 
 class SamplingArrays(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What the sampler needs, one entry a logit row, in a form that native code reads without Python.
 
     Sparse edits are in CSR form: row r owns entries starts[r] .. starts[r+1].
-    The random number of a row depends on (seed, position) alone: see `sampling.rules.uniform`.
+    The random number of a row depends on (seed, position) only: see `sampling.rules.uniform`.
     """
 
     temperature: F32  # [R]; 0 is greedy
@@ -206,22 +208,22 @@ class SamplingArrays(msgspec.Struct, frozen=True, eq=False, gc=False):
     bias_values: F32  # added to the logit; -inf bans the token
     mask_rows: I32  # [R]: row of `masks`, or -1
     masks: U32  # [M, ceil(V / 32)]: bit t % 32 of word t // 32 set = token t allowed
-    plain_greedy: bool  # every row: temperature 0 and no edits, so argmax alone is right; seeds and positions are 0
+    plain_greedy: bool  # every row has temperature 0 and no edits, so argmax suffices; seeds and positions are 0
 
 
 @dataclass(slots=True)
 class ScheduledSequence:
-    """One sequence of a batch, as the control plane sees it: what of it runs, and the logit rows it owns."""
+    """One sequence of a batch, as the control plane sees it: its query tokens and its logit rows."""
 
     seq: Sequence
     num_tokens: int  # query tokens in this step
-    num_drafts: int  # of which the last `num_drafts` are drafts under verification
+    num_drafts: int  # the last `num_drafts` of these are drafts under verification
     row_start: int  # its logit rows are row_start .. row_stop
     row_stop: int
     samples: bool  # False: a prefill chunk that does not reach the last known token
     forks: list[Sequence] = field(default_factory=list)  # n > 1: siblings that take the rows after the first
     parents: list[int] | None = None  # the drafts are a tree: see Sequence.draft_parents
-    accepted: int = 0  # drafts that stood; set by commit, as is:
+    accepted: int = 0  # accepted drafts; set by commit, like the next field
     last_row: int = -1  # the logit row that chose the sequence's newest token
 
 
@@ -237,8 +239,8 @@ class Batch(msgspec.Struct, frozen=True, eq=False, gc=False):
     Where `parents` is given, some rows are nodes of a draft tree: parents[t] is the row of node t's parent (the root
     is the sequence's last ordinary row), -1 for ordinary rows. A parent comes before its children. A sequence's rows
     lie in consecutive slots as always, but a node's position is its parent's + 1, so siblings share one. A node sees
-    the tokens before the root, the root, its ancestors and itself, in the order of their positions: bitwise as if
-    these lay in consecutive slots and the rest of the tree were not there.
+    the tokens before the root, the root, its ancestors and itself, in the order of their positions: the result is
+    bitwise as if these were in consecutive slots and the rest of the tree did not exist.
     """
 
     token_ids: I32  # [T]
@@ -260,13 +262,12 @@ class Transfers(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Copies within the KV pool, to be made before the next batch runs: all moves in order, then all copies in order.
 
     Moves come first: they finish the step before, and a block whose slots they fill may be copied or given away.
-    Making them twice would be wrong (a move's source may be an earlier move's target, and by then the step has written
-    new tokens to both), so they are no part of a batch. `kv.transfers` hands each out once, and the engine makes it
-    once, also where a failed step is repeated.
+    Making them twice would be wrong: a move's source may be an earlier move's target, and the step has written new
+    tokens to both meanwhile. So they are not part of a batch. `kv.transfers` returns each once, and the engine makes it
+    once, even if a failed step is repeated.
 
-    A tier below the pool adds two more, whose places are fixed by the same reasoning. Stores go between moves and
-    copies: a block that is evicted may be the target of a copy. Loads go last: a copy's source may be released in the
-    same step and be loaded over.
+    A memory tier below the pool would add stores and loads. Stores must come between moves and copies: an evicted block
+    may be the target of a copy. Loads must come last: a copy's source may be released and loaded over in the same step.
     """
 
     moves: I32  # [M, 2]: (source, target) slots
@@ -280,7 +281,7 @@ class StepResult(msgspec.Struct, eq=False, gc=False):
     """
 
     token_ids: I32  # [R]: the sampled token, or the target
-    finite: NDArray[np.bool_]  # [R]: False where a logit was NaN or all were -inf: that request fails, alone
+    finite: NDArray[np.bool_]  # [R]: False if a logit was NaN or all were -inf: only that request fails
     logprobs: F32 | None = None  # [R]
     ranks: I32 | None = None  # [R]: 1 = the most likely
     top_ids: I32 | None = None  # [R, n], most likely first
@@ -299,7 +300,7 @@ class TokenLogprob(msgspec.Struct, array_like=True, gc=False):
 
 
 class SequenceDelta(msgspec.Struct, array_like=True, gc=False):
-    """What one step added to one sequence. It says all there is to know, so it can go to another process as it is.
+    """What one step added to one sequence. It is self-contained, so it can be sent to another process.
 
     The fields that follow `scheduled` are rare.
     `hidden` stays in the engine's process: see `processing.pooling.Pooling`.

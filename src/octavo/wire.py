@@ -1,7 +1,7 @@
-"""Arrays in msgpack messages, and with them what a backend takes and gives, as bytes for workers in other processes.
+"""Encodes arrays, and with them a backend's inputs and outputs, as msgpack for workers in other processes.
 
-msgpack without pickle: nothing in a message can become code. An array is its dtype, its shape and its bytes; what is
-decoded is checked against the types of `octavo.types`, and its arrays are read-only views of the message.
+There is no pickle: no part of a message can become code. An array is encoded as dtype, shape and bytes. Decoded
+messages are checked against the types of `octavo.types`, and their arrays are read-only views of the message.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def encode_array(value: object) -> tuple[str, tuple[int, ...], bytes]:
 def decode_array(annotation: Any, parts: Any) -> NDArray[Any]:
     """msgspec's `dec_hook`. annotation: NDArray[scalar type].
 
-    Raises ValueError where the parts are not of that type or not of their size.
+    Raises ValueError if the parts have the wrong type or size.
     """
     name, shape, data = msgspec.convert(parts, tuple[str, tuple[int, ...], bytes])
     _, dtype = get_args(annotation)
@@ -44,5 +44,5 @@ def encode(message: Message) -> bytes:
 
 
 def decode(data: bytes, kind: type[Message]) -> Message:
-    """Raises msgspec.DecodeError for anything but an encoded message of this kind."""
+    """Raises msgspec.DecodeError for anything except an encoded message of this type."""
     return msgspec.msgpack.decode(data, type=kind, dec_hook=decode_array)

@@ -1,4 +1,4 @@
-"""Model files: where they come from, what is in them, and how their encodings read."""
+"""Model files: sources, containers and tensor encodings."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The models that have a short name, and the cache folder where they live.
+"""Models with a short name, and the cache folder of their files.
 
-Each is a GGUF file that packages of the Python package index carry, whole or in parts.
+Each is a GGUF file that packages of the Python package index contain, whole or in parts.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def models_dir() -> Path:
 
 
 def cached(alias: Alias) -> Path | None:
-    """The alias's file: in the cache folder, or in an installed package that carries it whole (the [demo] extra)."""
+    """The alias's file: in the cache folder, or in an installed package that contains the whole file (the [demo]
+    extra)."""
     candidates = [models_dir() / alias.file, _installed(alias)]
     return next((p for p in candidates if p and p.is_file() and p.stat().st_size == alias.size), None)
 

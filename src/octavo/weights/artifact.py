@@ -6,8 +6,8 @@
   strings.json   its arrays of strings, the vocabulary first of all: JSON is read five times as fast
   config.json, tokenizer files  as they were in a source that was a folder
 
-Panels are the same on every processor, but not for ever: the manifest has the version of their layout, and the backend
-refuses another. Nothing here knows how panels are made or how long they are.
+Panels are the same on every processor, but their layout may change. The manifest holds the layout's version, and the
+backend refuses a different one. This module does not know how panels are made or how long they are.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class Artifact(Checkpoint):
 
 
 class Packer(Protocol):
-    """Packs matrices one after the other; see `octavo.backends.cpu.packing`."""
+    """Packs matrices one at a time; see `octavo.backends.cpu.packing`."""
 
     def __call__(self) -> Iterator[tuple[str, Weight, Bytes]]:
-        """Yields name, the weight in rows, and its panels, which are good until the next."""
+        """Yields the name, the weight in rows, and its panels, which are valid until the next item."""
 
 
 def is_artifact(path: Path) -> bool:
@@ -65,7 +65,7 @@ def is_artifact(path: Path) -> bool:
 
 
 def open_artifact(folder: str | Path) -> Artifact:
-    """Maps an artifact; only manifest and metadata are read. Raises ModelFileError naming file and field."""
+    """Maps an artifact and reads only its manifest and metadata. Raises ModelFileError naming file and field."""
     folder = Path(folder)
     manifest = _Fields(folder / MANIFEST, read_json(folder / MANIFEST))
     manifest.expect("format", FORMAT, "not made by `octavo build`")
@@ -91,7 +91,7 @@ def _settings(folder: Path, rest: Checkpoint) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class _Fields:
-    """A JSON object that is being checked."""
+    """A JSON object, read with checks of each field."""
 
     path: Path
     values: Mapping[str, Any]
@@ -119,8 +119,8 @@ class _Fields:
 
 
 def _matrices(manifest: _Fields, data: Bytes) -> dict[str, Weight]:
-    """The manifest's weights. Each has the bytes up to where the next begins; whether these are as many as its type and
-    shape call for, the backend checks that packed them.
+    """The manifest's weights. Each has the bytes up to the start of the next. The backend that packed them checks that
+    their number fits type and shape.
     """
     entries, layout = manifest.mapping("weights"), manifest.integer("layout")
     if layout == ROWS:
@@ -169,9 +169,9 @@ def write_artifact(
 ) -> int:
     """Writes the artifact of an open model file; returns its bytes. It appears under `folder` complete or not at all.
 
-    weights: all the model's, by canonical name; those that `packer` does not yield go to model.gguf as they are.
-    layout: the version of what `packer` yields.
-    overwrite: an artifact that is there is replaced; anything else never is. Raises ConfigError.
+    weights: all of the model's, by canonical name; those that `packer` does not yield are copied to model.gguf.
+    layout: the version of the panels that `packer` yields.
+    overwrite: replace an existing artifact; anything else is never replaced. Raises ConfigError.
     """
     folder = Path(folder)
     if isinstance(source, Artifact):
@@ -201,9 +201,9 @@ def _check_target(folder: Path, overwrite: bool) -> None:
 
 @contextmanager
 def _arriving(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its place if nothing goes wrong, and is gone if something does.
+    """A temporary folder that replaces `folder` on success and is removed on failure.
 
-    Processes that have an old artifact mapped keep their files.
+    Processes that have mapped the old artifact keep its files.
     """
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -220,7 +220,7 @@ def _arriving(folder: Path) -> Iterator[Path]:
 
 
 def _write_panels(path: Path, packer: Packer) -> tuple[dict[str, dict[str, Any]], int]:
-    """The manifest's entries, and the file's bytes."""
+    """Writes weights.bin. Returns the manifest's entries and the file's size in bytes."""
     entries: dict[str, dict[str, Any]] = {}
     with path.open("wb") as file:
         for name, weight, panels in packer():
@@ -233,7 +233,8 @@ def _write_panels(path: Path, packer: Packer) -> tuple[dict[str, dict[str, Any]]
 
 
 def _write_settings(source: Checkpoint, target: Path, tensors: Mapping[str, Weight]) -> None:
-    """The metadata, or a folder's config.json, tokenizer files and templates; and the tensors that are not panels."""
+    """Writes the metadata (or a folder's config.json, tokenizer files and templates) and the tensors that are not
+    panels."""
     if "general.architecture" not in source.metadata:
         write_gguf(target / REST, {}, tensors)
         folder = source.path if source.path.is_dir() else source.path.parent
@@ -241,7 +242,7 @@ def _write_settings(source: Checkpoint, target: Path, tensors: Mapping[str, Weig
             if not file.name.endswith(".index.json"):
                 shutil.copyfile(file, target / file.name)
         return
-    # Not what says in how many parts the source came.
+    # The keys that describe a split source do not apply.
     metadata = {key: value for key, value in source.metadata.items() if not key.startswith("split.")}
     strings = {key: list(value) for key, value in metadata.items() if isinstance(value, StringArray)}
     (target / STRINGS).write_text(json.dumps(strings, ensure_ascii=False), encoding="utf-8")
@@ -250,7 +251,7 @@ def _write_settings(source: Checkpoint, target: Path, tensors: Mapping[str, Weig
 
 
 def fingerprint(source: Checkpoint) -> dict[str, Any]:
-    """Name, bytes and sha256 of a model file; of one in several, the sha256 is that of all, one after the other."""
+    """Name, bytes and sha256 of a model file. The sha256 of several files is that of their concatenation."""
     digest = hashlib.sha256()
     for path in _files(source.path):
         data = map_file(path)

@@ -1,4 +1,4 @@
-"""A model's file or folder, opened: metadata and memory-mapped tensors, whatever the container is."""
+"""An open model file or folder: metadata and memory-mapped tensors, independent of the container."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Self = TypeVar("Self", bound="Checkpoint")
 
 @dataclass(eq=False)
 class Checkpoint:
-    """What is inside a model file. Tensors are read-only views of the map: nothing is in memory until it is touched.
+    """The content of a model file. Tensors are read-only views of the map: pages are read when touched.
 
     path: the file (its first part when split), or the folder. size: bytes on disk, all parts.
     metadata: GGUF's key-value pairs, or config.json.
@@ -34,7 +34,7 @@ class Checkpoint:
     tensors: dict[str, Weight]
 
     def close(self) -> None:
-        """Forgets tensors and metadata; the file is unmapped when the last view that was taken from it is gone."""
+        """Drops tensors and metadata. The file is unmapped when its last view is gone."""
         self.tensors = {}
         self.metadata = {}
 
@@ -62,7 +62,7 @@ def map_file(path: Path) -> Bytes:
 
 
 def prefetch(data: Bytes) -> None:
-    """Has the kernel read a whole mapped file ahead, in the background."""
+    """Asks the kernel to read a whole mapped file ahead, in the background."""
     mapping = _mapping(data)
     if mapping is not None:
         mapping.madvise(mmap.MADV_WILLNEED)
@@ -71,7 +71,7 @@ def prefetch(data: Bytes) -> None:
 def release(data: Bytes) -> None:
     """Lets the kernel drop a mapped tensor's pages; they are read again if touched.
 
-    Repacking calls it after each tensor, so that peak memory is the packed copy and not file and copy together.
+    Packing calls it after each tensor, so peak memory is the packed copy instead of file and copy together.
     """
     mapping = _mapping(data)
     if mapping is None:
@@ -84,7 +84,7 @@ def release(data: Bytes) -> None:
 
 
 def _mapping(data: Bytes) -> mmap.mmap | None:
-    """The map that an array is a view of; None for memory of its own, or where the system takes no advice."""
+    """The map that an array is a view of. None if it is not mapped, or if the system has no madvise."""
     owner: Any = data
     while isinstance(owner, np.ndarray) and isinstance(owner.base, np.ndarray):
         owner = owner.base

@@ -1,8 +1,9 @@
-"""From block encodings to numbers, in numpy: the reference for every packed kernel.
+"""Dequantises block encodings in numpy: the reference for every packed kernel.
 
 Every quantised format is the same formula, value = scale * code + offset, with a scale and an offset for each group of
 values; they differ in how the bits lie in a block. `unpack` gives the three parts, `dequantize` multiplies them out.
-Source: ggml's `dequantize_row_*` (ggml-quants.c); results are equal to the last bit. Ours are in native/pack.h.
+Source: ggml's `dequantize_row_*` (ggml-quants.c); results are bitwise equal. Octavo's own encodings are described in
+native/pack.h.
 
 Shapes: B blocks, each of G groups of n values (G * n = the format's block size).
 """
@@ -24,7 +25,7 @@ I8 = NDArray[np.int8]
 F32 = NDArray[np.float32]
 Parts = tuple[I8, F32, F32 | None]  # codes [B, G, n], scales [B, G], offsets [B, G] or None (all zero)
 
-CHUNK = 1 << 17  # values at a time: temporaries stay in the cache, and small beside the result
+CHUNK = 1 << 17  # values at a time: temporaries fit in the cache and are small compared with the result
 
 # The 16 levels of IQ4: denser around zero, where weights are (ggml's kvalues_iq4nl).
 IQ4_LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
@@ -172,7 +173,7 @@ def _dequantize_blocks(type: str, blocks: U8) -> F32:
     size = FORMATS[type].block_size
     out = np.empty((len(blocks), size), np.float32)
     step = CHUNK // size
-    with np.errstate(all="ignore"):  # a corrupt scale gives inf or NaN: the engine reports those where they matter
+    with np.errstate(all="ignore"):  # a corrupt scale gives inf or NaN, which the engine reports if they reach a logit
         for start in range(0, len(blocks), step):
             _multiply_out(type, blocks[start : start + step], out[start : start + step])
     return out

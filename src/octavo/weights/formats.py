@@ -1,7 +1,7 @@
 """Tensor encodings: how many values a block holds and in how many bytes.
 
-GGUF's own (ggml's block structs), and those for what GGUF cannot say: groups of 64 and 128 with integer zero points,
-as GPTQ and AWQ make them. native/pack.h describes their bytes.
+GGUF's encodings (ggml's block structs), and Octavo's for what GGUF lacks: groups of 64 and 128 with integer zero
+points, as in GPTQ and AWQ. native/pack.h describes their bytes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from math import prod
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One encoding. A row of K values is K / block_size blocks of block_bytes bytes, one after the other."""
+    """One encoding. A row of K values is K / block_size consecutive blocks of block_bytes bytes."""
 
     name: str
-    id: int | None  # ggml_type in a GGUF file; None: there is none, and no GGUF file can hold it
+    id: int | None  # ggml_type in a GGUF file; None: GGUF cannot hold this encoding
     block_size: int  # values
     block_bytes: int
 

@@ -60,7 +60,7 @@ def open_gguf(path: str | Path) -> GGUFFile:
 
 
 def _open_split(path: Path, stem: str, count: int) -> GGUFFile:
-    """Opens all parts, the first of which has the metadata. Tools that join parts leave a split.count of 0."""
+    """Opens all parts; the first has the metadata. Tools that join parts leave a split.count of 0."""
     first: GGUFFile | None = None
     for number in range(1, count + 1):
         part = _open_part(path.with_name(f"{stem}-{number:05}-of-{count:05}.gguf"))
@@ -160,7 +160,7 @@ def _format(cursor: Cursor, kind: int, field: str) -> Format:
 
 
 def _check_placement(cursor: Cursor, entries: list[_Entry], base: int) -> None:
-    """Tensors must have names of their own, lie inside the file and not overlap. base: start of the data section."""
+    """Tensors must have unique names, lie inside the file and not overlap. base: start of the data section."""
     names: set[str] = set()
     for e in entries:
         if e.name in names:

@@ -1,8 +1,8 @@
 """GGUF's metadata values, read with every count and length checked against what is left of the file.
 
 Source: the GGUF specification (ggml/docs/gguf.md). Layout of a string: length u64, bytes; of an array: item type u32,
-count u64, items. The caps keep a hostile file from costing memory or time out of proportion to its size: metadata of
-real models is 10 to 1,000 times smaller.
+count u64, items. The limits bound the memory and time that a hostile file can cost. Metadata of real models is 10 to
+1,000 times smaller.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _STRUCTS = {kind: struct.Struct("<" + code) for kind, code in SCALARS.items()}
 
 
 class StringArray(Sequence[str]):
-    """An array of strings inside the map, decoded when asked for: a vocabulary of 150,000 costs one scan of lengths."""
+    """An array of strings inside the map, decoded on access. Opening a vocabulary of 150,000 costs one scan of
+    lengths."""
 
     def __init__(self, data: Bytes, starts: array[int], where: str):
         self._data = data.data
@@ -56,7 +57,7 @@ class StringArray(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         data, starts = self._data, self._starts
         try:
-            # One line for speed; the slow way below finds which string is at fault.
+            # One line for speed; the slow path below finds the faulty string.
             yield from [str(data[a : b - 8], "utf-8") for a, b in itertools.pairwise(starts)]
         except UnicodeDecodeError:
             for i in range(len(self)):
@@ -71,7 +72,7 @@ class StringArray(Sequence[str]):
 
 
 class Cursor:
-    """A position in the header. Every read checks that its bytes are there, and names the field when they are not."""
+    """A position in the header. Every read checks that its bytes exist; errors name the field."""
 
     def __init__(self, path: Path, data: Bytes):
         self.path = path

@@ -1,7 +1,7 @@
 """Models on the Hugging Face hub: `hf:org/repo`, `hf:org/repo:file.gguf`, `hf:org/repo:Q4_K_M`.
 
 huggingface-hub does the transfer and keeps the files in its own cache, shared with other programs. It is imported only
-when something must be fetched; what is in its cache already is found by its folder layout.
+for downloads; cached models are found by the cache's folder layout.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SOURCE = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<file>[^:]+))?")
 SPLIT = re.compile(r"-(\d{5})-of-\d{5}\.gguf$")
 FOLDER_FILES = ("*.safetensors", "*.json", "*.jinja")
 
-# Of several GGUF files the first of these is taken: the usual balance of size and quality first.
+# Preference among several GGUF files: the usual balance of size and quality comes first.
 PREFERENCE = (
     "Q4_K_M", "Q4_K_S", "Q5_K_M", "Q5_K_S", "Q4_1", "Q4_0", "Q5_1", "Q5_0", "IQ4_XS", "IQ4_NL", "Q6_K", "Q8_0",
     "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "BF16", "F16", "F32",
@@ -29,7 +29,7 @@ PREFERENCE = (
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """A parsed source. file: a file of the repo, or the name of a quantisation, or None for the best there is."""
+    """A parsed source. file: a file of the repo, or the name of a quantisation, or None for the preferred file."""
 
     repo: str
     file: str | None
@@ -116,7 +116,7 @@ def fetch(source: HubSource) -> Path:
         return paths[0]
     except ModelFileError:
         raise
-    except Exception as error:  # whatever the hub's client raises is about the network, the name or the rights
+    except Exception as error:  # the hub client's errors all concern the network, the name or access rights
         raise ModelFileError(f"hf:{source.repo}: {_first_line(error)}") from error
 
 

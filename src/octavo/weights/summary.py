@@ -1,4 +1,4 @@
-"""What `octavo info` tells about a model, read from its metadata and tensor entries alone: no tensor is touched."""
+"""The data of `octavo info`, read from a model's metadata and tensor entries only: no tensor is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from octavo.weights.artifact import Artifact
 from octavo.weights.checkpoint import Checkpoint
 from octavo.weights.gguf import GGUFFile
 
-# What is shown: (GGUF key after "ARCH.", config.json key)
+# Displayed field: (GGUF key after "ARCH.", config.json key)
 FIELDS: dict[str, tuple[str, str]] = {
     "layers": ("block_count", "num_hidden_layers"),
     "hidden_size": ("embedding_length", "hidden_size"),
@@ -71,7 +71,7 @@ def _describe_gguf(checkpoint: Checkpoint) -> dict[str, Any]:
 def _describe_folder(checkpoint: Checkpoint) -> dict[str, Any]:
     folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
     config = checkpoint.metadata
-    text = config.get("text_config", config)  # models that also see keep the language model's settings inside
+    text = config.get("text_config", config)  # multimodal models nest the language model's settings
     settings = text if isinstance(text, Mapping) else config
     return {
         "format": "safetensors",
@@ -95,7 +95,7 @@ def _positive(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """JSON's types: some files give a value for each layer, as an array, and a hostile one gives anything."""
+    """Converts a value to JSON types. Some files give an array with a value for each layer, a hostile one anything."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     return value if value is None or isinstance(value, str | int | float) else str(value)
