@@ -1,5 +1,5 @@
-// What every operation of a step plan sees, and what it is: something cut into units that threads claim. What a unit
-// computes depends on nothing but its inputs.
+// The interface and shared context of a step plan's operations. An operation is cut into units that threads claim. A
+// unit's result depends only on its inputs.
 #pragma once
 #include <string>
 #include <vector>
@@ -43,7 +43,7 @@ struct Plan::Context {
   const Step* step = nullptr;
   int rows = 0;         // rows of the section: the step's tokens, or the logit rows of this round of the head
   int row0 = 0;         // first logit row of this round
-  bool argmax = false;  // nobody wants more of the logits than each row's largest: they are not stored
+  bool argmax = false;  // only each row's largest logit is requested, so logits are not stored
   uint64_t round = 0;   // counts sections run: an operation runs once in each
 
   const StepView& view() const { return step->view; }

@@ -1,4 +1,4 @@
-// The operations of a step plan but for its products (product.h).
+// The operations of a step plan, except matmuls (product.h).
 #pragma once
 #include <cstring>
 #include <string>

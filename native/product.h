@@ -1,4 +1,4 @@
-// Products with weights, and the quantised activations that they share.
+// Matmuls with weights, and the quantised activations that they share.
 #pragma once
 #include <algorithm>
 #include <cstring>

@@ -1,6 +1,7 @@
 // Integer dot products of packed codes on AVX2: 8 rows of a panel at a time, u8 x s8 pairs summed in s16.
 //
-// vpmaddubsw saturates at 32,767, so only so many products may be summed before widening: with codes c <= max and |x|
+// vpmaddubsw saturates at 32,767, so the number of products summed before widening is limited: with codes c <= max and
+// |x|
 // <= 127 a pair is at most 254 max, that is 8 pairs of 4-bit codes (30,480), 4 of 5-bit ones (31,496), 2 of 6-bit ones
 // (32,004). 8-bit codes are made signed and their sign moved to the activation (128 * 127 * 2 = 32,512).
 #pragma once

@@ -49,8 +49,8 @@ constexpr bool is_dense(int format) { return format >= kNumQuantised; }
 // perplexity is 0.9 % above the exact one with groups of 64, 0.35 % with 32) and cost a multiplication a group.
 constexpr int act_group(const PackedFormat& f) { return f.superblock == 256 ? 256 : 32; }
 
-// k of one step: of an integer dot product, which has one scale on either side. Larger groups of weights are so many
-// steps that their scale is shared, so that no group size needs a dot product of its own.
+// k of one step: of an integer dot product, which has one scale on either side. A larger group of weights is several
+// steps that share its scale, so no group size needs its own dot product.
 constexpr int step_of(const PackedFormat& f) { return f.group < act_group(f) ? f.group : act_group(f); }
 
 // Codes of one step of 16 rows; scales of one superblock (a multiple of 64); a superblock.

@@ -1,4 +1,4 @@
-// What a kernel takes, and the table of kernels that each instruction set fills in.
+// The inputs of kernels, and the table of kernels that each instruction set fills in.
 //
 // Every .inc file beside this one is compiled once for each instruction set (isa_*.cpp) in a namespace of its own, over
 // the 16-lane vectors of simd/vec.h. A kernel works on one *unit* of an operation (a token, a panel, an attention
@@ -189,7 +189,7 @@ struct ActArgs {
   unsigned sides;        // bit s: side s is wanted
 };
 
-// Up to this many rows a product is memory-bound; beyond, compute-bound.
+// Up to this many rows a matmul is memory-bound; beyond, compute-bound.
 constexpr int kFewRows = 2;
 
 // The panels that the thread will read after this one, to be fetched on the way: the next at `panel` (null: fetch

@@ -3,7 +3,7 @@
   manifest.json  what weights.bin holds, and what it was built from
   weights.bin    the matrices in panels (native/pack.h), in the order of first use, each at a multiple of 64 bytes
   model.gguf     the vectors, and a GGUF source's metadata
-  strings.json   its arrays of strings, the vocabulary first of all: JSON is read five times as fast
+  strings.json   its arrays of strings, mainly the vocabulary: JSON is read five times as fast
   config.json, tokenizer files  as they were in a source that was a folder
 
 Panels are the same on every processor, but their layout may change. The manifest holds the layout's version, and the
