@@ -67,7 +67,7 @@ def prepare(
     options = dict(enable_fp_fusion=False, launch_pdl=form.pdl)
     scale = dim**-0.5 * LOG2E
 
-    def go(_index: int = 0) -> None:
+    def go(_index: int) -> None:
         launch(
             attend, grid, out, acc, mz, q, k, v, tables, positions, tokens, tables.shape[1], tiles, scale, PAGE=PAGE,
             M=form.rows, ROWS=rows, STEP=form.step, FOLD=fold, STAGES=form.stages, num_warps=form.warps,
@@ -101,14 +101,14 @@ def bits() -> None:
         for form in PREFILL:
             if (form.split, form.step) == (split, step):
                 out, go = prepare(form, q, kv, positions, fold=True)
-                go()
+                go(0)
                 rows[f"prefill {form}"] = out[-1]
         for m, warps in ((64, 4), (64, 8), (16, 1), (16, 4)):
             if (m, warps, step) == (16, 1, 128):
                 continue  # spills
             form = Form(m, warps, step, split, 1)
             out, go = prepare(form, q[-1:], kv, positions[-1:], fold=False)
-            go()
+            go(0)
             rows[f"decode {form}"] = out[0]
         first = next(iter(rows))
         say(f"{first}: error", f"{error(rows[first], exact(q[-1], kv)):.1e}")

@@ -132,7 +132,7 @@ def rank(title: str, found: list[tuple[float, str]], size: float, flop: float) -
 def error(out: torch.Tensor, reference: torch.Tensor) -> float:
     """Returns |out - reference| / |reference|; both are compared in float64."""
     difference = out.double() - reference.double()
-    return float("nan") if COMPILE else (difference.norm() / reference.double().norm()).item()
+    return float("nan") if COMPILE else float(difference.norm() / reference.double().norm())
 
 
 def same(a: torch.Tensor, b: torch.Tensor) -> bool | str:
