@@ -31,7 +31,6 @@ from tests.unit.control import VOCAB, Answers, RandomDrafts, RandomTrees, drain,
 
 WORDS = -(-VOCAB // 32)
 NAN, CRASH = 40, 41  # tokens
-BLOCK = 4
 CROWD = 20
 
 
@@ -73,26 +72,26 @@ class Occasional:
 class Recorder(NullBackend):
     """Keeps what it ran, as it was then and as it is."""
 
-    def __init__(self, blocks: int):
-        super().__init__(CacheConfig(blocks, BLOCK), VOCAB, [NAN], [CRASH])
+    def __init__(self, blocks: int, block_size: int):
+        super().__init__(CacheConfig(blocks, block_size), VOCAB, [NAN], [CRASH])
         self.ran: list[tuple[Batch, dict[str, bytes]]] = []
 
     def run(self, batch: Batch) -> StepResult:
-        self.ran.append((batch, contents(batch)))
+        self.ran.append((batch, self.contents(batch)))
         return super().run(batch)
 
-
-def contents(batch: Batch) -> dict[str, bytes]:
-    """Everything a batch says. Of the block tables what lies in the context: the rest is nobody's business."""
-    tables = [table[: -(-size // BLOCK)] for table, size in zip(batch.block_tables, batch.context_lens, strict=True)]
-    said = {"block_tables": b"".join(table.tobytes() for table in tables)}
-    fields = asdict(batch)
-    fields |= {f"sampling.{name}": value for name, value in asdict(fields.pop("sampling")).items()}
-    del fields["block_tables"]
-    for name, value in fields.items():
-        array = np.asarray(value)
-        said[name] = str((array.dtype, array.shape)).encode() + array.tobytes()
-    return said
+    def contents(self, batch: Batch) -> dict[str, bytes]:
+        """Everything a batch says. Of the block tables what lies in the context: the rest is nobody's business."""
+        pairs = zip(batch.block_tables, batch.context_lens, strict=True)
+        tables = [table[: -(-size // self._block_size)] for table, size in pairs]
+        said = {"block_tables": b"".join(table.tobytes() for table in tables)}
+        fields = asdict(batch)
+        fields |= {f"sampling.{name}": value for name, value in asdict(fields.pop("sampling")).items()}
+        del fields["block_tables"]
+        for name, value in fields.items():
+            array = np.asarray(value)
+            said[name] = str((array.dtype, array.shape)).encode() + array.tobytes()
+        return said
 
 
 def crowd(seed: int) -> list[Request]:
@@ -147,8 +146,8 @@ class Life:
         if truth is not None:
             inner = RandomTrees(truth, random.Random(3)) if seed % 2 else RandomDrafts(truth, 0.7, seed=3)
             self.proposer = Occasional(inner, seed)
-        self.engine = engine(block_size=BLOCK, proposer=self.proposer, clock=lambda: self.now, **settings)
-        self.engine._backend = self.backend = Recorder(settings["blocks"])
+        self.engine = engine(proposer=self.proposer, clock=lambda: self.now, **settings)
+        self.engine._backend = self.backend = Recorder(settings["blocks"], settings.get("block_size", 4))
         self.engine.scheduler.short_path = short
         self.short_steps = 0
         self._count_short_steps()
@@ -185,6 +184,8 @@ def facts(delta: SequenceDelta) -> tuple[Any, ...]:
 SETTINGS: list[dict[str, Any]] = [
     {"blocks": 200},
     {"blocks": 40},
+    {"blocks": 30, "block_size": 16},
+    {"blocks": 250, "block_size": 1},
     {"blocks": 60, "max_num_seqs": 3},
     {"blocks": 45, "max_num_batched_tokens": 6},
     {"blocks": 200, "target_itl": "auto", "policy": "deadline"},
@@ -212,7 +213,7 @@ def test_both_paths_run_the_same_batches_and_say_the_same(seed: int, settings: d
         for (_, one), (_, other) in zip(short.backend.ran, ordinary.backend.ran, strict=True):
             assert one == other
         for life in (short, ordinary):
-            assert all(contents(batch) == was for batch, was in life.backend.ran[-3:]), "a batch has changed"
+            assert all(life.backend.contents(batch) == was for batch, was in life.backend.ran), "a batch has changed"
             del life.backend.ran[:-3]
     assert short.over and ordinary.over
     assert ordinary.short_steps == 0
