@@ -91,8 +91,8 @@ def test_each_entry_has_a_range(backend: CpuBackend, name: str, place: int, low:
         made = batch()
         array = getattr(made, name).copy()
         array[place] = value
-        setattr(made, name, array)
-        assert re.search(rf"{name}\[\d+\] is -?\d+: must be", attempt(backend, made))
+        wrong = replace(made, **{name: array})
+        assert re.search(rf"{name}\[\d+\] is -?\d+: must be", attempt(backend, wrong))
 
 
 @pytest.mark.parametrize("value", [-1, BLOCKS, *OUT])
