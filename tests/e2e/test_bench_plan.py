@@ -33,7 +33,7 @@ def test_bench_shows_a_person_a_table(tmp_path: Path):
     path = write_tiny_gguf(tmp_path / "m.gguf", Tiny(context=1024))
     done = octavo("bench", "--model", path, *WORKLOAD, "--kv-cache", "contiguous", "--scheduler", "static", "--profile")
     assert done.returncode == 0, done.stderr
-    assert "prefill" in done.stdout and "barriers a layer" in done.stdout
+    assert "prefill" in done.stdout and "barriers per layer" in done.stdout
     assert "decode, batch 4, prompt 24" in done.stdout and "attention" in done.stdout
 
 
