@@ -142,6 +142,10 @@ void bind_ops(nb::module_& parent) {
         return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(cache.layer(0).base, {cache.bytes()}, nb::find(cache));
       },
       "kv"_a, "The whole pool's bytes: layer after layer, block after block.");
+#if defined(OCTAVO_SANITIZE)  // mistakes to be found: tests/native/test_sanitizers.py
+  m.def("overrun", [](KvCache& cache, ptrdiff_t at) { cache.layer(0).base[at] = 0; }, "kv"_a, "at"_a);
+  m.def("overflow", [](int x) { return x + 1; }, "x"_a);
+#endif
   m.def("attention", &attention, "isa"_a, "kv"_a, "layer"_a, "q"_a, "query_starts"_a, "context_lens"_a,
         "block_tables"_a, "parents"_a.none(), "window"_a, "scale"_a, "softcap"_a, "out"_a);
   m.def(
