@@ -118,6 +118,10 @@ CASES: dict[str, tuple[Callable[[Files], list[str | Path]], str]] = {
     "batch": (lambda f: ["bench", "--model", f["tiny"], "--batch", "1,x"], "batch must be"),
     "batch of none": (lambda f: ["bench", "--model", f["tiny"], "--batch", "0"], "batch must be at least 1"),
     "backend": (lambda f: ["plan", f["tiny"], "--backend", "tpu"], "backend must be one of cpu, reference, null"),
+    "tune of two layers": (
+        lambda f: ["tune", "layers", f["tiny"], "--max-model-len", "512"],
+        "has 2 layers: the first and the last are always run",
+    ),
     "pull of nothing": (lambda f: ["pull", "nothing"], "cannot pull 'nothing'"),
 }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from octavo.cli.options import ENGINE, ModelArgument, takes
+from octavo.errors import ConfigError
 
 if TYPE_CHECKING:
     from octavo.spec.layer_search import Candidate
@@ -36,6 +37,8 @@ def layers(
     settings = {**engine, "speculative_config": None, "max_model_len": engine.get("max_model_len") or 1024}
     with loading_bar() as bar:
         parts = assemble(model, engine_config(**settings), progress=bar)
+    if (count := parts.model.num_layers) < 3:
+        raise ConfigError(f"{model} has {count} layers: the first and the last are always run, so none can be skipped")
     chosen = [Task(task.prompt, tokens // 2) for task in named(workloads(parts), workload)]
     tasks = fitted(chosen[:2], settings["max_model_len"])
     texts = [(task.prompt + out, len(task.prompt)) for task, out in zip(tasks, write(parts, tasks, 0.0), strict=True)]
@@ -54,8 +57,6 @@ def layers(
 
 
 def named(found: dict[str, Any], name: str) -> Any:
-    from octavo.errors import ConfigError
-
     if name not in found:
         raise ConfigError(f"workload must be one of {', '.join(found)}; got {name!r}")
     return found[name]
