@@ -84,7 +84,7 @@ def free_loop(server: Server) -> str:
     over = threading.Event()
 
     def ask() -> None:
-        with httpx.Client() as client:
+        with httpx.Client(timeout=60) as client:
             while not over.is_set():
                 begin = time.monotonic()
                 assert client.get(f"{server.url}/version").status_code == 200
