@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,14 +75,27 @@ class Tiny:
     hf: dict[str, Any] = field(default_factory=dict)
 
 
-def write_tiny_gguf(path: Path, tiny: Tiny = Tiny()) -> Path:
+def write_tiny_gguf(path: Path, tiny: Tiny = Tiny(), marks: Sequence[str] = ()) -> Path:
+    """marks: texts of control tokens that take the place of the last merged pairs, as those of fill-in-the-middle."""
     weights = {}
     for name, array in tiny_arrays(tiny).items():
         if tiny.family == "llama" and (".attn_q." in name or ".attn_k." in name):
             array = _interleave(array, tiny.head_dim)
         weights[name] = quantize(array, tiny.type if array.ndim > 1 else "F32", name)
-    write_gguf(path, tiny_metadata(tiny), weights)
+    write_gguf(path, _marked(tiny_metadata(tiny), marks), weights)
     return path
+
+
+def _marked(metadata: dict[str, Any], marks: Sequence[str]) -> dict[str, Any]:
+    tokens, merges = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.merges"]
+    first = len(tokens) - len(SPECIALS) - len(marks)
+    changed = [*tokens[:first], *marks, *tokens[len(tokens) - len(SPECIALS) :]]
+    kinds = np.array([3 if token in (*SPECIALS, *marks) else 1 for token in changed], np.int32)
+    merges = merges[: len(merges) - len(marks)]
+    names = ("tokens", "token_type", "merges")
+    return metadata | {
+        f"tokenizer.ggml.{name}": each for name, each in zip(names, (changed, kinds, merges), strict=True)
+    }
 
 
 def write_tiny_hf(folder: Path, tiny: Tiny = Tiny(), dtype: str = "F32") -> Path:

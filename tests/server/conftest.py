@@ -31,6 +31,18 @@ def tiny(tiny_model: Path, logs: Path) -> Iterator[Server]:
         assert "Traceback" not in server.log
 
 
+FILL_MARKS = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<file_sep>")
+
+
+@pytest.fixture(scope="session")
+def coder(tmp_path_factory: pytest.TempPathFactory, logs: Path) -> Iterator[Server]:
+    """A tiny model whose vocabulary has the tokens for fill-in-the-middle. No test may break it."""
+    path = write_tiny_gguf(tmp_path_factory.mktemp("coder") / "coder.gguf", Tiny(), FILL_MARKS)
+    with serving(path, folder=logs) as server:
+        yield server
+        assert "Traceback" not in server.log
+
+
 @pytest.fixture(scope="session")
 def smollm(logs: Path) -> Iterator[Server]:
     """No test may break it."""

@@ -77,6 +77,14 @@ class Stream(threading.Thread):
         return [b - a for a, b in zip(self.times, self.times[1:], strict=False)]
 
 
+def events(server: Server, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The events of a whole stream, without [DONE]; of a stream of lines, the lines."""
+    status, text = server.post(path, body)
+    assert status == 200 and isinstance(text, str), text
+    lines = [line.removeprefix("data: ") for line in text.splitlines() if line]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
 def percentile(values: list[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -144,6 +144,11 @@ class Runtime:
         return self.client.snapshot if self.client is not None and self.ready else None
 
     @property
+    def has_template(self) -> bool:
+        assert self.tokenizer is not None
+        return bool(self.model.chat_template or self.tokenizer.chat_template)
+
+    @property
     def template(self) -> str:
         """The chat template's source. Raises ApiError if the model has none."""
         assert self.tokenizer is not None

@@ -10,6 +10,7 @@ from typing import Any
 from octavo.errors import TokenizerError
 from octavo.tokenizer import files, gguf
 from octavo.tokenizer.detokenize import Detokenizer, TokenTexts
+from octavo.tokenizer.fill import FillTokens, find_fill_tokens
 from octavo.tokenizer.parts import Parts
 from octavo.tokenizer.vocab import Kind
 
@@ -61,6 +62,16 @@ class Tokenizer:
     def special_ids(self) -> frozenset[int]:
         """Control tokens: not text, left out by `decode`."""
         return frozenset(self._parts.vocab.ids_of(Kind.CONTROL, Kind.UNKNOWN))
+
+    @property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """The tokens that stand before every text: none, or the beginning-of-text token."""
+        return self._parts.prefix_ids
+
+    @cached_property
+    def fill(self) -> FillTokens | None:
+        """The tokens for fill-in-the-middle; None if the vocabulary has none."""
+        return find_fill_tokens(self._parts.vocab.tokens)
 
     def encode(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """Returns the ids of `text`. Raises RequestError for text that is not valid Unicode.

@@ -48,6 +48,13 @@ def resolve(source: str) -> Path:
     raise ModelFileError(f"no model {source!r}: {_suggestion(source)}")
 
 
+def find(source: str) -> Path | None:
+    """`resolve` without the network; None for an hf: source that is not downloaded. Raises ModelFileError."""
+    if source.startswith(hub.PREFIX) and not Path(source).exists():
+        return hub.find_cached(hub.HubSource.parse(source))
+    return resolve(source)
+
+
 def pull(source: str, progress: Progress = lambda done, total, label: None) -> Path:
     """Fetches an alias or hf: source unless it is here, and returns its path. Raises ModelFileError.
 

@@ -54,9 +54,9 @@ def _header_timeout(request: Request) -> float | None:
     return seconds
 
 
-def check_answers(n: int | None, most: int) -> None:
+def check_answers(n: int | None, most: int, field: str = "n") -> None:
     if n is not None and n > most:
-        raise bad_request(f"n must be from 1 to {most} on this server; got {n}", "n", "invalid_value")
+        raise bad_request(f"{field} must be from 1 to {most} on this server; got {n}", field, "invalid_value")
 
 
 def new_id(prefix: str) -> str:

@@ -15,7 +15,8 @@ from octavo.outputs import CompletionOutput, LogprobMap, OutputDelta
 from octavo.processing.inputs import Tokens
 from octavo.server.api import logprobs
 from octavo.server.api.common import caller_for, check_answers, generate, new_id, openai_error, state_of
-from octavo.server.api.schemas import Controls, Count, TopLogprobs, Usage, sampling, structure_field, usage_of
+from octavo.server.api.schemas import Answers, Controls, Count, TopLogprobs, Usage, sampling, structure_field, usage_of
+from octavo.server.generation.fill import fill_prompt, fill_tokens, until_filled
 from octavo.server.generation.inbox import Generation, Inbox
 from octavo.server.generation.job import GenerationJob, off_loop
 from octavo.server.generation.streaming import GenerationResponse, Renderer
@@ -39,7 +40,7 @@ class CompletionRequest(Controls, kw_only=True):
     prompt_logprobs: TopLogprobs | None = None
     echo: bool | None = None
     suffix: str | None = None
-    best_of: Annotated[int, Meta(ge=1, le=1)] | None = None
+    best_of: Answers | None = None
 
 
 class CompletionLogprobs(Struct):
@@ -77,8 +78,10 @@ async def create(request: Request) -> Response:
     @contextlib.asynccontextmanager
     async def begin(inbox: Inbox) -> AsyncIterator[Renderer]:
         async with state.pool.use(body.model, caller.remaining) as runtime:
-            prompts = await encode(runtime, given)
-            job = generate(request, runtime, caller, new_id("cmpl-"), body.model, prompts, params_of(body), inbox)
+            prompts, params = await encode(runtime, given, body.suffix), params_of(body)
+            if body.suffix is not None:
+                params = until_filled(params, fill_tokens(runtime, "suffix"))
+            job = generate(request, runtime, caller, new_id("cmpl-"), body.model, prompts, params, inbox)
             async with job as made:
                 yield CompletionRenderer(body, made)
 
@@ -89,18 +92,24 @@ async def create(request: Request) -> Response:
 
 def check(body: CompletionRequest, most_answers: int) -> None:
     check_answers(body.n, most_answers)
-    if body.suffix:
-        raise bad_request("suffix is not supported: this server only continues texts", "suffix")
-    if body.stream and body.echo:
-        raise bad_request("echo and stream do not go together", "echo")
+    check_answers(body.best_of, most_answers, "best_of")
+    if body.best_of is not None and body.best_of < (body.n or 1):
+        raise bad_request(f"best_of must be at least n, {body.n}; got {body.best_of}", "best_of")
+    if body.best_of is not None and body.best_of > (body.n or 1) and body.stream:
+        raise bad_request("best_of cannot be streamed: which answers are best is known when all have ended", "best_of")
+    if body.suffix is not None and body.echo:
+        raise bad_request("echo and suffix do not go together", "echo")
 
 
 def params_of(body: CompletionRequest) -> SamplingParams:
     most = 16 if body.max_tokens is None else body.max_tokens
-    prompt_logprobs = body.prompt_logprobs
-    if body.echo and body.logprobs is not None and prompt_logprobs is None:
-        prompt_logprobs = body.logprobs
-    return sampling(body, max_tokens=most, logprobs=body.logprobs, prompt_logprobs=prompt_logprobs)
+    made, prompt_logprobs = body.logprobs, body.prompt_logprobs
+    if body.echo and made is not None and prompt_logprobs is None:
+        prompt_logprobs = made
+    more: dict[str, Any] = {}
+    if body.best_of is not None:
+        more, made = {"n": body.best_of}, made or 0  # answers are compared by their logprobs
+    return sampling(body, max_tokens=most, logprobs=made, prompt_logprobs=prompt_logprobs, **more)
 
 
 def as_prompts(prompt: PromptBody, most: int, name: str = "prompt") -> list[str | list[int]]:
@@ -124,10 +133,15 @@ def _is_ids(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_is_id, value))
 
 
-async def encode(runtime: Runtime, prompts: list[str | list[int]]) -> list[Tokens]:
-    maker = runtime.maker
-    assert maker is not None
-    return await off_loop(lambda: [maker.tokens(prompt) for prompt in prompts], sum(map(len, prompts)))
+async def encode(runtime: Runtime, prompts: list[str | list[int]], suffix: str | None = None) -> list[Tokens]:
+    """Tokenises prompts. suffix: what follows the answer, for fill-in-the-middle. Raises ApiError."""
+    maker, tokenizer = runtime.maker, runtime.tokenizer
+    assert maker is not None and tokenizer is not None
+    if suffix is None:
+        return await off_loop(lambda: [maker.tokens(prompt) for prompt in prompts], sum(map(len, prompts)))
+    marks, after = fill_tokens(runtime, "suffix"), suffix
+    size = sum(map(len, prompts)) + len(suffix)
+    return await off_loop(lambda: [fill_prompt(tokenizer, marks, prompt, after) for prompt in prompts], size)
 
 
 class CompletionRenderer:
@@ -137,6 +151,7 @@ class CompletionRenderer:
         self._body = body
         self._job = job
         self._n = body.n or 1
+        self._begun: set[int] = set()  # choices whose first part was sent
         self._written: Counter[int] = Counter()  # characters of each choice's tokens so far, for text_offset
 
     def head(self) -> bytes:
@@ -146,33 +161,48 @@ class CompletionRenderer:
         if not (new.text or new.finish_reason or new.logprobs):
             return b""
         index = generation.number * self._n + new.index
-        shown = self._logprobs(new.logprobs, new.token_ids, self._written[index])
-        if shown is not None:
-            self._written[index] += sum(map(len, shown["tokens"]))
-        return sse.data(self._frame([_choice(index, new.text, shown, new.finish_reason, new.stop_reason)]))
+        choice = self._choice(index, generation, new, index not in self._begun)
+        self._begun.add(index)
+        if choice["logprobs"] is not None:
+            self._written[index] += sum(map(len, choice["logprobs"]["tokens"]))
+        return sse.data(self._frame([choice]))
 
     def tail(self) -> bytes:
         last = sse.data(self._frame([], usage_of(self._job))) if self._body.with_usage else b""
         return last + sse.DONE
 
     def whole(self) -> bytes:
-        answers = [(made, answer) for made in self._job.generations for answer in made.output.outputs]
-        choices = [self._whole_choice(generation, answer) for generation, answer in answers]
+        answers = [(made, answer) for made in self._job.generations for answer in self._best(made.output.outputs)]
+        choices = [self._choice(index, *each, first=True) for index, each in enumerate(answers)]
         return sse.encode(self._frame(choices, usage_of(self._job)))
+
+    def _best(self, answers: list[CompletionOutput]) -> list[CompletionOutput]:
+        """The n answers with the highest logprob per token, best first; all in order if no more were generated."""
+        if len(answers) == self._n:
+            return answers
+        return sorted(answers, key=_logprob_per_token, reverse=True)[: self._n]
 
     def error(self, error: ApiError) -> bytes:
         return sse.data(error.body()) + sse.DONE
 
-    def _whole_choice(self, generation: Generation, answer: CompletionOutput) -> dict[str, Any]:
-        output, text = generation.output, answer.text
-        maps: list[LogprobMap | None] = list(answer.logprobs or [])
-        ids = answer.token_ids
-        if self._body.echo:
+    def _choice(
+        self, index: int, generation: Generation, new: CompletionOutput | OutputDelta, first: bool
+    ) -> dict[str, Any]:
+        """Formats an answer or a part of it. first: it begins the answer, so the echoed prompt stands before it."""
+        output, text = generation.output, new.text
+        maps: list[LogprobMap | None] = list(new.logprobs or [])
+        ids = new.token_ids
+        if first and self._body.echo:
             text = self._prompt_text(generation) + text
             maps, ids = (output.prompt_logprobs or []) + maps, output.prompt_token_ids + ids
-        index = generation.number * self._n + answer.index
-        made = _choice(index, text, self._logprobs(maps, ids, 0), answer.finish_reason, answer.stop_reason)
-        if self._body.prompt_logprobs is not None and output.prompt_logprobs is not None:
+        made = {
+            "index": index,
+            "text": text,
+            "logprobs": self._logprobs(maps, ids, self._written[index]),
+            "finish_reason": new.finish_reason,
+            "stop_reason": new.stop_reason,
+        }
+        if first and self._body.prompt_logprobs is not None and output.prompt_logprobs is not None:
             made["prompt_logprobs"] = [logprobs.ranked(entry) for entry in output.prompt_logprobs]
         return made
 
@@ -200,7 +230,5 @@ class CompletionRenderer:
         return frame | {"choices": choices, "usage": total}
 
 
-def _choice(
-    index: int, text: str, shown: dict[str, Any] | None, reason: str | None, stop: int | str | None
-) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": shown, "finish_reason": reason, "stop_reason": stop}
+def _logprob_per_token(answer: CompletionOutput) -> float:
+    return (answer.cumulative_logprob or 0.0) / max(len(answer.token_ids), 1)

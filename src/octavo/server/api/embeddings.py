@@ -11,17 +11,16 @@ from fastapi import APIRouter, Request
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
-from octavo.outputs import OutputDelta
 from octavo.processing.pooling import pooled_vector
 from octavo.server.api.common import caller_of, generate, new_id, openai_error, state_of
 from octavo.server.api.completions import PromptBody, as_prompts, encode
 from octavo.server.api.schemas import Priority, Seconds
 from octavo.server.generation.inbox import Generation, Inbox
 from octavo.server.generation.job import GenerationJob
-from octavo.server.generation.streaming import GenerationResponse, Renderer
+from octavo.server.generation.streaming import GenerationResponse, NeverStreamed, Renderer
 from octavo.server.http import sse
 from octavo.server.http.body import read
-from octavo.server.http.errors import ApiError, bad_request
+from octavo.server.http.errors import bad_request
 from octavo.server.http.openapi import describe
 from octavo.types import F32, SamplingParams
 
@@ -84,7 +83,7 @@ async def create(request: Request) -> Response:
     return GenerationResponse(state, begin, False, openai_error, {"prompt": "input"})
 
 
-class EmbeddingRenderer:
+class EmbeddingRenderer(NeverStreamed):
     def __init__(self, body: EmbeddingRequest, job: GenerationJob, pooling: str):
         self._body = body
         self._job = job
@@ -111,15 +110,3 @@ class EmbeddingRenderer:
             return base64.b64encode(vector.astype("<f4").tobytes()).decode()
         numbers: list[float] = vector.tolist()
         return numbers
-
-    def head(self) -> bytes:
-        raise AssertionError("embeddings are not streamed")
-
-    def delta(self, generation: Generation, new: OutputDelta) -> bytes:
-        raise AssertionError("embeddings are not streamed")
-
-    def tail(self) -> bytes:
-        raise AssertionError("embeddings are not streamed")
-
-    def error(self, error: ApiError) -> bytes:
-        raise AssertionError("embeddings are not streamed")

@@ -1,4 +1,4 @@
-"""/tokenize and /detokenize, in vLLM's format."""
+"""/tokenize, /detokenize and /tokenizer_info, in vLLM's format."""
 
 from __future__ import annotations
 
@@ -51,6 +51,21 @@ class Detokenized(Struct):
     prompt: str
 
 
+class TokenizerInfo(Struct):
+    """The fields of a tokenizer_config.json that this server knows. add_bos_token: prompts of texts begin with one."""
+
+    tokenizer_class: str
+    chat_template: str | None
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: str | None
+    bos_token_id: int | None
+    eos_token_id: int | None
+    add_bos_token: bool
+    model_max_length: int
+    vocab_size: int
+
+
 @router.post("/tokenize", **describe(TokenizeRequest, Tokenized))
 async def tokenize(request: Request) -> Response:
     state = state_of(request)
@@ -91,6 +106,27 @@ async def detokenize(request: Request) -> Response:
             raise bad_request(f"tokens must be token ids of this model, 0 to {known - 1}", "tokens")
         text = tokenizer.decode(body.tokens, skip_special=bool(body.skip_special_tokens))
         return _json(Detokenized(text))
+
+
+@router.get("/tokenizer_info", **describe(None, TokenizerInfo, missing=True))
+async def info(request: Request, model: str | None = None) -> Response:
+    async with state_of(request).pool.use(model) as runtime:
+        tokenizer = runtime.tokenizer
+        assert tokenizer is not None
+        bos, eos = tokenizer.bos_id, tokenizer.eos_ids[0] if tokenizer.eos_ids else None
+        made = TokenizerInfo(
+            "PreTrainedTokenizerFast",
+            runtime.template if runtime.has_template else None,
+            bos_token=None if bos is None else tokenizer.token_text(bos),
+            eos_token=None if eos is None else tokenizer.token_text(eos),
+            pad_token=None if eos is None else tokenizer.token_text(eos),
+            bos_token_id=bos,
+            eos_token_id=eos,
+            add_bos_token=bool(tokenizer.prefix_ids),
+            model_max_length=runtime.info.max_model_len,
+            vocab_size=tokenizer.vocab_size,
+        )
+        return _json(made)
 
 
 def _json(value: Struct) -> Response:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from starlette.responses import Response
@@ -23,22 +24,48 @@ from octavo.server.state import ServerState
 
 log = logging.getLogger(__name__)
 QUIET = 10.0  # seconds without output after which the stream sends a comment, so that proxies keep it open
-SSE_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
+STREAM_HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # stops nginx from buffering the stream
 ]
-COMMENT = b": waiting\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFormat:
+    """How a stream is framed. waiting: sent after QUIET seconds without output; empty where nothing may be sent."""
+
+    content_type: bytes
+    waiting: bytes
+
+
+SSE = StreamFormat(b"text/event-stream; charset=utf-8", b": waiting\n\n")
+NDJSON = StreamFormat(b"application/x-ndjson", b"")
 
 
 class Renderer(Protocol):
-    """Formats the outputs for one API. `whole` returns a JSON body, the other methods server-sent events."""
+    """Formats the outputs for one API. `whole` returns a JSON body, the other methods parts of a stream."""
 
     def head(self) -> bytes: ...
     def delta(self, generation: Generation, new: OutputDelta) -> bytes: ...
     def tail(self) -> bytes: ...
     def whole(self) -> bytes: ...
     def error(self, error: ApiError) -> bytes: ...
+
+
+class NeverStreamed:
+    """The methods that a Renderer of an API without streams does not need."""
+
+    def head(self) -> bytes:
+        raise AssertionError("this API is not streamed")
+
+    def delta(self, generation: Generation, new: OutputDelta) -> bytes:
+        raise AssertionError("this API is not streamed")
+
+    def tail(self) -> bytes:
+        raise AssertionError("this API is not streamed")
+
+    def error(self, error: ApiError) -> bytes:
+        raise AssertionError("this API is not streamed")
 
 
 Begin = Callable[[Inbox], contextlib.AbstractAsyncContextManager[Renderer]]
@@ -58,6 +85,7 @@ class GenerationResponse(Response):
         stream: bool,
         error_body: Callable[[ApiError], bytes],
         names: Mapping[str, str],
+        format: StreamFormat = SSE,
     ):
         self.background = None
         self.status_code = 200
@@ -66,6 +94,7 @@ class GenerationResponse(Response):
         self._stream = stream
         self._error_body = error_body
         self._names = names
+        self._format = format
         self._renderer: Renderer | None = None
         self._started = False
 
@@ -129,10 +158,11 @@ class GenerationResponse(Response):
 
     async def _write(self, send: Send, render: Renderer, items: list[Item]) -> None:
         opening = b"" if self._started else render.head()
-        body = opening + (b"".join([render.delta(*item) for item in items]) if items else COMMENT)
+        body = opening + (b"".join([render.delta(*item) for item in items]) if items else self._format.waiting)
         if not self._started:
             self._started = True
-            await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
+            headers = [(b"content-type", self._format.content_type), *STREAM_HEADERS]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
         if body:
             await self._send(send, body)
 

@@ -21,14 +21,20 @@ from octavo.server.api import (
     completions,
     embeddings,
     health,
+    infill,
     live,
     messages,
     metrics,
     models,
     responses,
+    score,
     tokenize,
 )
-from octavo.server.http import errors, openapi
+from octavo.server.api.ollama import embed as ollama_embed
+from octavo.server.api.ollama import generate as ollama_generate
+from octavo.server.api.ollama import models as ollama_models
+from octavo.server.api.ollama import schemas as ollama
+from octavo.server.http import docs, errors, openapi
 from octavo.server.http.errors import ApiError
 from octavo.server.http.middleware import PUBLIC, RequestMiddleware
 from octavo.server.http.tracing import Tracer
@@ -46,7 +52,10 @@ PAGE_HEADERS = {
     "cache-control": "no-cache",  # after an upgrade a browser must not mix old files with new ones
 }
 PAGE = Path(__file__).parent.parent / "page"
-APIS = (completions, chat, responses, messages, embeddings, models, tokenize, health, metrics, live)
+OPENAI = (completions, chat, responses, embeddings, models)
+OLLAMA = (ollama_generate, ollama_embed, ollama_models)
+APIS = (*OPENAI, messages, *OLLAMA, score, infill, tokenize, health, metrics, live)
+ERROR_BODIES = {messages.PATH: messages.error_body, ollama.PATH: ollama.error_body}  # by the start of a path
 
 
 def make_app(settings: ServerSettings) -> tuple[ASGIApp, ServerState]:
@@ -71,8 +80,9 @@ def make_app(settings: ServerSettings) -> tuple[ASGIApp, ServerState]:
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     openapi.install(app, bool(settings.keys))
-    pages = _add_page(app)
-    guarded: ASGIApp = RequestMiddleware(app, settings.keys, PUBLIC | pages, tracer)
+    docs.install(app)
+    pages = _add_page(app) | {docs.PATH}
+    guarded: ASGIApp = RequestMiddleware(app, settings.keys, PUBLIC | pages, _shape, tracer)
     if settings.allowed_origins:
         origins = list(settings.allowed_origins)
         guarded = CORSMiddleware(guarded, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
@@ -109,7 +119,7 @@ async def _keep(state: ServerState) -> None:
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     request.scope["octavo.outcome"] = error.message
-    return Response(_shape(request, error), error.status, error.headers(), "application/json")
+    return Response(_shape(request.url.path, error), error.status, error.headers(), "application/json")
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -119,9 +129,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
         made = errors.not_found(request.url.path[:200])
     else:
         made = ApiError(error.status_code, str(error.detail))
-    return Response(_shape(request, made), made.status, dict(error.headers or {}), "application/json")
+    return Response(_shape(request.url.path, made), made.status, dict(error.headers or {}), "application/json")
 
 
-def _shape(request: Request, error: ApiError) -> bytes:
+def _shape(path: str, error: ApiError) -> bytes:
     """Encodes an error in the format of the API that the request used."""
-    return messages.error_body(error) if request.url.path.startswith(messages.PATH) else error.encoded()
+    shapes = (shape for start, shape in ERROR_BODIES.items() if path.startswith(start))
+    return next(shapes, ApiError.encoded)(error)

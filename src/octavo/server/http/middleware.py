@@ -27,19 +27,24 @@ QUIET = frozenset({"/health", "/ready", "/metrics", "/load", "/octavo/state"})  
 
 
 class RequestMiddleware:
-    """ASGI middleware. keys: if empty, no request needs a key. public: paths that need no key."""
+    """ASGI middleware. keys: if empty, no request needs a key. public: paths that need no key.
+
+    shape: encodes an error for the API of a path.
+    """
 
     def __init__(
         self,
         app: ASGIApp,
         keys: tuple[ApiKey, ...],
-        public: Iterable[str] = PUBLIC,
+        public: Iterable[str],
+        shape: Callable[[str, ApiError], bytes],
         tracer: Tracer | None = None,
     ):
         self._app = app
         self._tracer = tracer
         self._keys = keys
         self._public = frozenset(public)
+        self._shape = shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -62,16 +67,23 @@ class RequestMiddleware:
             scope["octavo.key"] = self._key(scope, headers)
             await self._app(scope, receive, send_with_id)
         except ApiError as error:  # raised by the key check
-            await _answer(error, send_with_id)
+            await self._answer(scope, error, send_with_id)
         except Exception:
             log.exception("a request failed", extra={"request_id": request_id})
             if not status:
-                await _answer(errors.internal(), send_with_id)
+                await self._answer(scope, errors.internal(), send_with_id)
         finally:
             facts = _facts(scope, status, time.perf_counter() - start)
             _log(scope, status, facts)
             if end_span is not None:
                 end_span(facts)
+
+    async def _answer(self, scope: Scope, error: ApiError, send: Send) -> None:
+        body = self._shape(scope["path"], error)
+        headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers()}
+        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": error.status, "headers": pairs})
+        await send({"type": "http.response.body", "body": body})
 
     def _begin_span(self, scope: Scope, headers: Headers) -> EndSpan | None:
         if self._tracer is None or scope["path"] in QUIET:
@@ -98,14 +110,6 @@ def _given_key(headers: Headers) -> bytes:
 def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id", "")
     return given if _ID.fullmatch(given) else secrets.token_hex(12)
-
-
-async def _answer(error: ApiError, send: Send) -> None:
-    body = error.encoded()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers()}
-    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": error.status, "headers": pairs})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _facts(scope: Scope, status: int, seconds: float) -> dict[str, Any]:

@@ -46,15 +46,19 @@ def describe(
     errors: type[Struct] = Error,
     missing: bool = False,
     unavailable: bool = False,
+    lines: bool = False,
 ) -> dict[str, Any]:
     """Keyword arguments of a FastAPI route that reads `body` and answers with `answer`.
 
     missing: the route may answer 404. unavailable: its 503 has the type `answer` too.
+    stream: it may answer with server-sent events. lines: it may answer with one JSON object per line.
     """
     _described.extend(kind for kind in (body, answer, errors) if kind is not None)
     content: dict[str, Any] = {"application/json": {"schema": _ref(answer)}}
     if stream:
         content["text/event-stream"] = {}
+    if lines:
+        content["application/x-ndjson"] = {}
     expected = set(ERRORS) if body is not None else {401} | ({404} if missing else set())
     statuses = {code: text for code, text in ERRORS.items() if code in expected}
     failed = {"application/json": {"schema": _ref(errors)}}

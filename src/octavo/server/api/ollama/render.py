@@ -1,0 +1,164 @@
+"""Formats answers of Ollama's API: a JSON object, or one for each part of a stream, a line each."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Callable, Sequence
+
+from octavo.outputs import CompletionOutput, LogprobMap, OutputDelta
+from octavo.server.api import logprobs
+from octavo.server.api.ollama.schemas import error_body
+from octavo.server.generation.inbox import Generation
+from octavo.server.generation.job import GenerationJob
+from octavo.server.generation.tool_reader import CallArguments, CallStart, Part, TextPart, ToolReader
+from octavo.server.http import sse
+from octavo.server.http.errors import ApiError
+from octavo.types import Json
+
+MakeReader = Callable[[], ToolReader]
+
+
+def now() -> str:
+    """The time in RFC 3339."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+def loaded(model: str, chat: bool) -> Json:
+    """The answer to a request without a prompt, which only loads the model."""
+    content: Json = {"message": {"role": "assistant", "content": ""}} if chat else {"response": ""}
+    return {"model": model, "created_at": now(), **content, "done": True, "done_reason": "load"}
+
+
+class OllamaRenderer:
+    """chat: /api/chat's form, not /api/generate's. top_logprobs: None if no logprobs were requested.
+
+    with_context: whether the answer ends with the token ids of the conversation.
+    started, ready: `time.monotonic()` when the request came, and when its model was loaded.
+    """
+
+    def __init__(
+        self,
+        job: GenerationJob,
+        chat: bool,
+        reader: MakeReader | None,
+        top_logprobs: int | None,
+        with_context: bool,
+        started: float,
+        ready: float,
+    ):
+        self._job = job
+        self._chat = chat
+        self._reader = reader() if reader else None
+        self._calls = Calls()
+        self._top_logprobs = top_logprobs
+        self._with_context = with_context
+        self._started = started
+        self._ready = ready
+
+    def head(self) -> bytes:
+        return b""
+
+    def delta(self, generation: Generation, new: OutputDelta) -> bytes:
+        made = self._part(*self._read(new.text, new.finish_reason is not None))
+        if new.logprobs is not None:
+            made["logprobs"] = self._logprobs(new.logprobs, new.token_ids)
+        empty = made in ({"response": ""}, {"message": {"role": "assistant", "content": ""}})
+        return b"" if empty else _line({**self._frame(), **made, "done": False})
+
+    def tail(self) -> bytes:
+        return _line(self._last("", []))
+
+    def whole(self) -> bytes:
+        answer = self._job.generations[0].output.outputs[0]
+        made = self._last(*self._read(answer.text, True))
+        if answer.logprobs is not None:
+            made["logprobs"] = self._logprobs(answer.logprobs, answer.token_ids)
+        return sse.encode(made)
+
+    def error(self, error: ApiError) -> bytes:
+        return error_body(error) + b"\n"
+
+    def _read(self, text: str, end: bool) -> tuple[str, list[Json]]:
+        """Splits new text into content and complete tool calls."""
+        if self._reader is None:
+            return text, []
+        return self._calls.take(self._reader.feed(text) + (self._reader.finish() if end else []), end)
+
+    def _frame(self) -> Json:
+        return {"model": self._job.model, "created_at": now()}
+
+    def _part(self, content: str, calls: list[Json]) -> Json:
+        if not self._chat:
+            return {"response": content}
+        return {"message": {"role": "assistant", "content": content, **({"tool_calls": calls} if calls else {})}}
+
+    def _last(self, content: str, calls: list[Json]) -> Json:
+        (generation,) = self._job.generations
+        answer = generation.output.outputs[0]
+        made = {**self._frame(), **self._part(content, calls), "done": True, "done_reason": answer.finish_reason}
+        if self._with_context:
+            made["context"] = generation.output.prompt_token_ids + answer.token_ids
+        return made | self._durations(generation, answer)
+
+    def _durations(self, generation: Generation, answer: CompletionOutput) -> Json:
+        times, end = generation.output.metrics, time.monotonic()
+        begun = times.first_scheduled_time or end
+        first = times.first_token_time or end
+        return {
+            "total_duration": nanoseconds(end - self._started),
+            "load_duration": nanoseconds(self._ready - self._started),
+            "prompt_eval_count": self._job.num_prompt_tokens,
+            "prompt_eval_duration": nanoseconds(first - begun),
+            "eval_count": len(answer.token_ids),
+            "eval_duration": nanoseconds((times.last_token_time or first) - first),
+        }
+
+    def _logprobs(self, maps: list[LogprobMap], token_ids: list[int]) -> list[Json]:
+        found: list[Json] = logprobs.chat(maps, token_ids, self._top_logprobs or 0)["content"]
+        return found
+
+
+class Calls:
+    """Collects the pieces of tool calls. Ollama sends a call at once, with its arguments as an object."""
+
+    def __init__(self) -> None:
+        self._name: str | None = None
+        self._arguments = ""
+
+    def take(self, parts: Sequence[Part], end: bool) -> tuple[str, list[Json]]:
+        """The text outside calls, and the calls that are complete. end: the answer has ended."""
+        content, calls = "", list[Json]()
+        for part in parts:
+            match part:
+                case TextPart(text=text):
+                    content += text
+                case CallStart(name=name):
+                    calls += self._complete()
+                    self._name = name
+                case CallArguments(text=text):
+                    self._arguments += text
+        return content, calls + (self._complete() if end else [])
+
+    def _complete(self) -> list[Json]:
+        name, arguments = self._name, self._arguments
+        self._name, self._arguments = None, ""
+        return [] if name is None else [{"function": {"name": name, "arguments": _object(arguments)}}]
+
+
+def _object(text: str) -> Json:
+    """Arguments as an object: an answer that was cut off may hold less than one."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def nanoseconds(seconds: float) -> int:
+    return max(0, round(seconds * 1e9))
+
+
+def _line(value: Json) -> bytes:
+    return sse.encode(value) + b"\n"
