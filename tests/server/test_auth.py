@@ -39,7 +39,7 @@ def test_every_route_needs_a_key_but_an_explicit_list(locked: Server) -> None:
         if path in PUBLIC:
             assert status == 200, path
         else:
-            assert status == 401 and answer["error"]["code"] == "invalid_api_key", path
+            assert status == 401 and "needs an API key" in str(answer), path
     assert frozenset({"/health", "/ready", "/version"}) == PUBLIC
 
 
