@@ -15,6 +15,9 @@ constexpr uint64_t kGenerations = (1u << 24) - 1;
 // A worker spins this long for the next step before it sleeps: longer than the gap between two steps of a running
 // batch, short enough that an idle process uses no measurable time.
 constexpr auto kSpin = std::chrono::microseconds(1500);
+// A thread that waits for another's units pauses this often, some 60 to 100 us, before it offers its core: longer than
+// two threads usually differ in one operation, and little beside the milliseconds that a neighbour's turn takes.
+constexpr int kPauses = 2000;
 
 void pause() {
 #if defined(__x86_64__)
@@ -65,7 +68,7 @@ void Pool::execute(uint64_t generation, int thread) {
     for (int spins = 0; slot.done.load(std::memory_order_acquire) < slot.units.load(std::memory_order_relaxed);
          ++spins) {
       if (generation_.load(std::memory_order_relaxed) != generation) return;  // we came too late: the step is over
-      if (spins < 20000) {
+      if (spins < kPauses) {
         pause();
       } else {
         std::this_thread::yield();  // whoever holds the claim may need this very core
