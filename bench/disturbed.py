@@ -2,10 +2,10 @@
 
     python -m bench.disturbed [--model smollm2-135m] [--rounds 5] [--rival-cpu 1]
 
-A loop runs on one core while one sequence decodes; each line is the median of the rounds. `share` is the CPU time that the loop leaves of all cores of
-this process; a decode that loses nothing more runs at `share` times its undisturbed speed. The goal is three quarters of
-that. `apart` is a loop in a session of its own, as another user's program is: with Linux's autogroups a nice value counts
-only inside a session, so this loop gets half of its core whatever its nice value.
+A loop runs on one core while one sequence decodes; each line is the median of the rounds. `share` is the CPU time that
+the loop leaves of all cores of this process: a decode that loses nothing more runs at `share` times its undisturbed
+speed, and the goal is three quarters of that. `apart` is a loop in a session of its own, as another user's program is:
+with Linux's autogroups a nice value counts only inside a session, so this loop gets half of its core in any case.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def rate(llm: LLM, tokens: int) -> float:
     """Tokens a second of one greedy sequence."""
     params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
     begin = time.monotonic()
-    llm.generate(["Once upon a time"], params, use_tqdm=False)
+    llm.generate("Once upon a time", params, use_tqdm=False)
     return tokens / (time.monotonic() - begin)
 
 
