@@ -170,8 +170,9 @@ void bind_plan(nb::module_& m) {
   m.def(
       "packed_bytes",
       [](const std::string& type, int N, int K) {
+        require(N > 0 && K > 0, "a weight has rows and columns");
         const int format = format_named(type);
-        const size_t bytes = size_t((N + kPanel - 1) / kPanel) * panel_bytes(format, K);
+        const size_t bytes = size_t((N - 1) / kPanel + 1) * panel_bytes(format, K);
         return (bytes + 63) / 64 * 64;
       },
       "type"_a, "N"_a, "K"_a);

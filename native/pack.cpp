@@ -280,7 +280,8 @@ int padded_k(int format, int K) {
 }
 
 size_t panel_bytes(int format, int K) {
-  return size_t(padded_k(format, K) / kFormats[format].superblock) * superblock_bytes(kFormats[format]);
+  const size_t superblock = size_t(kFormats[format].superblock);  // not padded_k: a file's K may be the largest int
+  return (size_t(K) + superblock - 1) / superblock * superblock_bytes(kFormats[format]);
 }
 
 void pack_panel(int format, const uint8_t* source, int N, int K, int p, uint8_t* out) {

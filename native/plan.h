@@ -20,7 +20,7 @@ struct PackedWeight {
   int format = 0, N = 0, K = 0;
   const uint8_t* data = nullptr;
   size_t panel_stride = 0;
-  int panels() const { return (N + kPanel - 1) / kPanel; }
+  int panels() const { return (N - 1) / kPanel + 1; }
   // p may be one off either end: then it is only fetched ahead.
   const uint8_t* panel(int p) const { return data + ptrdiff_t(p) * ptrdiff_t(panel_stride); }
 };

@@ -181,3 +181,12 @@ def test_an_end_that_only_the_tokenizer_knows_is_not_written(backend: CpuBackend
     banned = sequence([1, 2, 3], vocab=VOCAB, eos=(end,), min_tokens=4, temperature=0.0)
     made = make_batch([Row([1, 2, 3])], sampling=build([(banned, 3)], VOCAB))
     assert attempt(backend, made) == f"bias_tokens[0] is {end}: must be from 0 to {VOCAB - 1}"
+
+
+def test_the_largest_weight_has_a_size() -> None:
+    """A file may claim any shape; its bytes are compared with this size."""
+    sixteen_rows = _native.packed_bytes("Q8_0", 16, 256)
+    assert _native.packed_bytes("Q8_0", 2**31 - 1, 2**31 - 32) == sixteen_rows * (2**31 // 16) * (2**31 // 256)
+    for rows, columns in ((0, 64), (64, 0), (-1, 64)):
+        with pytest.raises(ValueError, match="rows and columns"):
+            _native.packed_bytes("Q8_0", rows, columns)
