@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "weights": VOCABULARY | {"ir"},
     "tokenizer": VOCABULARY | {"weights"},
     "chat": VOCABULARY | {"tokenizer"},
+    "answers": VOCABULARY,
     "models": VOCABULARY | {"ir", "weights"},
     "backends": set(),
     "backends.base": VOCABULARY | {"ir"},

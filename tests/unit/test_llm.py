@@ -173,7 +173,8 @@ def test_chat_is_generate_on_the_rendered_template(llm: LLM):
     assert output.outputs == llm.generate(prompt, GREEDY)[0].outputs
     assert [one.outputs for one in llm.chat([talk, talk], GREEDY)] == [output.outputs] * 2
     assert llm.render(talk, add_generation_prompt=False)["prompt"] == "<|im_start|>user\nhi<|im_end|>\n"
-    assert llm.render(talk, chat_template="{{ messages[0].content }}{{ mark }}", mark="!")["prompt"] == "hi!"
+    template = "{{ messages[0].content }}{{ mark }}{{ enable_thinking }}"
+    assert llm.render(talk, template, chat_template_kwargs={"mark": "!"}, enable_thinking=False)["prompt"] == "hi!False"
 
 
 def test_a_second_turn_finds_the_first_in_the_cache(llm: LLM):

@@ -13,14 +13,24 @@ from typing import Any
 
 from jinja2 import Template, TemplateSyntaxError
 
-from octavo.chat import limits
+from octavo.chat import continuing, limits
 from octavo.chat.limits import LimitError, Meter
 from octavo.chat.messages import normalise
 from octavo.chat.sandbox import Sandbox
-from octavo.errors import TokenizerError
+from octavo.errors import RequestError, TokenizerError
 from octavo.tokenizer import Tokenizer
 
-__all__ = ["prompt", "render"]
+__all__ = ["checked_variables", "normalise", "prompt", "render"]
+
+RESERVED = {
+    "messages",
+    "tools",
+    "bos_token",
+    "eos_token",
+    "add_generation_prompt",
+    "continue_final_message",
+    "template",
+}
 
 
 def prompt(
@@ -39,11 +49,19 @@ def prompt(
     return text, tokenizer.encode(text, add_special=False)  # templates write their own beginning-of-text token
 
 
+def checked_variables(given: Mapping[str, Any] | None, enable_thinking: bool | None = None) -> dict[str, Any]:
+    """Returns further variables for a template. Raises RequestError for one that has another source."""
+    if taken := RESERVED & (given or {}).keys():
+        raise RequestError(f"chat_template_kwargs: {min(taken)!r} cannot be set there", "chat_template_kwargs")
+    return {**({} if enable_thinking is None else {"enable_thinking": enable_thinking}), **(given or {})}
+
+
 def render(
     template: str,
     messages: Sequence[Mapping[str, Any]],
     *,
     add_generation_prompt: bool = True,
+    continue_final_message: bool = False,
     tools: Sequence[Mapping[str, Any]] | None = None,
     bos_token: str = "",
     eos_token: str = "",
@@ -52,18 +70,26 @@ def render(
     """Returns the prompt text. Encode it with `add_special=False`: templates write the beginning-of-text token.
 
     messages: in OpenAI's form; content is text, or a list of {"type": "text", "text": ...}. tools: in OpenAI's form.
+    add_generation_prompt: end with the beginning of an answer. continue_final_message: end within the last message
+    instead, so that an answer continues it.
     extra: more variables for the template, such as enable_thinking.
     Raises RequestError for malformed messages, TokenizerError for a template that fails, refuses the messages
     (`raise_exception`), or takes more than 250 ms of processor time or 1 M characters.
     """
+    talk = normalise(messages)
     variables = {
         **extra,
-        "messages": normalise(messages),
-        "add_generation_prompt": add_generation_prompt,
+        "messages": continuing.marked(talk) if continue_final_message else talk,
+        "add_generation_prompt": add_generation_prompt and not continue_final_message,
         "tools": tools,
         "bos_token": bos_token,
         "eos_token": eos_token,
     }
+    text = _render(template, variables)
+    return continuing.cut(text) if continue_final_message else text
+
+
+def _render(template: str, variables: Mapping[str, Any]) -> str:
     try:
         return _run(_compile(template), variables)
     except TemplateSyntaxError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,6 +47,27 @@ def serve(
         str | None,
         _option(MODELS, "--tokenizer", "Tokenizer to use instead of the model's: a tokenizer.json, or its folder."),
     ] = None,
+    tool_call_parser: Annotated[
+        str,
+        _option(
+            MODELS,
+            "--tool-call-parser",
+            "Format of tool calls: auto (taught as the chat template says, read in every format), hermes, llama3_json, "
+            "mistral or json.",
+        ),
+    ] = "auto",
+    enable_auto_tool_choice: Annotated[
+        bool, _option(MODELS, "--enable-auto-tool-choice", "Always on; accepted for command lines of vLLM.")
+    ] = True,
+    reasoning_parser: Annotated[
+        str,
+        _option(
+            MODELS,
+            "--reasoning-parser",
+            "Format of reasoning, which answers return as reasoning_content: auto (as the chat template says), qwen3, "
+            "deepseek_r1, mistral or none.",
+        ),
+    ] = "auto",
     dtype: Annotated[str, _option(MODELS, "--dtype", "Only auto: weights keep the encoding of the file.")] = "auto",
     quantization: Annotated[
         str | None, _option(MODELS, "--quantization", "Only gguf: the file says how it is quantised.")
@@ -128,7 +150,10 @@ def serve(
         send_seconds=send_timeout,
     )
     settings = ServerSettings(
-        models=(*first, *others),
+        models=tuple(
+            replace(each, tool_call_parser=tool_call_parser, reasoning_parser=reasoning_parser)
+            for each in (*first, *others)
+        ),
         host=host,
         port=port,
         keys=tuple(keys),
@@ -181,7 +206,7 @@ def _source(
     from octavo.server.settings import ModelSource
 
     engine_config(**engine)  # reports a bad setting now, before the engine's process starts
-    return ModelSource(names, model, dict(engine), tokenizer, _template(chat_template), eager)
+    return ModelSource(names, model, dict(engine), tokenizer, _template(chat_template), eager=eager)
 
 
 def _template(given: str | None) -> str | None:

@@ -9,6 +9,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from octavo.answers.tool_formats import parser_for
+from octavo.answers.tool_prompt import prepared
 from octavo.assembly.engine import assemble, engine_config
 from octavo.backends.base import Progress
 from octavo.errors import CapacityError, RequestError
@@ -111,12 +113,29 @@ class LLM:
         messages: list[Message] | list[list[Message]],
         sampling_params: SamplingParams | list[SamplingParams] | None = None,
         use_tqdm: bool = True,
-        **template: Any,
+        *,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: list[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        enable_thinking: bool | None = None,
     ) -> list[RequestOutput]:
-        """`generate` for a conversation, or a list of them. template: see `render`."""
+        """`generate` for a conversation, or a list of them. The other arguments are those of `render`."""
         many = bool(messages) and isinstance(messages[0], list)
         conversations = cast(list[list[Message]], messages if many else [messages])
-        prompts: list[Prompt] = [self.render(each, **template) for each in conversations]
+        prompts: list[Prompt] = [
+            self.render(
+                each,
+                chat_template,
+                add_generation_prompt,
+                continue_final_message,
+                tools,
+                chat_template_kwargs,
+                enable_thinking,
+            )
+            for each in conversations
+        ]
         return self.generate(prompts, sampling_params, use_tqdm)
 
     def render(
@@ -124,17 +143,33 @@ class LLM:
         messages: list[Message],
         chat_template: str | None = None,
         add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
         tools: list[Mapping[str, Any]] | None = None,
-        **variables: Any,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        enable_thinking: bool | None = None,
     ) -> dict[str, Any]:
         """Renders a conversation as a prompt with the model's chat template or the given one.
 
-        variables: further variables for the template.
+        add_generation_prompt: the prompt ends with the beginning of an answer.
+        continue_final_message: the prompt ends within the last message, and the answer continues it. No answer begins
+        then, whatever add_generation_prompt is.
+        tools: in OpenAI's form. If the template knows no tools, a system message describes them.
+        chat_template_kwargs: further variables for the template.
+        enable_thinking: whether the model may reason before it answers, if its template knows that variable; None
+        leaves it to the template.
+        Raises RequestError for malformed messages or a reserved variable, TokenizerError for the template.
         """
         from octavo import chat  # jinja2 takes 40 ms, which plain completion need not spend
+        from octavo.chat import continuing
 
-        options = {"add_generation_prompt": add_generation_prompt, "tools": tools, **variables}
-        text, ids = chat.prompt(self.parts.tokenizer, messages, chat_template, **options)
+        variables = chat.checked_variables(chat_template_kwargs, enable_thinking)
+        template = chat_template or self.parts.tokenizer.chat_template or ""
+        talk, offered = chat.normalise(messages), [dict(tool) for tool in tools or ()]
+        if continue_final_message:
+            continuing.check(talk)
+        talk, given = prepared(template, parser_for(template).taught, talk, offered)
+        ends = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
+        text, ids = chat.prompt(self.parts.tokenizer, talk, chat_template, tools=given, **ends, **variables)
         return {"prompt": text, "prompt_token_ids": ids}
 
     def encode(self, prompts: Prompts, pooling: str = "mean", normalize: bool = False) -> list[PoolingRequestOutput]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from octavo.answers import reasoning, tool_formats
 from octavo.errors import ConfigError
 from octavo.server.http.keys import ApiKey
 
@@ -19,6 +20,8 @@ class ModelSource:
     settings: dict[str, Any] = field(default_factory=dict)
     tokenizer: str | None = None
     chat_template: str | None = None
+    tool_call_parser: str = "auto"
+    reasoning_parser: str = "auto"
     eager: bool = True  # loaded when the server starts, and never unloaded when idle
 
 
@@ -61,6 +64,9 @@ class ServerSettings:
 
 def check(settings: ServerSettings) -> ServerSettings:
     """Returns the settings. Raises ConfigError if a value is invalid or two contradict each other."""
+    for model in settings.models:
+        tool_formats.check_name(model.tool_call_parser)
+        reasoning.check_name(model.reasoning_parser)
     names = [alias for model in settings.models for alias in model.aliases]
     if not names:
         raise ConfigError("there is no model to serve: name one, or add --model ALIAS=PATH")

@@ -15,7 +15,7 @@ from octavo.server.api.chat_render import ChatRenderer
 from octavo.server.api.common import caller_for, check_answers, generate, new_id, openai_error, state_of
 from octavo.server.api.schemas import Controls, Count, TopLogprobs, Usage, sampling, structure, structure_field
 from octavo.server.generation.inbox import Inbox
-from octavo.server.generation.prompt import ChatInput, ChatPrompt, make_chat_prompt
+from octavo.server.generation.prompt import ChatInput, ChatPrompt, make_chat_prompt, template_variables
 from octavo.server.generation.streaming import GenerationResponse, Renderer
 from octavo.server.http.body import read
 from octavo.server.http.errors import bad_request
@@ -24,7 +24,6 @@ from octavo.server.settings import Limits
 from octavo.types import Json, SamplingParams
 
 router = APIRouter()
-RESERVED = {"messages", "tools", "bos_token", "eos_token", "add_generation_prompt", "template"}
 
 
 class Message(Struct, omit_defaults=True):
@@ -69,8 +68,11 @@ class ChatRequest(Controls, kw_only=True):
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: Json | None = None
+    enable_thinking: bool | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    include_reasoning: bool | None = None
     add_generation_prompt: bool | None = None
-    continue_final_message: Annotated[bool, Meta(description="Only false is supported.")] | None = None
+    continue_final_message: bool | None = None
 
 
 class FunctionCall(Struct):
@@ -88,6 +90,7 @@ class ChatMessage(Struct):
     role: Literal["assistant"]
     content: str | None
     tool_calls: list[ToolCall] | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
 
 
 class ChatChoice(Struct):
@@ -121,7 +124,8 @@ async def create(request: Request) -> Response:
             params = params_of(body, chat)
             job = generate(request, runtime, caller, new_id("chatcmpl-"), body.model, [chat.prompt], params, inbox)
             async with job as made:
-                yield ChatRenderer(made, body.n or 1, chat.reader, top_logprobs(body), body.with_usage)
+                shows = body.include_reasoning is not False
+                yield ChatRenderer(made, body.n or 1, chat.reading, top_logprobs(body), body.with_usage, shows)
 
     return GenerationResponse(state, begin, bool(body.stream), openai_error, names(body))
 
@@ -142,25 +146,28 @@ def check(body: ChatRequest, limits: Limits) -> None:
     check_answers(body.n, limits.answers)
     if len(body.messages) > limits.messages:
         raise bad_request(f"messages: at most {limits.messages} may be sent; got {len(body.messages)}", "messages")
-    if body.continue_final_message:
-        raise bad_request("continue_final_message is not supported", "continue_final_message")
+    if body.continue_final_message and body.add_generation_prompt:
+        raise bad_request(
+            "continue_final_message and add_generation_prompt cannot both be true: an answer continues the last "
+            "message or begins a new one",
+            "continue_final_message",
+        )
     if body.top_logprobs is not None and not body.logprobs:
         raise bad_request("top_logprobs needs logprobs to be true", "top_logprobs")
-    if body.chat_template_kwargs and (known := body.chat_template_kwargs.keys() & RESERVED):
-        raise bad_request(f"chat_template_kwargs: {min(known)!r} cannot be set", "chat_template_kwargs")
 
 
 def to_chat_input(body: ChatRequest) -> ChatInput:
+    """Converts a body to the common form of a chat. Raises ApiError."""
     choice = body.tool_choice or "auto"
-    variables = {**(body.chat_template_kwargs or {})}
-    if body.add_generation_prompt is not None:
-        variables["add_generation_prompt"] = body.add_generation_prompt
     return ChatInput(
         [plain_message(message) for message in body.messages],
         [plain(tool) for tool in body.tools or ()],
         choice.function.name if isinstance(choice, NamedTool) else choice,
         body.parallel_tool_calls is not False,
-        variables,
+        template_variables(body.chat_template_kwargs, body.enable_thinking, body.reasoning_effort),
+        body.add_generation_prompt is not False,
+        bool(body.continue_final_message),
+        structure(body) is not None,
     )
 
 

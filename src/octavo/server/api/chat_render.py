@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from octavo.answers.parts import Answer, CallArguments, CallStart, Part, ReasoningPart, TextPart
+from octavo.answers.reader import Reading
 from octavo.outputs import CompletionOutput, LogprobMap, OutputDelta
 from octavo.server.api import logprobs
 from octavo.server.api.common import new_id
 from octavo.server.api.schemas import Usage, usage_of
 from octavo.server.generation.inbox import Generation
 from octavo.server.generation.job import GenerationJob
-from octavo.server.generation.tool_reader import CallArguments, CallStart, Part, TextPart, ToolReader
 from octavo.server.http import sse
 from octavo.server.http.errors import ApiError
 from octavo.types import Json
 
-MakeReader = Callable[[], ToolReader]
-
 
 class ChatRenderer:
-    """top_logprobs: None if no logprobs were requested. with_usage: whether a stream ends with the usage."""
+    """top_logprobs: None if no logprobs were requested. with_usage: whether a stream ends with the usage.
+
+    reading: None if answers are plain text. shows_reasoning: whether reasoning is returned; otherwise it is dropped.
+    """
 
     def __init__(
-        self, job: GenerationJob, answers: int, reader: MakeReader | None, top_logprobs: int | None, with_usage: bool
+        self,
+        job: GenerationJob,
+        answers: int,
+        reading: Reading | None,
+        top_logprobs: int | None,
+        with_usage: bool,
+        shows_reasoning: bool = True,
     ):
         self._job = job
         self._answers = answers
         self._top_logprobs = top_logprobs
         self._with_usage = with_usage
-        self._make_reader = reader
-        self._readers = [reader() for _ in range(answers)] if reader else []
+        self._shows_reasoning = shows_reasoning
+        self._reading = reading
+        self._readers = [reading.reader() for _ in range(answers)] if reading else []
         frame = {"id": job.id, "object": "chat.completion.chunk", "created": job.created, "model": job.model}
         self._frame = frame
         # Nearly all chunks of a stream differ only in their text, so the rest is encoded once.
@@ -45,7 +52,7 @@ class ChatRenderer:
 
     def delta(self, generation: Generation, new: OutputDelta) -> bytes:
         if self._readers:
-            return self._with_tools(new)
+            return self._read(new)
         if new.finish_reason is None and new.logprobs is None:
             return self._before[new.index] + sse.encode(new.text) + self._after if new.text else b""
         content = {"content": new.text} if new.text or new.logprobs else {}
@@ -65,10 +72,11 @@ class ChatRenderer:
     def error(self, error: ApiError) -> bytes:
         return sse.data(error.body()) + sse.DONE
 
-    def _with_tools(self, new: OutputDelta) -> bytes:
+    def _read(self, new: OutputDelta) -> bytes:
         reader = self._readers[new.index]
-        parts = reader.feed(new.text) + (reader.finish() if new.finish_reason is not None else [])
-        chunks = [self._chunk(new.index, _part(part)) for part in parts]
+        parts = reader.feed(new.text, last=new.finish_reason is not None)
+        hidden = () if self._shows_reasoning else (ReasoningPart,)
+        chunks = [self._chunk(new.index, _part(part)) for part in parts if not isinstance(part, hidden)]
         if new.logprobs is not None:  # logprobs belong to tokens, not to parts, so they get their own chunk
             chunks.insert(0, self._chunk(new.index, {}, self._shown(new)))
         if new.finish_reason is not None:
@@ -98,7 +106,7 @@ class ChatRenderer:
         return sse.data({**self._frame, "choices": [choice]})
 
     def _choice(self, answer: CompletionOutput) -> Json:
-        message, calls = read_message(answer.text, self._make_reader)
+        message, calls = read_message(answer.text, self._reading, self._shows_reasoning)
         return {
             "index": answer.index,
             "message": message,
@@ -116,6 +124,8 @@ def _part(part: Part) -> Json:
     match part:
         case TextPart(text=text):
             return {"content": text}
+        case ReasoningPart(text=text):
+            return {"reasoning_content": text}
         case CallStart(index=index, name=name):
             function = {"name": name, "arguments": ""}
             return {"tool_calls": [{"index": index, "id": new_id("call_"), "type": "function", "function": function}]}
@@ -123,30 +133,19 @@ def _part(part: Part) -> Json:
             return {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
 
 
-def read_message(text: str, make_reader: MakeReader | None) -> tuple[Json, int]:
+def read_message(text: str, reading: Reading | None, shows_reasoning: bool) -> tuple[Json, int]:
     """Returns a whole answer as a message, and its number of tool calls."""
-    content, calls = read_answer(text, make_reader)
-    message: Json = {"role": "assistant", "content": content or ("" if not calls else None)}
-    if calls:
+    answer = read_answer(text, reading)
+    message: Json = {"role": "assistant", "content": answer.content or ("" if not answer.calls else None)}
+    if answer.reasoning and shows_reasoning:
+        message["reasoning_content"] = answer.reasoning
+    if answer.calls:
         message["tool_calls"] = [
             {"id": new_id("call_"), "type": "function", "function": {"name": name, "arguments": arguments}}
-            for name, arguments in calls
+            for name, arguments in answer.calls
         ]
-    return message, len(calls)
+    return message, len(answer.calls)
 
 
-def read_answer(text: str, make_reader: MakeReader | None) -> tuple[str, list[tuple[str, str]]]:
-    """Splits a whole answer: (text outside calls, [(tool, arguments as JSON text)])."""
-    if make_reader is None:
-        return text, []
-    reader = make_reader()
-    content, calls = "", list[tuple[str, str]]()
-    for part in reader.feed(text) + reader.finish():
-        match part:
-            case TextPart(text=more):
-                content += more
-            case CallStart(name=name):
-                calls.append((name, ""))
-            case CallArguments(text=more):
-                calls[-1] = (calls[-1][0], calls[-1][1] + more)
-    return content, calls
+def read_answer(text: str, reading: Reading | None) -> Answer:
+    return Answer(text) if reading is None else reading.read(text)

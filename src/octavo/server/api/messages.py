@@ -16,7 +16,7 @@ from octavo.server.api.messages_in import to_openai, tools_in
 from octavo.server.api.messages_render import MessagesRenderer
 from octavo.server.api.schemas import MOST, Priority, Seconds, Share
 from octavo.server.generation.inbox import Inbox
-from octavo.server.generation.prompt import ChatInput, ChatPrompt, make_chat_prompt
+from octavo.server.generation.prompt import ChatInput, ChatPrompt, make_chat_prompt, template_variables
 from octavo.server.generation.streaming import GenerationResponse, Renderer
 from octavo.server.http import sse
 from octavo.server.http.body import read
@@ -56,12 +56,20 @@ class AnthropicToolChoice(Struct):
     disable_parallel_tool_use: bool | None = None
 
 
+class AnthropicThinking(Struct):
+    """Whether the model may reason first, if its chat template has a switch for it. budget_tokens has no effect."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: int | None = None
+
+
 class CountRequest(Struct, kw_only=True):
     messages: Annotated[list[AnthropicMessage], Meta(min_length=1)]
     model: str | None = None
     system: str | list[Json] | None = None
     tools: list[AnthropicTool] | None = None
     tool_choice: AnthropicToolChoice | None = None
+    thinking: AnthropicThinking | None = None
 
 
 class MessagesRequest(CountRequest, kw_only=True):
@@ -121,7 +129,7 @@ async def create(request: Request) -> Response:
             params = params_of(body, chat)
             job = generate(request, runtime, caller, new_id("msg_"), body.model, [chat.prompt], params, inbox)
             async with job as made:
-                yield MessagesRenderer(made, chat.reader, error_body)
+                yield MessagesRenderer(made, chat.reading, error_body)
 
     names = {"prompt": "messages", "structured_outputs": "tools", "stop": "stop_sequences"}
     return GenerationResponse(state, begin, bool(body.stream), error_body, names)
@@ -138,7 +146,10 @@ async def count(request: Request) -> Response:
 
 
 def to_chat_input(body: CountRequest, limits: Limits) -> ChatInput:
-    """Converts a body to the common form of a chat. Raises ApiError."""
+    """Converts a body to the common form of a chat. The answer continues a last message of the assistant.
+
+    Raises ApiError.
+    """
     if len(body.messages) > limits.messages:
         raise bad_request(f"messages: at most {limits.messages} may be sent; got {len(body.messages)}", "messages")
     messages = [msgspec.to_builtins(message) for message in body.messages]
@@ -149,7 +160,15 @@ def to_chat_input(body: CountRequest, limits: Limits) -> ChatInput:
         choice = {"auto": "auto", "any": "required", "none": "none", "tool": given.name or ""}[given.type]
         parallel = not given.disable_parallel_tool_use
     tools = [msgspec.to_builtins(tool) for tool in body.tools or ()]
-    return ChatInput(to_openai(messages, body.system), tools_in(tools), choice, parallel)
+    thinks = None if body.thinking is None else body.thinking.type != "disabled"
+    return ChatInput(
+        to_openai(messages, body.system),
+        tools_in(tools),
+        choice,
+        parallel,
+        template_variables(None, thinks),
+        continues=body.messages[-1].role == "assistant",
+    )
 
 
 def params_of(body: MessagesRequest, chat: ChatPrompt) -> SamplingParams:

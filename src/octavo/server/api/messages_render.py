@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from octavo.answers.parts import CallArguments, CallStart, Part, ReasoningPart, TextPart
+from octavo.answers.reader import Reading
 from octavo.outputs import CompletionOutput, OutputDelta
-from octavo.server.api.chat_render import MakeReader, read_answer
+from octavo.server.api.chat_render import read_answer
 from octavo.server.api.common import new_id
 from octavo.server.generation.inbox import Generation
 from octavo.server.generation.job import GenerationJob
-from octavo.server.generation.tool_reader import CallArguments, CallStart, Part, TextPart
 from octavo.server.http import sse
 from octavo.server.http.errors import ApiError
 from octavo.types import Json
@@ -20,12 +21,12 @@ REASONS = {"stop": "end_turn", "length": "max_tokens"}
 
 
 class MessagesRenderer:
-    """A stream is a sequence of blocks. Each is opened, filled and closed, and holds text or a tool call."""
+    """A stream is a sequence of blocks. Each is opened, filled and closed: with reasoning, text or a tool call."""
 
-    def __init__(self, job: GenerationJob, reader: MakeReader | None, error_body: Callable[[ApiError], bytes]):
+    def __init__(self, job: GenerationJob, reading: Reading | None, error_body: Callable[[ApiError], bytes]):
         self._job = job
-        self._make_reader = reader
-        self._reader = reader() if reader else None
+        self._reading = reading
+        self._reader = reading.reader() if reading else None
         self._error_body = error_body
         self._block = -1  # index of the current block
         self._open: str | None = None  # its type while it is open
@@ -37,8 +38,7 @@ class MessagesRenderer:
     def delta(self, generation: Generation, new: OutputDelta) -> bytes:
         if self._reader is None:
             return self._part(TextPart(new.text)) if new.text else b""
-        parts = self._reader.feed(new.text) + (self._reader.finish() if new.finish_reason is not None else [])
-        return b"".join(map(self._part, parts))
+        return b"".join(map(self._part, self._reader.feed(new.text, last=new.finish_reason is not None)))
 
     def tail(self) -> bytes:
         calls = self._reader.num_calls if self._reader else 0
@@ -49,13 +49,14 @@ class MessagesRenderer:
         return self._close() + sse.named("message_delta", last) + sse.named("message_stop", {"type": "message_stop"})
 
     def whole(self) -> bytes:
-        text, calls = read_answer(self._answer.text, self._make_reader)
-        blocks: list[Json] = [{"type": "text", "text": text}] if text or not calls else []
+        read = read_answer(self._answer.text, self._reading)
+        blocks = [_thinking(read.reasoning)] if read.reasoning else []
+        blocks += [{"type": "text", "text": read.content}] if read.content or not read.calls else []
         blocks += [
             {"type": "tool_use", "id": new_id("toolu_"), "name": name, "input": _object(arguments)}
-            for name, arguments in calls
+            for name, arguments in read.calls
         ]
-        return sse.encode(self._message(blocks, *stop_reason(self._answer, len(calls))))
+        return sse.encode(self._message(blocks, *stop_reason(self._answer, len(read.calls))))
 
     def error(self, error: ApiError) -> bytes:
         return b"event: error\ndata: " + self._error_body(error) + b"\n\n"
@@ -88,6 +89,9 @@ class MessagesRenderer:
             case TextPart(text=text):
                 opened = b"" if self._open == "text" else self._begin({"type": "text", "text": ""})
                 return opened + self._more({"type": "text_delta", "text": text})
+            case ReasoningPart(text=text):
+                opened = b"" if self._open == "thinking" else self._begin(_thinking(""))
+                return opened + self._more({"type": "thinking_delta", "thinking": text})
             case CallStart(name=name):
                 return self._begin({"type": "tool_use", "id": new_id("toolu_"), "name": name, "input": {}})
             case CallArguments(text=text):
@@ -109,6 +113,11 @@ class MessagesRenderer:
 
     def _event(self, kind: str, more: Json) -> bytes:
         return sse.named(kind, {"type": kind, "index": self._block, **more})
+
+
+def _thinking(text: str) -> Json:
+    """A block of reasoning. Anthropic's server signs it, so that it can trust it later; ours does not read it again."""
+    return {"type": "thinking", "thinking": text, "signature": ""}
 
 
 def stop_reason(answer: CompletionOutput, calls: int) -> tuple[str, str | None]:

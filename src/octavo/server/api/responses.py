@@ -16,7 +16,7 @@ from octavo.server.api.responses_in import to_messages
 from octavo.server.api.responses_render import ResponsesRenderer
 from octavo.server.api.schemas import MOST, Priority, Seconds, Share
 from octavo.server.generation.inbox import Inbox
-from octavo.server.generation.prompt import ChatInput, ChatPrompt, make_chat_prompt
+from octavo.server.generation.prompt import ChatInput, ChatPrompt, make_chat_prompt, template_variables
 from octavo.server.generation.streaming import GenerationResponse, Renderer
 from octavo.server.http.body import read
 from octavo.server.http.errors import bad_request
@@ -53,6 +53,11 @@ class NamedResponseTool(Struct):
     name: str
 
 
+class ReasoningOptions(Struct, omit_defaults=True):
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    summary: str | None = None
+
+
 class ResponseRequest(Struct, kw_only=True):
     """input: a text, or items of type message, function_call and function_call_output."""
 
@@ -67,6 +72,7 @@ class ResponseRequest(Struct, kw_only=True):
     tools: list[ResponseTool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedResponseTool | None = None
     parallel_tool_calls: bool | None = None
+    reasoning: ReasoningOptions | None = None
     previous_response_id: str | None = None
     background: bool | None = None
     metadata: dict[str, str] | None = None
@@ -114,7 +120,7 @@ async def create(request: Request) -> Response:
             params = params_of(body, chat)
             job = generate(request, runtime, caller, new_id("resp_"), body.model, [chat.prompt], params, inbox)
             async with job as made:
-                yield ResponsesRenderer(made, chat.reader, echo(body))
+                yield ResponsesRenderer(made, chat.reading, echo(body))
 
     forced = body.tool_choice not in (None, "none", "auto")
     names = {
@@ -138,7 +144,10 @@ def to_chat_input(body: ResponseRequest, limits: Limits) -> ChatInput:
     tools = [{"type": "function", "function": _function(tool)} for tool in body.tools or ()]
     name = choice.name if isinstance(choice, NamedResponseTool) else choice
     messages = to_messages(body.input, body.instructions)
-    return ChatInput(messages, tools, name, body.parallel_tool_calls is not False)
+    effort = body.reasoning.effort if body.reasoning else None
+    parallel, variables = body.parallel_tool_calls is not False, template_variables(None, None, effort)
+    structured = body.text is not None and _structure(body.text.format) is not None
+    return ChatInput(messages, tools, name, parallel, variables, structured=structured)
 
 
 def _function(tool: ResponseTool) -> Json:
@@ -179,6 +188,7 @@ def echo(body: ResponseRequest) -> Json:
         "metadata": body.metadata or {},
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "previous_response_id": None,
+        "reasoning": msgspec.to_builtins(body.reasoning) if body.reasoning else {},
         "temperature": 1.0 if body.temperature is None else body.temperature,
         "text": msgspec.to_builtins(body.text) if body.text else {"format": {"type": "text"}},
         "tool_choice": choice if isinstance(choice, str) else msgspec.to_builtins(choice),

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from octavo.answers.parts import CallArguments, CallStart, Part, ReasoningPart, TextPart
+from octavo.answers.reader import Reading
 from octavo.outputs import CompletionOutput, OutputDelta
-from octavo.server.api.chat_render import MakeReader
 from octavo.server.api.common import new_id
 from octavo.server.generation.inbox import Generation
 from octavo.server.generation.job import GenerationJob
-from octavo.server.generation.tool_reader import CallArguments, CallStart, Part, TextPart
 from octavo.server.http import sse
 from octavo.server.http.errors import ApiError
 from octavo.types import Json
 
+TEXT_EVENTS = {"message": "response.output_text.done", "reasoning": "response.reasoning_text.done"}
+
 
 class ResponsesRenderer:
-    """A stream opens, fills and closes items: text messages and function calls.
+    """A stream opens, fills and closes items: reasoning, text messages and function calls.
 
     echo: fields of the request that the response repeats.
     """
 
-    def __init__(self, job: GenerationJob, reader: MakeReader | None, echo: Json):
+    def __init__(self, job: GenerationJob, reading: Reading | None, echo: Json):
         self._job = job
-        self._make_reader = reader
-        self._reader = reader() if reader else None
+        self._reader = reading.reader() if reading else None
         self._echo = echo
         self._number = 0  # sequence number of the next event
         self._items: list[Json] = []  # the last one may still be open
@@ -65,10 +66,10 @@ class ResponsesRenderer:
     def _parts(self, text: str, last: bool) -> list[Part]:
         if self._reader is None:
             return [TextPart(text)] if text else []
-        return self._reader.feed(text) + (self._reader.finish() if last else [])
+        return self._reader.feed(text, last)
 
     def _finished(self) -> Json:
-        if not self._items:  # an empty answer is still one message
+        if all(item["type"] == "reasoning" for item in self._items):  # an empty answer is still one message
             self._items.append(_message(new_id("msg_"), "completed", ""))
         return self._response(self._status, self._items, self._usage())
 
@@ -93,14 +94,21 @@ class ResponsesRenderer:
             "input_tokens": prompt,
             "input_tokens_details": {"cached_tokens": self._job.num_cached_tokens},
             "output_tokens": made,
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": self._reasoning_tokens()},
             "total_tokens": prompt + made,
         }
+
+    def _reasoning_tokens(self) -> int:
+        tokenizer = self._job.runtime.tokenizer
+        texts = [item["content"][0]["text"] for item in self._items if item["type"] == "reasoning"]
+        return sum(len(tokenizer.encode(text, add_special=False)) for text in texts) if tokenizer else 0
 
     def _part(self, part: Part) -> bytes:
         match part:
             case TextPart(text=text):
                 return self._add_text(text)
+            case ReasoningPart(text=text):
+                return self._add_reasoning(text)
             case CallStart(name=name):
                 call = {"type": "function_call", "id": new_id("fc_"), "call_id": new_id("call_"), "name": name}
                 return self._begin({**call, "arguments": "", "status": "in_progress"})
@@ -119,6 +127,16 @@ class ResponsesRenderer:
         delta = {"content_index": 0, "delta": text, "logprobs": []}
         return opened + self._item_event("response.output_text.delta", delta)
 
+    def _add_reasoning(self, text: str) -> bytes:
+        opened = b""
+        if not (self._open and self._items[-1]["type"] == "reasoning"):
+            opened = self._begin({"type": "reasoning", "id": new_id("rs_"), "summary": [], "content": []})
+            part = {"type": "reasoning_text", "text": ""}
+            self._items[-1]["content"].append(part)
+            opened += self._item_event("response.content_part.added", {"content_index": 0, "part": part})
+        self._items[-1]["content"][0]["text"] += text
+        return opened + self._item_event("response.reasoning_text.delta", {"content_index": 0, "delta": text})
+
     def _begin(self, item: Json) -> bytes:
         closed = self._close()
         self._items.append(item)
@@ -130,10 +148,10 @@ class ResponsesRenderer:
             return b""
         self._open, item = False, self._items[-1]
         item["status"] = "completed"
-        if item["type"] == "message":
+        if item["type"] in TEXT_EVENTS:
             part = item["content"][0]
-            done = {"content_index": 0, "text": part["text"], "logprobs": []}
-            ended = self._item_event("response.output_text.done", done)
+            done = {"content_index": 0, **{key: value for key, value in part.items() if key in ("text", "logprobs")}}
+            ended = self._item_event(TEXT_EVENTS[item["type"]], done)
             ended += self._item_event("response.content_part.done", {"content_index": 0, "part": part})
         else:
             done = {"arguments": item["arguments"], "name": item["name"]}

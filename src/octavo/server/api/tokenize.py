@@ -12,12 +12,13 @@ from octavo.server.api.chat import Message, Tool, plain, plain_message
 from octavo.server.api.common import state_of
 from octavo.server.api.schemas import TokenId
 from octavo.server.generation.job import off_loop
-from octavo.server.generation.prompt import ChatInput, make_chat_prompt
+from octavo.server.generation.prompt import ChatInput, make_chat_prompt, template_variables
 from octavo.server.http import sse
 from octavo.server.http.body import read
 from octavo.server.http.errors import bad_request
 from octavo.server.http.openapi import describe
 from octavo.server.runtime import Runtime
+from octavo.types import Json
 
 router = APIRouter()
 
@@ -31,6 +32,8 @@ class TokenizeRequest(Struct, kw_only=True):
     model: str | None = None
     add_special_tokens: bool | None = None
     add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: Json | None = None
     return_token_strs: bool | None = None
 
 
@@ -88,9 +91,14 @@ async def _ids(runtime: Runtime, body: TokenizeRequest) -> list[int]:
     if prompt is not None:
         special = body.add_special_tokens is not False
         return await off_loop(lambda: tokenizer.encode(prompt, add_special=special), len(prompt))
-    variables = {"add_generation_prompt": body.add_generation_prompt is not False}
-    messages, tools = [plain_message(each) for each in body.messages or ()], [plain(each) for each in body.tools or ()]
-    chat = await make_chat_prompt(runtime, ChatInput(messages, tools, variables=variables))
+    chat_input = ChatInput(
+        [plain_message(each) for each in body.messages or ()],
+        [plain(each) for each in body.tools or ()],
+        variables=template_variables(body.chat_template_kwargs),
+        generates=body.add_generation_prompt is not False,
+        continues=bool(body.continue_final_message),
+    )
+    chat = await make_chat_prompt(runtime, chat_input)
     return chat.prompt.ids
 
 

@@ -1,17 +1,20 @@
-"""Converts the messages and tools of any chat API to a prompt, and finds the constraints on the answer."""
+"""Converts the messages and tools of any chat API to a prompt, and says how its answers are read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from octavo.answers import reasoning
+from octavo.answers.reader import Reading
+from octavo.answers.tool_formats import Format, parser_for, takes_arguments
+from octavo.answers.tool_grammar import forced
+from octavo.answers.tool_prompt import prepared
+from octavo.chat import continuing
 from octavo.chat.messages import normalise
 from octavo.errors import OctavoError
 from octavo.processing.inputs import Tokens
-from octavo.server.generation import tools
 from octavo.server.generation.job import off_loop
-from octavo.server.generation.tool_reader import ToolReader
 from octavo.server.http.errors import bad_request, from_octavo
 from octavo.server.runtime import Runtime
 from octavo.types import Json, StructuredOutputs
@@ -23,6 +26,8 @@ class ChatInput:
 
     choice: "none", "auto", "required", or the name of the tool that must be called.
     parallel: whether one answer may hold several calls.
+    continues: the answer continues the last message, which is not ended.
+    structured: the answer must have a given structure, so it has no reasoning.
     """
 
     messages: list[Json]
@@ -30,6 +35,9 @@ class ChatInput:
     choice: str = "auto"
     parallel: bool = True
     variables: Json = field(default_factory=dict)  # extra variables for the chat template
+    generates: bool = True  # whether the prompt ends with the beginning of an answer
+    continues: bool = False
+    structured: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,37 +45,57 @@ class ChatPrompt:
     """A prompt and the constraints on its answer.
 
     structure: grammar of the answer if a tool must be called.
-    reader: makes a reader for one answer; None without tools.
-    keep_special: the output must keep control tokens, because they mark tool calls.
+    reading: how answers are read; None if an answer is plain text.
+    keep_special: the output must keep control tokens, because they mark tool calls or reasoning.
     """
 
     prompt: Tokens
     structure: StructuredOutputs | None = None
-    reader: Callable[[], ToolReader] | None = None
+    reading: Reading | None = None
     keep_special: bool = False
 
 
 async def make_chat_prompt(runtime: Runtime, chat: ChatInput) -> ChatPrompt:
     """Renders and tokenises the chat. Raises ApiError for invalid messages or tools."""
     template = runtime.template
-    form, offered = tools.format_of(template), _offered(chat)
-    messages = [_role_known(message) for message in _checked(chat.messages)]
-    if tools.knows_tools(template):
-        given: list[Json] | None = offered or None
-    else:
-        messages, given = tools.explain(messages, offered), None
-    render = partial(_encode, runtime, messages, given, chat.variables)
+    parser, offered = parser_for(template, runtime.model.tool_call_parser), _offered(chat)
+    messages = [_role_known(message) for message in _checked(chat.messages, chat.continues)]
+    messages, given = prepared(template, parser.taught, messages, offered)
+    render = partial(_encode, runtime, messages, given, chat)
     prompt = await off_loop(render, sum(len(str(message.get("content"))) for message in messages))
-    if not offered:
+    must = bool(offered) and chat.choice not in ("auto", "none")
+    thinks = None if must or chat.structured else reasoning.reasoning_for(template, runtime.model.reasoning_parser)
+    if not offered and thinks is None:
         return ChatPrompt(prompt)
-    must = chat.choice not in ("auto", "none")
+    reading = Reading(
+        thinks,
+        thinks is not None and reasoning.opened_by(prompt.text or "", thinks),
+        {tool["function"]["name"]: takes_arguments(tool["function"]) for tool in offered},
+        parser.read,
+        chat.parallel,
+    )
     several = chat.parallel and chat.choice == "required"  # a named tool is called once
-    structure = tools.forced(form, offered, several) if must else None
-    return ChatPrompt(prompt, structure, partial(ToolReader, form), _marked_by_control_token(runtime))
+    structure = forced(parser.taught, offered, several) if must else None
+    return ChatPrompt(prompt, structure, reading, _marked_by_control_token(runtime, reading, parser.taught))
 
 
-def _checked(messages: list[Json]) -> list[Json]:
-    """Joins the parts of each content to one text. Raises ApiError for an incomplete tool call."""
+def template_variables(given: Json | None, enable_thinking: bool | None = None, effort: str | None = None) -> Json:
+    """Variables for the chat template. effort: of reasoning; "none" turns it off. Raises ApiError."""
+    from octavo import chat
+
+    thinks = False if effort == "none" and enable_thinking is None else enable_thinking
+    try:
+        variables = chat.checked_variables(given, thinks)
+    except OctavoError as error:
+        raise from_octavo(error) from error
+    return variables if effort is None else {"reasoning_effort": effort, **variables}
+
+
+def _checked(messages: list[Json], continues: bool) -> list[Json]:
+    """Joins the parts of each content to one text.
+
+    Raises ApiError for an incomplete tool call, and for a last message that cannot be continued though it shall be.
+    """
     for number, message in enumerate(messages):
         for call in message.get("tool_calls") or ():
             function = call.get("function")
@@ -75,7 +103,10 @@ def _checked(messages: list[Json]) -> list[Json]:
                 field = f"messages[{number}].tool_calls"
                 raise bad_request(f"{field}: each needs a function with a name", field)
     try:
-        return normalise(messages)
+        talk = normalise(messages)
+        if continues:
+            continuing.check(talk)
+        return talk
     except OctavoError as error:
         raise from_octavo(error) from error
 
@@ -101,14 +132,18 @@ def _role_known(message: Json) -> Json:
     return {**message, "role": "system"} if message["role"] == "developer" else message
 
 
-def _encode(runtime: Runtime, messages: list[Json], given: list[Json] | None, variables: Json) -> Tokens:
-    prompt = runtime.render(messages, given, **variables)
+def _encode(runtime: Runtime, messages: list[Json], given: list[Json] | None, chat: ChatInput) -> Tokens:
+    ends = {"add_generation_prompt": chat.generates, "continue_final_message": chat.continues}
+    prompt = runtime.render(messages, given, **chat.variables, **ends)
     if not prompt.ids:
         raise bad_request("messages: the chat template makes an empty prompt of them", "messages")
     return prompt
 
 
-def _marked_by_control_token(runtime: Runtime) -> bool:
+def _marked_by_control_token(runtime: Runtime, reading: Reading, taught: Format) -> bool:
+    """Whether reading needs a control token. A format whose calls may also be bare does not."""
     assert runtime.tokenizer is not None
-    special = runtime.tokenizer.special_ids
-    return any(token in special for token in runtime.tokenizer.encode(tools.OPEN, add_special=False))
+    tokenizer, special = runtime.tokenizer, runtime.tokenizer.special_ids
+    marks = [tag.opens for tag in taught.tags] if reading.tools and not taught.bare else []
+    marks += [] if reading.reasoning is None else [reading.reasoning.opens, reading.reasoning.closes]
+    return any(token in special for mark in marks for token in tokenizer.encode(mark, add_special=False))

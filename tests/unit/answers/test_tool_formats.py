@@ -1,0 +1,144 @@
+"""Which format a template teaches, how a prompt explains tools, and the grammars that force calls."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from octavo.answers.reader import Reading
+from octavo.answers.tool_formats import EVERY, FORMATS, HERMES, LLAMA, MISTRAL, Format, parser_for, takes_arguments
+from octavo.answers.tool_grammar import forced
+from octavo.answers.tool_prompt import explain, prepared
+from octavo.errors import ConfigError
+
+TALK: list[dict[str, Any]] = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hi"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}],
+    },
+    {"role": "tool", "tool_call_id": "call_1", "content": "42"},
+]
+TOOL: dict[str, Any] = {"type": "function", "function": {"name": "f"}}
+
+
+@pytest.mark.parametrize(
+    ("template", "form"),
+    [
+        ("... <tool_call> ... tools", HERMES),
+        ('... <tool_call> ... "parameters"', HERMES),
+        ('... <|python_tag|> {"name": f, "parameters": g}', LLAMA),
+        ("'[TOOL_CALLS] [' + tool", MISTRAL),
+        ("nothing of the kind", HERMES),
+    ],
+)
+def test_formats_are_told_from_the_template(template: str, form: Format) -> None:
+    parser = parser_for(template)
+    assert parser.taught is form and parser.read is EVERY
+
+
+def test_a_parser_can_be_named() -> None:
+    for name, form in FORMATS.items():
+        parser = parser_for("<tool_call>", name)
+        assert parser.taught is parser.read is form
+    with pytest.raises(ConfigError, match=r"tool_call_parser must be auto, hermes, .*; got 'pythonic'"):
+        parser_for("", "pythonic")
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=str)
+def test_a_template_without_tools_gets_them_as_text(form: Format) -> None:
+    messages, tools = prepared("no word of them", form, TALK, [TOOL])
+    assert tools is None
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
+    assert messages[0]["content"].startswith("Be brief.\n\n") and '"name": "f"' in messages[0]["content"]
+    assert Reading(tools={"f": True}, form=form).read(messages[2]["content"]).calls == [("f", '{"x": 1}')]
+    assert messages[3]["content"] == "<tool_response>\n42\n</tool_response>"
+    assert explain(form, TALK[1:2], None) == TALK[1:2]
+
+
+def test_what_hermes_is_told() -> None:
+    told = explain(HERMES, [], [TOOL])[0]["content"]
+    assert told.endswith(
+        "within <tool_call></tool_call> XML tags:\n<tool_call>\n"
+        '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
+    )
+
+
+def test_mistral_gets_ids_of_nine_characters() -> None:
+    messages, tools = prepared("[TOOL_CALLS] tools", MISTRAL, TALK, [TOOL])
+    short = messages[2]["tool_calls"][0]["id"]
+    assert len(short) == 9 and short.isalnum() and messages[3]["tool_call_id"] == short and tools == [TOOL]
+    again, _ = prepared("[TOOL_CALLS] tools", MISTRAL, messages, [TOOL])
+    assert again == messages
+    assert prepared("<tool_call> tools", HERMES, TALK, [TOOL])[0] == TALK
+
+
+@pytest.mark.parametrize(
+    ("parameters", "takes"),
+    [
+        (None, False),
+        ({}, False),
+        ({"type": "object", "properties": {}}, False),
+        ({"type": "object", "properties": {}, "additionalProperties": True}, True),
+        ({"type": "object"}, True),
+        ({"type": "object", "properties": {"x": {}}}, True),
+        ({"$ref": "#/$defs/X"}, True),
+    ],
+)
+def test_a_tool_without_parameters_takes_no_arguments(parameters: Any, takes: bool) -> None:
+    function = {"name": "f", "parameters": parameters}
+    assert takes_arguments(function) is takes
+    grammar = forced(HERMES, [{"function": function}], parallel=False).grammar
+    if parameters != {"$ref": "#/$defs/X"}:
+        assert accepted(grammar, '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>')
+        assert accepted(grammar, '<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>') is takes
+
+
+def accepted(grammar: str | None, text: str) -> bool:
+    """Whether the grammar accepts the text and ends there."""
+    native = pytest.importorskip("llguidance")
+    tokenizer = native.LLTokenizer("byte")
+    matcher, tokens = native.LLMatcher(tokenizer, grammar), tokenizer.tokenize_str(text)
+    return bool(matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting())
+
+
+F = {"function": {"name": "f", "parameters": {"properties": {"x": {"type": "integer"}}}}}
+ONE = {
+    "hermes": '<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>',
+    "llama3_json": '{"name": "f", "parameters": {"x": 1}}',
+    "mistral": '[{"name": "f", "arguments": {"x": 1}}]',
+    "json": '{"name": "f", "arguments": {"x": 1}}',
+}
+TWO = {
+    "hermes": f"{ONE['hermes']}\n{ONE['hermes']}",
+    "mistral": '[{"name": "f", "arguments": {"x": 1}}, {"name": "f", "arguments": {"x": 1}}]',
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_a_grammar_forces_is_read(name: str) -> None:
+    form, reads = FORMATS[name], Reading(tools={"f": True}, form=EVERY)
+    for parallel in (False, True):
+        grammar = forced(form, [F], parallel).grammar
+        assert accepted(grammar, ONE[name])
+        assert name not in TWO or accepted(grammar, TWO[name]) is parallel
+    assert reads.read(ONE[name]).calls == [("f", '{"x": 1}')]
+    assert name not in TWO or reads.read(TWO[name]).calls == [("f", '{"x": 1}')] * 2
+
+
+def test_forced_calls_are_spaced_as_models_know_them() -> None:
+    """White space is fixed, because a small model fills its answer with it if it is free."""
+    grammar = forced(HERMES, [F], parallel=False).grammar
+    assert not accepted(grammar, '<tool_call>\n{"name": "f", "arguments": {\n  "x": 1\n}}\n</tool_call>')
+
+
+def test_definitions_stay_where_their_references_look() -> None:
+    schema = {"$defs": {"X": {"type": "integer"}}, "properties": {"x": {"$ref": "#/$defs/X"}}}
+    grammar = forced(HERMES, [{"function": {"name": "f", "parameters": schema}}], parallel=False).grammar
+    assert grammar is not None
+    made = json.loads(grammar.partition("f0: %json ")[2])
+    assert made["$defs"] == schema["$defs"] and list(made["properties"]) == ["name", "arguments"]
