@@ -70,7 +70,7 @@ def _short(call_id: object) -> str:
 
 
 def _plain(form: Format, message: Json) -> Json:
-    if message["role"] in ("tool", "function"):
+    if message["role"] == "tool":
         return {"role": "user", "content": f"<tool_response>\n{message.get('content') or ''}\n</tool_response>"}
     calls = [_call(form, call) for call in message.get("tool_calls") or ()]
     content = "\n".join([*filter(None, [message.get("content")]), *calls])

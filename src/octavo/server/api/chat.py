@@ -11,9 +11,11 @@ from fastapi import APIRouter, Request
 from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.responses import Response
 
+from octavo.server.api.best_of import check_best_of
 from octavo.server.api.chat_render import ChatRenderer
 from octavo.server.api.common import caller_for, check_answers, generate, new_id, openai_error, state_of
-from octavo.server.api.schemas import Controls, Count, TopLogprobs, Usage, sampling, structure, structure_field
+from octavo.server.api.schemas import Answers, Controls, Count, TopLogprobs, Usage, sampling, structure, structure_field
+from octavo.server.api.unsupported import refuse
 from octavo.server.generation.inbox import Inbox
 from octavo.server.generation.prompt import ChatInput, ChatPrompt, make_chat_prompt, template_variables
 from octavo.server.generation.streaming import GenerationResponse, Renderer
@@ -34,7 +36,9 @@ class Message(Struct, omit_defaults=True):
     name: str | None = None
     tool_calls: list[Json] | None = None
     tool_call_id: str | None = None
+    function_call: Json | None = None  # the older form of tool_calls
     reasoning_content: str | None = None
+    reasoning: str | None = None  # a newer name of reasoning_content
 
 
 class ToolFunction(Struct, omit_defaults=True):
@@ -62,6 +66,7 @@ class ChatRequest(Controls, kw_only=True):
     messages: Annotated[list[Message], Meta(min_length=1)]
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
+    best_of: Answers | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
     tools: list[Tool] | None = None
@@ -143,7 +148,9 @@ def names(body: ChatRequest) -> dict[str, str]:
 
 def check(body: ChatRequest, limits: Limits) -> None:
     """Raises ApiError for mistakes that the types cannot express."""
+    refuse(body)
     check_answers(body.n, limits.answers)
+    check_best_of(body.best_of, body.n, body.stream, limits.answers)
     if len(body.messages) > limits.messages:
         raise bad_request(f"messages: at most {limits.messages} may be sent; got {len(body.messages)}", "messages")
     if body.continue_final_message and body.add_generation_prompt:
@@ -178,12 +185,20 @@ def plain(value: Struct) -> Json:
 
 
 def plain_message(message: Message) -> Json:
-    return {"content": "", **plain(message)}
+    """Converts a message for templates. Older and newer names of its fields become those that templates know."""
+    made = {"content": "", **plain(message)}
+    if call := made.pop("function_call", None):
+        made.setdefault("tool_calls", [{"type": "function", "function": call}])
+    if reasoning := made.pop("reasoning", None):
+        made.setdefault("reasoning_content", reasoning)
+    return made
 
 
 def params_of(body: ChatRequest, chat: ChatPrompt) -> SamplingParams:
     most = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     more: Json = {"max_tokens": most, "logprobs": top_logprobs(body)}
+    if body.best_of is not None:
+        more |= {"n": body.best_of, "logprobs": more["logprobs"] or 0}  # answers are compared by their logprobs
     if chat.structure is not None:
         if structure(body) is not None:
             raise bad_request("response_format and a tool_choice that forces a call contradict", "tool_choice")

@@ -6,6 +6,7 @@ from octavo.answers.parts import Answer, CallArguments, CallStart, Part, Reasoni
 from octavo.answers.reader import Reading
 from octavo.outputs import CompletionOutput, LogprobMap, OutputDelta
 from octavo.server.api import logprobs
+from octavo.server.api.best_of import best
 from octavo.server.api.common import new_id
 from octavo.server.api.schemas import Usage, usage_of
 from octavo.server.generation.inbox import Generation
@@ -64,7 +65,8 @@ class ChatRenderer:
 
     def whole(self) -> bytes:
         (generation,) = self._job.generations
-        choices = [self._choice(answer) for answer in generation.output.outputs]
+        answers = best(generation.output.outputs, self._answers)
+        choices = [self._choice(index, answer) for index, answer in enumerate(answers)]
         frame = {**self._frame, "object": "chat.completion", "choices": choices}
         total: Usage = usage_of(self._job)
         return sse.encode({**frame, "usage": total})
@@ -105,10 +107,10 @@ class ChatRenderer:
             choice["stop_reason"] = stop
         return sse.data({**self._frame, "choices": [choice]})
 
-    def _choice(self, answer: CompletionOutput) -> Json:
+    def _choice(self, index: int, answer: CompletionOutput) -> Json:
         message, calls = read_message(answer.text, self._reading, self._shows_reasoning)
         return {
-            "index": answer.index,
+            "index": index,
             "message": message,
             "logprobs": self._logprobs(answer.logprobs, answer.token_ids),
             "finish_reason": finish_reason(answer.finish_reason or "stop", calls),

@@ -38,10 +38,12 @@ def _message(message: Json, field: str) -> Iterator[Json]:
             yield {"role": "tool", "tool_call_id": str(block.get("tool_use_id")), "content": result}
     text = "\n".join(_block_text(block, field) for kind, block in blocks if kind == "text")
     calls = [_call(block, field) for kind, block in blocks if kind == "tool_use"]
+    thought = "\n".join(str(block.get("thinking", "")) for kind, block in blocks if kind == "thinking")
+    more: Json = {"reasoning_content": thought} if thought else {}
     if calls:
-        yield {"role": role, "content": text, "tool_calls": calls}
+        yield {"role": role, "content": text, "tool_calls": calls, **more}
     elif text or not any(kind == "tool_result" for kind, _ in blocks):
-        yield {"role": role, "content": text}
+        yield {"role": role, "content": text, **more}
 
 
 def _kind(block: Json, field: str) -> str:

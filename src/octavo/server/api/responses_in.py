@@ -8,7 +8,7 @@ from octavo.server.http.errors import bad_request
 from octavo.types import Json
 
 ROLES = ("system", "developer", "user", "assistant")
-TEXTS = ("input_text", "output_text", "text")
+TEXTS = ("input_text", "output_text", "reasoning_text", "text")
 
 
 def to_messages(given: str | list[Json], instructions: str | None) -> list[Json]:
@@ -27,14 +27,25 @@ def to_messages(given: str | list[Json], instructions: str | None) -> list[Json]
 def _add(messages: list[Json], item: Json, field: str) -> None:
     kind = item.get("type", "message")
     if kind == "message":
-        messages.append({"role": _role(item, field), "content": _content(item.get("content"), f"{field}.content")})
+        message = {"role": _role(item, field), "content": _content(item.get("content"), f"{field}.content")}
+        thought = messages.pop() if message["role"] == "assistant" and _is_thought(messages) else {}
+        messages.append({**thought, **message})
     elif kind == "function_call":
         _add_call(messages, item, field)
     elif kind == "function_call_output":
         output = _content(item.get("output"), f"{field}.output")
         messages.append({"role": "tool", "tool_call_id": str(item.get("call_id")), "content": output})
-    elif kind != "reasoning":  # the model's reasoning, sent back: chat templates do not take it
+    elif kind == "reasoning":
+        if text := _content(item.get("content") or [], f"{field}.content"):
+            messages.append({"role": "assistant", "content": "", "reasoning_content": text})
+    else:
         raise bad_request(f"{field}: items of type {str(kind)[:40]!r} are not supported", field)
+
+
+def _is_thought(messages: list[Json]) -> bool:
+    """Whether the last message is reasoning whose answer follows."""
+    last = messages[-1] if messages else {}
+    return "reasoning_content" in last and not last["content"] and not last.get("tool_calls")
 
 
 def _role(item: Json, field: str) -> str:

@@ -1,7 +1,7 @@
 """The request fields that all generation APIs take, and the response parts that several APIs share.
 
 msgspec decodes bodies to these types. A field with a wrong type or out of range is a 400 that names the field.
-Unknown fields are ignored, because OpenAI's clients send many.
+Unknown fields are ignored, because OpenAI's clients send many; `unsupported` lists those that are refused.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from octavo.sampling.params import MAX_ANSWERS, MAX_LOGPROBS
+from octavo.server.api.unsupported import Unsupported
 from octavo.server.generation.job import GenerationJob
 from octavo.server.http.errors import bad_request
 from octavo.types import Json, SamplingParams, StructuredOutputs
@@ -56,7 +57,7 @@ class StreamOptions(Struct):
     continuous_usage_stats: bool | None = None
 
 
-class Controls(Struct, kw_only=True):
+class Controls(Unsupported, kw_only=True):
     """Sampling and scheduling parameters with OpenAI's and vLLM's names. null means the default."""
 
     model: str | None = None

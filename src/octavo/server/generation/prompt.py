@@ -128,8 +128,9 @@ def _offered(chat: ChatInput) -> list[Json]:
 
 
 def _role_known(message: Json) -> Json:
-    """Renames OpenAI's newer role \"developer\" to \"system\", because templates do not know it."""
-    return {**message, "role": "system"} if message["role"] == "developer" else message
+    """Renames roles that templates do not know: OpenAI's newer "developer", and its older "function"."""
+    role = message["role"]
+    return {**message, "role": {"developer": "system", "function": "tool"}.get(role, role)}
 
 
 def _encode(runtime: Runtime, messages: list[Json], given: list[Json] | None, chat: ChatInput) -> Tokens:

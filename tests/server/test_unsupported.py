@@ -1,0 +1,84 @@
+"""What a chat request asks for and this server cannot honour is refused by name; what asks for nothing is accepted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from octavo.server.api.chat import ChatRequest, check
+from octavo.server.api.unsupported import REASONS
+from octavo.server.http.body import decode
+from octavo.server.http.errors import ApiError
+from octavo.server.settings import Limits
+from tests.server.harness import Server
+
+ASKED: dict[str, Any] = {
+    "audio": {"voice": "alloy", "format": "wav"},
+    "chat_template": "{{ messages }}",
+    "dry_multiplier": 0.8,
+    "function_call": "auto",
+    "functions": [{"name": "f"}],
+    "grammar": 'root ::= "a"',
+    "json_schema": {"type": "object"},
+    "mirostat": 2,
+    "modalities": ["text", "audio"],
+    "prompt_logprobs": 1,
+    "service_tier": "flex",
+    "store": True,
+    "use_beam_search": True,
+    "verbosity": "low",
+    "web_search_options": {},
+    "xtc_probability": 0.5,
+}
+
+
+def body(**fields: Any) -> ChatRequest:
+    import msgspec
+
+    return decode(msgspec.json.encode({"messages": [{"role": "user", "content": "hi"}], **fields}), ChatRequest)
+
+
+@pytest.mark.parametrize("field", REASONS)
+def test_it_is_refused_by_name_with_the_reason(field: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        check(body(**{field: ASKED.get(field, "something")}), Limits())
+    error = caught.value
+    assert (error.status, error.param) == (400, field)
+    assert error.message == f"{field} is not supported: {REASONS[field][0]}"
+
+
+@pytest.mark.parametrize("field", REASONS)
+def test_values_that_ask_for_nothing_are_accepted(field: str) -> None:
+    for value in (None, *REASONS[field][1]):
+        check(body(**{field: value}), Limits())
+
+
+def test_best_of_returns_the_answers_with_the_highest_logprobs(tiny: Server) -> None:
+    chat = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, "seed": 1, "logprobs": True}
+
+    def answers(**more: Any) -> list[tuple[str, float]]:
+        """(text, logprob per token) of each answer."""
+        choices = tiny.post("/v1/chat/completions", chat | more)[1]["choices"]
+        values = [[entry["logprob"] for entry in choice["logprobs"]["content"]] for choice in choices]
+        texts = [choice["message"]["content"] for choice in choices]
+        return [(text, sum(each) / len(each)) for text, each in zip(texts, values, strict=True)]
+
+    everything = sorted(answers(n=6), key=lambda answer: answer[1], reverse=True)
+    assert answers(n=2, best_of=6) == everything[:2] and answers(best_of=6) == everything[:1]
+    assert everything[0] != everything[-1]
+    del chat["logprobs"]
+    choice = tiny.post("/v1/chat/completions", chat | {"best_of": 6})[1]["choices"][0]
+    assert choice["message"]["content"] == everything[0][0] and choice["logprobs"] is None
+    for more in ({"best_of": 1, "n": 2}, {"best_of": 2, "stream": True}, {"best_of": 33}):
+        status, answer = tiny.post("/v1/chat/completions", chat | more)
+        assert status == 400 and answer["error"]["param"] == "best_of"
+
+
+def test_over_http(tiny: Server) -> None:
+    chat = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+    for field, value in {"functions": [{"name": "f"}], "audio": {}, "web_search_options": {}}.items():
+        status, answer = tiny.post("/v1/chat/completions", chat | {field: value})
+        assert status == 400 and answer["error"]["param"] == field
+    plain = {"store": False, "modalities": ["text"], "service_tier": "auto", "metadata": {"a": "b"}, "user": "u"}
+    assert tiny.post("/v1/chat/completions", chat | plain)[0] == 200
