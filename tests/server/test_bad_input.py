@@ -43,7 +43,13 @@ SAMPLING = {
 }
 # Every numeric field of each route, with its maximum.
 NUMBERS: dict[str, dict[str, float]] = {
-    "/v1/chat/completions": {**SAMPLING, "max_tokens": 256, "max_completion_tokens": 256, "top_logprobs": 20},
+    "/v1/chat/completions": {
+        **SAMPLING,
+        "max_tokens": 256,
+        "max_completion_tokens": 256,
+        "top_logprobs": 20,
+        "best_of": 32,
+    },
     "/v1/completions": {**SAMPLING, "max_tokens": 256, "logprobs": 20, "prompt_logprobs": 20, "best_of": 1},
     "/v1/messages": {"max_tokens": 256, "temperature": 2, "top_p": 1, "top_k": 2**31 - 1, "timeout": 86_400},
     "/v1/responses": {"max_output_tokens": 256, "temperature": 2, "top_p": 1, "timeout": 86_400},

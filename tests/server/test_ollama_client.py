@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from octavo.server.api.ollama.render import Calls
+from octavo.answers.parts import CallArguments, CallStart, TextPart
+from octavo.server.api.ollama.render import Calls, New
 from octavo.server.api.ollama.schemas import OllamaGenerateRequest, Options, sampling
-from octavo.server.generation.tool_reader import CallArguments, CallStart, TextPart
 from octavo.server.http.errors import ApiError
 from tests.server.harness import Server, serving
 from tests.server.streams import events
@@ -94,12 +94,12 @@ def test_tools(client: Any) -> None:
 def test_a_call_is_sent_at_once() -> None:
     """Ollama's clients read a call's arguments as an object, so its pieces are collected, in a stream too."""
     calls = Calls()
-    assert calls.take([TextPart("Let me see."), CallStart(0, "a")], False) == ("Let me see.", [])
-    assert calls.take([CallArguments(0, '{"x": ')], False) == ("", [])
+    assert calls.take([TextPart("Let me see."), CallStart(0, "a")], False) == New("Let me see.")
+    assert calls.take([CallArguments(0, '{"x": ')], False) == New()
     made = calls.take([CallArguments(0, "1}"), CallStart(1, "b"), CallArguments(1, "{}")], False)
-    assert made == ("", [{"function": {"name": "a", "arguments": {"x": 1}}}])
-    assert calls.take([TextPart("!")], True) == ("!", [{"function": {"name": "b", "arguments": {}}}])
-    assert calls.take([], True) == ("", [])
+    assert made == New(calls=[{"function": {"name": "a", "arguments": {"x": 1}}}])
+    assert calls.take([TextPart("!")], True) == New("!", calls=[{"function": {"name": "b", "arguments": {}}}])
+    assert calls.take([], True) == New()
 
 
 def test_logprobs(client: Any) -> None:

@@ -17,6 +17,7 @@ from octavo.outputs import CompletionOutput, OutputDelta, RequestMetrics, Reques
 from octavo.server.api.chat_render import ChatRenderer
 from octavo.server.api.messages import error_body
 from octavo.server.api.messages_render import MessagesRenderer
+from octavo.server.api.ollama.render import OllamaRenderer
 from octavo.server.api.responses_render import ResponsesRenderer
 from octavo.server.generation.inbox import Generation, Inbox
 from octavo.server.generation.job import GenerationJob
@@ -135,6 +136,23 @@ def test_responses() -> None:
         last = events[-1]["response"]["output"]
         assert [item["type"] for item in last] == [item["type"] for item in whole["output"]]
         assert last[2]["arguments"] == whole["output"][2]["arguments"]
+
+
+def test_ollama() -> None:
+    def make() -> OllamaRenderer:
+        return OllamaRenderer(job(TEXT), True, READING, None, False, 0.0, 0.0)
+
+    whole = json.loads(make().whole())["message"]
+    assert (whole["thinking"], whole["content"]) == ("Hm. It adds.", "I add.\n")
+    assert [call["function"]["arguments"] for call in whole["tool_calls"]] == [{"a": 1, "b": "é"}] * 2
+    for pieces in splits(TEXT, samples=5):
+        render, (generation,) = make(), job(TEXT).generations
+        deltas = [OutputDelta("r", 0, piece, []) for piece in pieces] + [OutputDelta("r", 0, "", [], None, "stop")]
+        lines = b"".join(render.delta(generation, new) for new in deltas).splitlines()
+        messages = [json.loads(line)["message"] for line in lines]
+        assert "".join(message["content"] for message in messages) == whole["content"]
+        assert "".join(message.get("thinking", "") for message in messages) == whole["thinking"]
+        assert [call for message in messages for call in message.get("tool_calls", ())] == whole["tool_calls"]
 
 
 @pytest.mark.parametrize("reading", [None, Reading(REASONING["qwen3"])])

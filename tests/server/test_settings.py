@@ -16,6 +16,8 @@ NO_FILE = Path("/nowhere/key.pem")
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"models": ()}, "no model to serve"),
     ({"models": (*MODELS, ModelSource(("c", "b"), "b.gguf"))}, "two models have the name 'b'"),
+    ({"models": (ModelSource(("a",), "a", tool_call_parser="xml"),)}, "tool_call_parser must be auto, hermes"),
+    ({"models": (ModelSource(("a",), "a", reasoning_parser="r2"),)}, "reasoning_parser must be auto, qwen3"),
     ({"ssl_keyfile": NO_FILE}, "both --ssl-keyfile and --ssl-certfile"),
     ({"ssl_certfile": NO_FILE}, "both --ssl-keyfile and --ssl-certfile"),
     ({"ssl_keyfile": NO_FILE, "ssl_certfile": NO_FILE}, "there is no file .*key.pem"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from octavo.server.api import completions
 from octavo.server.api.chat import ChatRequest, check
 from octavo.server.api.unsupported import REASONS
 from octavo.server.http.body import decode
@@ -34,8 +36,6 @@ ASKED: dict[str, Any] = {
 
 
 def body(**fields: Any) -> ChatRequest:
-    import msgspec
-
     return decode(msgspec.json.encode({"messages": [{"role": "user", "content": "hi"}], **fields}), ChatRequest)
 
 
@@ -73,6 +73,19 @@ def test_best_of_returns_the_answers_with_the_highest_logprobs(tiny: Server) -> 
     for more in ({"best_of": 1, "n": 2}, {"best_of": 2, "stream": True}, {"best_of": 33}):
         status, answer = tiny.post("/v1/chat/completions", chat | more)
         assert status == 400 and answer["error"]["param"] == "best_of"
+
+
+@pytest.mark.parametrize("field", sorted(REASONS.keys() - {*completions.HONOURED, "mm_processor_kwargs"}))
+def test_completions_refuse_it_too(field: str) -> None:
+    with pytest.raises(ApiError, match=f"{field} is not supported"):
+        completions.check(decode(f'{{"prompt": "x", "{field}": {{}}}}'.encode(), completions.CompletionRequest), 1)
+
+
+def test_completions_honour_more() -> None:
+    honoured = b'{"prompt": "x", "echo": true, "prompt_logprobs": 1, "add_special_tokens": true}'
+    completions.check(decode(honoured, completions.CompletionRequest), 1)
+    with pytest.raises(ApiError, match="send the token ids"):
+        completions.check(decode(b'{"prompt": "x", "add_special_tokens": false}', completions.CompletionRequest), 1)
 
 
 def test_over_http(tiny: Server) -> None:

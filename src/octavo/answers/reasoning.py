@@ -56,6 +56,11 @@ def opened_by(prompt: str, reasoning: Reasoning) -> bool:
     return end.endswith(reasoning.opens) or (reasoning.at_once and not end.endswith(reasoning.closes))
 
 
+def opened_in(message: str, reasoning: Reasoning) -> bool:
+    """Whether a message that the answer continues has opened reasoning and not closed it."""
+    return message.rfind(reasoning.opens) > message.rfind(reasoning.closes)
+
+
 class _State(Enum):
     START = auto()  # reasoning may begin
     WITHIN = auto()

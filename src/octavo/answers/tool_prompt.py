@@ -1,4 +1,4 @@
-"""Explains tools in plain text, for chat templates without tool support."""
+"""Prepares messages and tools for a chat template, which may know nothing of tools."""
 
 from __future__ import annotations
 
@@ -28,26 +28,27 @@ def prepared(
 ) -> tuple[list[Json], list[Json] | None]:
     """Returns the messages and tools to render with a chat template. form: the format of calls that the model knows.
 
-    If the template knows no tools, they are explained in the messages, and None is returned for them.
+    If the template knows no tools, they are described in a system message, and None is returned for them. If it knows
+    no calls either, calls and their results become text.
     """
-    if "tools" not in template:
-        return explain(form, messages, tools), None
-    return short_ids(messages) if form is MISTRAL else list(messages), list(tools) or None
+    talk = short_ids(messages) if form is MISTRAL else list(messages)
+    if "tools" in template:
+        return talk, list(tools) or None
+    if "tool_calls" not in template:
+        talk = [_plain(form, message) for message in talk]
+    return _explained(form, talk, tools) if tools else talk, None
 
 
-def explain(form: Format, messages: Sequence[Json], tools: Sequence[Json] | None) -> list[Json]:
-    """Converts tools, tool calls and tool results to plain text. form: the format that the text teaches."""
-    plain_messages = [_plain(form, message) for message in messages]
-    if not tools:
-        return plain_messages
+def _explained(form: Format, messages: Sequence[Json], tools: Sequence[Json]) -> list[Json]:
+    """Adds a description of the tools to the system message."""
     text = INTRODUCTION.format(
         tools="\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools),
         where=f" within {OPEN}{CLOSE} XML tags" if form is HERMES else "",
         example=_written(form, "<function-name>", "<args-json-object>"),
     )
-    if plain_messages and plain_messages[0]["role"] == "system":
-        return [{**plain_messages[0], "content": f"{plain_messages[0]['content']}\n\n{text}"}, *plain_messages[1:]]
-    return [{"role": "system", "content": text}, *plain_messages]
+    if messages and messages[0]["role"] == "system":
+        return [{**messages[0], "content": f"{messages[0]['content']}\n\n{text}"}, *messages[1:]]
+    return [{"role": "system", "content": text}, *messages]
 
 
 def short_ids(messages: Sequence[Json]) -> list[Json]:

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from octavo.answers.json_object import JsonObject, parsed
+from octavo.answers.json_object import JsonObject
 from octavo.answers.parts import CallArguments, CallStart, Part, TextPart
+from octavo.answers.tool_call import begins_arguments, cannot_be_call, name_of, whole_call
 from octavo.answers.tool_formats import Format, Tag
 
-ARGUMENTS = ("arguments", "parameters")
-KEYS = {"name", "function", "type", "id", "description", *ARGUMENTS}  # an object with another key is not a call
 FENCE = Tag("```", "```", r"(?:json|tool_calls?|tool_code)?\s*[\[\s]*")
 BARE = Tag("", "", r"[\[\s]*")
 MAX_HEAD = 96  # characters between a tag and the brace of its call
@@ -197,13 +196,13 @@ class ToolReader:
                 self._end(call)
             return True
         call.raw += char
-        name = _text_of(read.whole("name"))
         if read.closed:
             self._decide(call, read, parts)
-        elif (read.key is not None and read.key not in KEYS) or (name is not None and name not in self._tools):
+        elif cannot_be_call(read, self._tools):
             self._reject(call, parts)
             self._other = None if call.named else read
-        elif char == "{" and read.depth == 2 and _surely_arguments(read) and name is not None:
+        elif char == "{" and begins_arguments(read):
+            name = name_of(read) or ""
             self._begin(call, name, parts)
             call.streamed = read.key if self._tools[name] else None
         return True
@@ -222,7 +221,7 @@ class ToolReader:
 
     def _decide(self, call: _Call, read: JsonObject, parts: list[Part]) -> None:
         """Decides whether a complete object is a call, if that could not be decided before."""
-        name, arguments = _whole_call(read)
+        name, arguments = whole_call(read)
         if arguments is None and call.tag is not BARE and not self._tools.get(name, True):
             arguments = "{}"
         if name not in self._tools or arguments is None:
@@ -287,43 +286,6 @@ def _opening(form: Format, fenced: bool) -> re.Pattern[str]:
     tags = [re.escape(tag.opens) for tag in form.tags]
     bare = [_LINE_START + rf"(?=\{{|{_LIST}\{{)"] if form.bare and not fenced else []
     return re.compile("|".join([*tags, _LINE_START + "(?P<fence>```)", *bare]))
-
-
-def _surely_arguments(read: JsonObject) -> bool:
-    """Whether the value that begins is the arguments of a call. A tool's definition has `parameters` too."""
-    return read.key == "arguments" or (read.key == "parameters" and read.whole("description") is None)
-
-
-def _whole_call(read: JsonObject) -> tuple[str, str | None]:
-    """(name, arguments as JSON text) of a complete object. The arguments are None if it has none."""
-    function = read.whole("function")
-    if function is not None and (inner := parsed(function)) is not None:
-        return _text_of(inner.whole("name")) or "", _arguments(inner.whole("arguments"))
-    given = next((text for key in ARGUMENTS if (text := read.whole(key)) is not None), None)
-    arguments = _arguments(given)
-    defines = read.whole("description") is not None and '"properties"' in (arguments or "")
-    return _text_of(read.whole("name")) or "", None if defines else arguments
-
-
-def _arguments(given: str | None) -> str | None:
-    """Arguments as an object: models also write the object's text as a string."""
-    written = _text_of(given)
-    if given == "null" or written == "":
-        return "{}"
-    text = given if written is None else written.strip()
-    read = None if text is None else parsed(f'{{"arguments": {text}}}')
-    found = None if read is None else read.whole("arguments")
-    return found if found is not None and found.startswith("{") else None
-
-
-def _text_of(value: str | None) -> str | None:
-    """The string that a JSON text holds; None if it holds no string."""
-    if value is None or not value.startswith('"'):
-        return None
-    try:
-        return str(json.loads(value))
-    except ValueError:
-        return None
 
 
 def _possible_start(text: str, tag: str) -> int:

@@ -6,7 +6,7 @@ import pytest
 
 from octavo.answers.parts import ReasoningPart, TextPart, joined
 from octavo.answers.reader import Reading
-from octavo.answers.reasoning import REASONING, ReasoningReader, opened_by, reasoning_for
+from octavo.answers.reasoning import REASONING, ReasoningReader, opened_by, opened_in, reasoning_for
 from octavo.errors import ConfigError
 from tests.unit.answers.cuts import splits
 
@@ -63,6 +63,8 @@ def test_the_prompt_may_open_it() -> None:
     assert opened_by("<|im_start|>assistant\n<think>\n", QWEN)
     assert not opened_by("<|im_start|>assistant\n", QWEN) and opened_by("<|im_start|>assistant\n", R1)
     assert not opened_by("assistant\n<think>\n\n</think>\n\n", R1)
+    assert opened_in("<think>\nLet me see", QWEN)
+    assert not opened_in("<think>a</think>Yes", QWEN) and not opened_in("Yes", QWEN) and not opened_in("", R1)
 
 
 def test_calls_follow_reasoning_and_are_not_looked_for_in_it() -> None:

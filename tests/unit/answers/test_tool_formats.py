@@ -10,7 +10,7 @@ import pytest
 from octavo.answers.reader import Reading
 from octavo.answers.tool_formats import EVERY, FORMATS, HERMES, LLAMA, MISTRAL, Format, parser_for, takes_arguments
 from octavo.answers.tool_grammar import forced
-from octavo.answers.tool_prompt import explain, prepared
+from octavo.answers.tool_prompt import prepared
 from octavo.errors import ConfigError
 
 TALK: list[dict[str, Any]] = [
@@ -57,11 +57,16 @@ def test_a_template_without_tools_gets_them_as_text(form: Format) -> None:
     assert messages[0]["content"].startswith("Be brief.\n\n") and '"name": "f"' in messages[0]["content"]
     assert Reading(tools={"f": True}, form=form).read(messages[2]["content"]).calls == [("f", '{"x": 1}')]
     assert messages[3]["content"] == "<tool_response>\n42\n</tool_response>"
-    assert explain(form, TALK[1:2], None) == TALK[1:2]
+    assert prepared("no word of them", form, TALK[1:2], []) == (TALK[1:2], None)
+
+
+def test_a_template_that_knows_calls_gets_them() -> None:
+    messages, tools = prepared("{% for call in message.tool_calls %}", HERMES, TALK, [TOOL])
+    assert tools is None and '"name": "f"' in messages[0]["content"] and messages[1:] == TALK[1:]
 
 
 def test_what_hermes_is_told() -> None:
-    told = explain(HERMES, [], [TOOL])[0]["content"]
+    told = prepared("no word of them", HERMES, [], [TOOL])[0][0]["content"]
     assert told.endswith(
         "within <tool_call></tool_call> XML tags:\n<tool_call>\n"
         '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'

@@ -14,8 +14,10 @@ from starlette.responses import Response
 from octavo.outputs import CompletionOutput, LogprobMap, OutputDelta
 from octavo.processing.inputs import Tokens
 from octavo.server.api import logprobs
+from octavo.server.api.best_of import best, check_best_of
 from octavo.server.api.common import caller_for, check_answers, generate, new_id, openai_error, state_of
 from octavo.server.api.schemas import Answers, Controls, Count, TopLogprobs, Usage, sampling, structure_field, usage_of
+from octavo.server.api.unsupported import refuse
 from octavo.server.generation.fill import fill_prompt, fill_tokens, until_filled
 from octavo.server.generation.inbox import Generation, Inbox
 from octavo.server.generation.job import GenerationJob, off_loop
@@ -28,6 +30,7 @@ from octavo.server.runtime import Runtime
 from octavo.types import SamplingParams
 
 router = APIRouter()
+HONOURED = ("add_special_tokens", "echo", "prompt_logprobs", "suffix")
 PromptBody = str | list[Any]
 
 
@@ -91,12 +94,11 @@ async def create(request: Request) -> Response:
 
 
 def check(body: CompletionRequest, most_answers: int) -> None:
+    refuse(body, HONOURED)
+    if body.add_special_tokens is False:
+        raise bad_request("add_special_tokens: send the token ids that /tokenize gives", "add_special_tokens")
     check_answers(body.n, most_answers)
-    check_answers(body.best_of, most_answers, "best_of")
-    if body.best_of is not None and body.best_of < (body.n or 1):
-        raise bad_request(f"best_of must be at least n, {body.n}; got {body.best_of}", "best_of")
-    if body.best_of is not None and body.best_of > (body.n or 1) and body.stream:
-        raise bad_request("best_of cannot be streamed: which answers are best is known when all have ended", "best_of")
+    check_best_of(body.best_of, body.n, body.stream, most_answers)
     if body.suffix is not None and body.echo:
         raise bad_request("echo and suffix do not go together", "echo")
 
@@ -172,15 +174,9 @@ class CompletionRenderer:
         return last + sse.DONE
 
     def whole(self) -> bytes:
-        answers = [(made, answer) for made in self._job.generations for answer in self._best(made.output.outputs)]
+        answers = [(made, answer) for made in self._job.generations for answer in best(made.output.outputs, self._n)]
         choices = [self._choice(index, *each, first=True) for index, each in enumerate(answers)]
         return sse.encode(self._frame(choices, usage_of(self._job)))
-
-    def _best(self, answers: list[CompletionOutput]) -> list[CompletionOutput]:
-        """The n answers with the highest logprob per token, best first; all in order if no more were generated."""
-        if len(answers) == self._n:
-            return answers
-        return sorted(answers, key=_logprob_per_token, reverse=True)[: self._n]
 
     def error(self, error: ApiError) -> bytes:
         return sse.data(error.body()) + sse.DONE
@@ -228,7 +224,3 @@ class CompletionRenderer:
         job = self._job
         frame = {"id": job.id, "object": "text_completion", "created": job.created, "model": job.model}
         return frame | {"choices": choices, "usage": total}
-
-
-def _logprob_per_token(answer: CompletionOutput) -> float:
-    return (answer.cumulative_logprob or 0.0) / max(len(answer.token_ids), 1)

@@ -1,13 +1,12 @@
-"""Fields of OpenAI's, vLLM's and llama.cpp's chat requests that this server cannot honour.
+"""Fields of OpenAI's, vLLM's, SGLang's and llama.cpp's requests that this server cannot honour.
 
-A request that uses one is refused, with the reason, because its answer would not be what the client asked for. Values
-that ask for nothing (null, false, a default) are accepted. Fields that change no answer, such as `user`, `metadata` or
-`prediction`, are ignored.
+A request that uses one is refused, with the reason, because its answer would not be what the client asked for. Fields
+that change no answer, such as `user`, `metadata` or `prediction`, are ignored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,52 +15,65 @@ from msgspec import Struct
 from octavo.server.http.errors import bad_request
 
 TEXT_ONLY = "this server reads and writes text only"
-SAMPLERS = "this sampler does not exist here; `octavo serve` has top_k, top_p, min_p and typical_p"
+NO_SAMPLER = "there is no such sampler here; there are top_k, top_p, min_p and typical_p"
+NO_BEAMS = "only `LLM.beam_search` searches with beams"
+STRUCTURE = "use response_format or structured_outputs"
 
-
-# By field: what to do instead, or why not; and the values besides null that ask for nothing.
+# By field: why not, or what to use; and the values besides null that ask for nothing.
 REASONS: Mapping[str, tuple[str, tuple[Any, ...]]] = {
+    "add_special_tokens": ("the chat template writes them", (False,)),
     "audio": (TEXT_ONLY, ()),
     "chat_template": ("the operator chooses the template: `octavo serve --chat-template`", ()),
-    "dry_multiplier": (SAMPLERS, (0,)),
-    "dynatemp_range": (SAMPLERS, (0,)),
+    "dry_multiplier": (NO_SAMPLER, (0,)),
+    "dynatemp_range": (NO_SAMPLER, (0,)),
+    "ebnf": (STRUCTURE, ("",)),
+    "echo": ("use /v1/completions", (False,)),
     "function_call": ("it is obsolete; use tool_choice", ()),
     "functions": ("it is obsolete; use tools", ()),
     "grammar": ("use structured_outputs.grammar, in Lark's syntax", ("",)),
     "guided_whitespace_pattern": ("white space in JSON has a fixed bound here", ()),
-    "json_schema": ("use response_format", ()),
+    "json_schema": (STRUCTURE, ()),
     "kv_transfer_params": ("the cache stays in this process", ()),
-    "length_penalty": ("it belongs to beam search, which only `LLM.beam_search` has", (1,)),
+    "length_penalty": (NO_BEAMS, (1,)),
     "logits_processors": ("a request cannot bring code", ([],)),
     "lora": ("adapters are not supported", ([],)),
-    "mirostat": (SAMPLERS, (0,)),
+    "mirostat": (NO_SAMPLER, (0,)),
     "mm_processor_kwargs": (TEXT_ONLY, ({},)),
     "modalities": (TEXT_ONLY, (["text"],)),
-    "prompt_logprobs": ("use /v1/completions, which has them", ()),
+    "n_predict": ("use max_tokens", (-1,)),
+    "prompt_logprobs": ("use /v1/completions", ()),
+    "reasoning_format": ("the operator chooses it: `octavo serve --reasoning-parser`", ("auto", "deepseek")),
+    "regex": (STRUCTURE, ("",)),
+    "repeat_penalty": ("use repetition_penalty", (1,)),
     "return_token_ids": ("use /tokenize", (False,)),
     "return_tokens_as_token_ids": ("use /tokenize", (False,)),
+    "samplers": ("the order of the samplers is fixed here", ()),
+    "separate_reasoning": ("the operator chooses it: `octavo serve --reasoning-parser`", (True,)),
     "service_tier": ("there is one tier; use priority", ("auto", "default")),
+    "stop_regex": ("use stop", ("", [])),
     "store": ("nothing is stored here", (False,)),
+    "suffix": ("use /v1/completions", ()),
     "thinking_token_budget": ("reasoning ends where the model ends it; enable_thinking turns it off", ()),
+    "top_n_sigma": (NO_SAMPLER, (-1, 0)),
     "truncate_prompt_tokens": ("prompts are never cut", (-1,)),
-    "use_beam_search": ("only `LLM.beam_search` has it", (False,)),
-    "verbosity": ("no chat template here knows it; ask for it in a message", ("medium",)),
+    "use_beam_search": (NO_BEAMS, (False,)),
+    "verbosity": ("chat templates do not know it; ask for it in a message", ("medium",)),
     "web_search_options": ("this server does not search the web; offer a tool", ()),
-    "xtc_probability": (SAMPLERS, (0,)),
+    "xtc_probability": (NO_SAMPLER, (0,)),
 }
 
 if TYPE_CHECKING:
 
     class Unsupported(Struct):
-        """The fields of REASONS. Each is refused unless it is null or asks for nothing."""
+        """The fields of REASONS, of any type."""
 
 else:
     Unsupported = msgspec.defstruct("Unsupported", [(name, Any, None) for name in REASONS], kw_only=True)
 
 
-def refuse(body: Unsupported) -> None:
-    """Raises ApiError for the first field that asks for something."""
+def refuse(body: Unsupported, honoured: Collection[str] = ()) -> None:
+    """Raises ApiError for the first field that asks for something. honoured: fields that this route knows."""
     for name, (reason, neutral) in REASONS.items():
         value = getattr(body, name)
-        if value is not None and value not in neutral:
+        if value is not None and value not in neutral and name not in honoured:
             raise bad_request(f"{name} is not supported: {reason}", name, "unsupported_parameter")

@@ -69,7 +69,7 @@ async def make_chat_prompt(runtime: Runtime, chat: ChatInput) -> ChatPrompt:
         return ChatPrompt(prompt)
     reading = Reading(
         thinks,
-        thinks is not None and reasoning.opened_by(prompt.text or "", thinks),
+        thinks is not None and _opened(chat, messages, prompt, thinks),
         {tool["function"]["name"]: takes_arguments(tool["function"]) for tool in offered},
         parser.read,
         chat.parallel,
@@ -89,6 +89,13 @@ def template_variables(given: Json | None, enable_thinking: bool | None = None, 
     except OctavoError as error:
         raise from_octavo(error) from error
     return variables if effort is None else {"reasoning_effort": effort, **variables}
+
+
+def _opened(chat: ChatInput, messages: list[Json], prompt: Tokens, thinks: reasoning.Reasoning) -> bool:
+    """Whether the answer begins within reasoning."""
+    if chat.continues:
+        return reasoning.opened_in(messages[-1]["content"], thinks)
+    return reasoning.opened_by(prompt.text or "", thinks)
 
 
 def _checked(messages: list[Json], continues: bool) -> list[Json]:

@@ -54,7 +54,10 @@ async def chat(request: Request) -> Response:
         return await _load(request, body, chat=True)
     messages = [_to_openai(message) for message in body.messages]
     tools = [plain(tool) for tool in body.tools or ()]
-    chat_input = ChatInput(messages, tools, variables=_variables(body))
+    last = body.messages[-1]
+    continues = last.role == "assistant" and not last.tool_calls  # as Ollama's own templates
+    variables, structured = _variables(body), bool(body.format)
+    chat_input = ChatInput(messages, tools, variables=variables, continues=continues, structured=structured)
     return _answer(request, body, lambda runtime: make_chat_prompt(runtime, chat_input), chat=True)
 
 
@@ -93,7 +96,7 @@ def _answer(request: Request, body: Input, make_prompt: MakePrompt, chat: bool) 
             job = generate(request, runtime, caller, new_id("ollama-"), body.model, [prompt.prompt], wanted, inbox)
             async with job as made:
                 with_context = generating is not None and not generating.raw
-                yield OllamaRenderer(made, chat, prompt.reader, params.logprobs, with_context, started, ready)
+                yield OllamaRenderer(made, chat, prompt.reading, params.logprobs, with_context, started, ready)
 
     names = {**NAMES, "prompt": "messages" if chat else "prompt"}
     return GenerationResponse(state, begin, body.stream is not False, error_body, names, NDJSON)
@@ -109,7 +112,9 @@ async def _generate_prompt(runtime: Runtime, body: OllamaGenerateRequest) -> Cha
     else:
         system = [{"role": "system", "content": body.system}] if body.system else []
         messages = [*system, {"role": "user", "content": body.prompt}]
-        prompt = await make_chat_prompt(runtime, ChatInput(messages, variables=_variables(body)))
+        prompt = await make_chat_prompt(
+            runtime, ChatInput(messages, variables=_variables(body), structured=bool(body.format))
+        )
     if not body.context:
         return prompt
     return dataclasses.replace(prompt, prompt=Tokens([*body.context, *prompt.prompt.ids]))

@@ -5,19 +5,28 @@ from __future__ import annotations
 import datetime
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+from octavo.answers.parts import CallArguments, CallStart, Part, ReasoningPart, TextPart
+from octavo.answers.reader import Reading
 from octavo.outputs import CompletionOutput, LogprobMap, OutputDelta
 from octavo.server.api import logprobs
 from octavo.server.api.ollama.schemas import error_body
 from octavo.server.generation.inbox import Generation
 from octavo.server.generation.job import GenerationJob
-from octavo.server.generation.tool_reader import CallArguments, CallStart, Part, TextPart, ToolReader
 from octavo.server.http import sse
 from octavo.server.http.errors import ApiError
 from octavo.types import Json
 
-MakeReader = Callable[[], ToolReader]
+
+@dataclass(slots=True)
+class New:
+    """What is new in an answer. calls: the calls that are complete, in Ollama's form."""
+
+    content: str = ""
+    thinking: str = ""
+    calls: list[Json] = field(default_factory=list)
 
 
 def now() -> str:
@@ -42,7 +51,7 @@ class OllamaRenderer:
         self,
         job: GenerationJob,
         chat: bool,
-        reader: MakeReader | None,
+        reading: Reading | None,
         top_logprobs: int | None,
         with_context: bool,
         started: float,
@@ -50,7 +59,7 @@ class OllamaRenderer:
     ):
         self._job = job
         self._chat = chat
-        self._reader = reader() if reader else None
+        self._reader = reading.reader() if reading else None
         self._calls = Calls()
         self._top_logprobs = top_logprobs
         self._with_context = with_context
@@ -61,18 +70,18 @@ class OllamaRenderer:
         return b""
 
     def delta(self, generation: Generation, new: OutputDelta) -> bytes:
-        made = self._part(*self._read(new.text, new.finish_reason is not None))
+        made = self._part(self._read(new.text, new.finish_reason is not None))
         if new.logprobs is not None:
             made["logprobs"] = self._logprobs(new.logprobs, new.token_ids)
         empty = made in ({"response": ""}, {"message": {"role": "assistant", "content": ""}})
         return b"" if empty else _line({**self._frame(), **made, "done": False})
 
     def tail(self) -> bytes:
-        return _line(self._last("", []))
+        return _line(self._last(New()))
 
     def whole(self) -> bytes:
         answer = self._job.generations[0].output.outputs[0]
-        made = self._last(*self._read(answer.text, True))
+        made = self._last(self._read(answer.text, True))
         if answer.logprobs is not None:
             made["logprobs"] = self._logprobs(answer.logprobs, answer.token_ids)
         return sse.encode(made)
@@ -80,24 +89,23 @@ class OllamaRenderer:
     def error(self, error: ApiError) -> bytes:
         return error_body(error) + b"\n"
 
-    def _read(self, text: str, end: bool) -> tuple[str, list[Json]]:
-        """Splits new text into content and complete tool calls."""
-        if self._reader is None:
-            return text, []
-        return self._calls.take(self._reader.feed(text) + (self._reader.finish() if end else []), end)
+    def _read(self, text: str, end: bool) -> New:
+        return New(text) if self._reader is None else self._calls.take(self._reader.feed(text, end), end)
 
     def _frame(self) -> Json:
         return {"model": self._job.model, "created_at": now()}
 
-    def _part(self, content: str, calls: list[Json]) -> Json:
+    def _part(self, new: New) -> Json:
+        thinking: Json = {"thinking": new.thinking} if new.thinking else {}
         if not self._chat:
-            return {"response": content}
-        return {"message": {"role": "assistant", "content": content, **({"tool_calls": calls} if calls else {})}}
+            return {"response": new.content, **thinking}
+        calls: Json = {"tool_calls": new.calls} if new.calls else {}
+        return {"message": {"role": "assistant", "content": new.content, **thinking, **calls}}
 
-    def _last(self, content: str, calls: list[Json]) -> Json:
+    def _last(self, new: New) -> Json:
         (generation,) = self._job.generations
         answer = generation.output.outputs[0]
-        made = {**self._frame(), **self._part(content, calls), "done": True, "done_reason": answer.finish_reason}
+        made = {**self._frame(), **self._part(new), "done": True, "done_reason": answer.finish_reason}
         if self._with_context:
             made["context"] = generation.output.prompt_token_ids + answer.token_ids
         return made | self._durations(generation, answer)
@@ -127,19 +135,22 @@ class Calls:
         self._name: str | None = None
         self._arguments = ""
 
-    def take(self, parts: Sequence[Part], end: bool) -> tuple[str, list[Json]]:
-        """The text outside calls, and the calls that are complete. end: the answer has ended."""
-        content, calls = "", list[Json]()
+    def take(self, parts: Sequence[Part], end: bool) -> New:
+        """end: the answer has ended."""
+        new = New()
         for part in parts:
             match part:
                 case TextPart(text=text):
-                    content += text
+                    new.content += text
+                case ReasoningPart(text=text):
+                    new.thinking += text
                 case CallStart(name=name):
-                    calls += self._complete()
+                    new.calls += self._complete()
                     self._name = name
                 case CallArguments(text=text):
                     self._arguments += text
-        return content, calls + (self._complete() if end else [])
+        new.calls += self._complete() if end else []
+        return new
 
     def _complete(self) -> list[Json]:
         name, arguments = self._name, self._arguments
