@@ -44,9 +44,7 @@ class CompletionRequest(Controls, kw_only=True):
     echo: bool | None = None
     suffix: str | None = None
     best_of: Answers | None = None
-    add_special_tokens: (
-        Annotated[bool, Meta(description="Only true: text prompts begin as the model expects.")] | None
-    ) = None
+    add_special_tokens: Annotated[bool, Meta(description="Only true is supported.")] | None = None
 
 
 class CompletionLogprobs(Struct):
