@@ -9,8 +9,8 @@ import select
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 COMMAND = [sys.executable, "-m", "octavo.cli.main"]
 
@@ -28,19 +28,19 @@ def octavo(*arguments: str | Path, stdin: str | bytes = b"") -> subprocess.Compl
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-@dataclass
 class Terminal:
     """`octavo` on a terminal of its own: what it shows, and keys to type."""
 
-    arguments: list[str]
-    seen: str = ""
-    status: int | None = None
-    _read: int = field(default=0)
+    def __init__(self, arguments: list[str], **variables: str):
+        """variables: of the environment; by default the terminal cannot do anything special."""
+        self.arguments, self.variables = arguments, {"TERM": "dumb", **variables}
+        self.seen, self.status = "", cast(int | None, None)
+        self._read = 0
 
     def __enter__(self) -> Terminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.execve(sys.executable, [*COMMAND, *self.arguments], environment(TERM="dumb"))
+            os.execve(sys.executable, [*COMMAND, *self.arguments], environment(**self.variables))
         return self
 
     def type(self, text: str) -> None:

@@ -110,18 +110,26 @@ CASES: dict[str, tuple[Callable[[Files], list[str | Path]], str]] = {
     "half a command": (lambda f: ["tune", "--help"], "`octavo tune layers`"),
     "another program's command": (lambda f: ["quantize", f["tiny"]], "`octavo build`"),
     "bench longer than the context": (
-        lambda f: ["bench", "--model", f["tiny"], "--prompt-tokens", "600"],
+        lambda f: ["bench", f["tiny"], "--prompt-tokens", "600"],
         "the longest row has 664 tokens",
     ),
     "plan longer than the context": (lambda f: ["plan", f["tiny"], "--length", "600"], "at most max_model_len"),
     "nothing to run": (lambda f: ["run"], "model"),
-    "batch": (lambda f: ["bench", "--model", f["tiny"], "--batch", "1,x"], "batch must be"),
-    "batch of none": (lambda f: ["bench", "--model", f["tiny"], "--batch", "0"], "batch must be at least 1"),
+    "batch": (lambda f: ["bench", f["tiny"], "--batch", "1,x"], "batch must be"),
+    "batch of none": (lambda f: ["bench", f["tiny"], "--batch", "0"], "batch must be at least 1"),
     "backend": (lambda f: ["plan", f["tiny"], "--backend", "tpu"], "backend must be one of cpu, reference, null"),
     "tune of two layers": (
         lambda f: ["tune", "layers", f["tiny"], "--max-model-len", "512"],
         "has 2 layers: the first and the last are always run",
     ),
+    "a --model that is not there": (
+        lambda f: ["serve", f["tiny"], "--model", "other=no/such.gguf"],
+        "--model other=no/such.gguf: no model 'no/such.gguf'",
+    ),
+    "bench of nothing": (lambda f: ["bench"], "give one model"),
+    "bench of two": (lambda f: ["bench", f["tiny"], "--model", f["tiny"]], "give one model"),
+    "rm of nothing": (lambda f: ["rm", "nothing.gguf"], "cannot delete 'nothing.gguf': there is no such model"),
+    "rm of a file elsewhere": (lambda f: ["rm", f["tiny"]], "delete a file of yours yourself"),
     "pull of nothing": (lambda f: ["pull", "nothing"], "cannot pull 'nothing'"),
 }
 

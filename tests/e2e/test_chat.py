@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from pathlib import Path
@@ -81,3 +82,85 @@ def test_a_full_context_is_said_and_nothing_is_cut_off(tiny: Path):
 def test_an_answer_that_fills_the_context_says_so(tiny: Path):
     done = octavo("chat", tiny, *GREEDY, "--max-model-len", "64", stdin="hello\n")
     assert "the context of 64 tokens is full" in done.stderr
+
+
+def saved(path: Path) -> list[str]:
+    """The contents of the user's messages in a saved chat."""
+    return [message["content"] for message in json.loads(path.read_text())["messages"] if message["role"] == "user"]
+
+
+def test_a_pasted_text_is_one_message(tiny: Path, tmp_path: Path):
+    """The terminal marks what is pasted, because readline asks for it."""
+    code = "def f(x):\n    return x\n\nWhat is this?"
+    with Terminal(["chat", str(tiny), *GREEDY, "--max-tokens", "3"], TERM="xterm") as terminal:
+        terminal.wait_for(r"\x1b\[\?2004h")
+        terminal.type(f"\x1b[200~{code}\x1b[201~")
+        time.sleep(0.3)
+        terminal.type("\r")
+        terminal.wait_for(DONE)
+        terminal.wait_for(">>> ")
+        terminal.type(f"/save {tmp_path / 'chat.json'}\r")
+        terminal.wait_for("saved in")
+        terminal.type("/exit\r")
+        assert terminal.leave() == 0
+    assert saved(tmp_path / "chat.json") == [code]
+
+
+def test_a_paste_that_is_not_marked_and_typed_continuations(tiny: Path, tmp_path: Path):
+    with Terminal(["chat", str(tiny), *GREEDY, "--max-tokens", "3"]) as terminal:
+        for keys in ("one\n  two\n", '"""\n', "a\\\n"):
+            terminal.wait_for(r">>> $")
+            terminal.type(keys)
+            if keys == '"""\n':
+                terminal.wait_for(r"\.\.\. $")
+                terminal.type("three\n")
+                terminal.wait_for(r"\.\.\. $")
+                terminal.type('"""\n')
+            elif keys == "a\\\n":
+                terminal.wait_for(r"\.\.\. $")
+                terminal.type("b\n")
+            terminal.wait_for(DONE)
+        terminal.wait_for(r">>> $")
+        terminal.type(f"/save {tmp_path / 'chat.json'}\n")
+        terminal.wait_for("saved in")
+        terminal.type("/exit\n")
+        assert terminal.leave() == 0
+    assert saved(tmp_path / "chat.json") == ["one\n  two", "three", "a\nb"]
+
+
+def test_save_load_and_regenerate(tiny: Path, tmp_path: Path):
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    warm = ["--temperature", "2", "--ignore-eos", "--max-tokens", "8", "--system", "be brief"]
+    done = octavo("chat", tiny, *warm, stdin=f"hello\n/save {first}\n/regenerate\n/save {second}\n")
+    assert done.returncode == 0, done.stderr
+    before, after = (json.loads(path.read_text())["messages"] for path in (first, second))
+    assert [m["role"] for m in before] == [m["role"] for m in after] == ["system", "user", "assistant"]
+    assert before[:2] == after[:2] and before[2] != after[2], "the last message is answered again, differently"
+    assert after[2]["content"] in done.stdout
+
+    third = tmp_path / "third.json"
+    talk = f"/regenerate\n/load {first}\n/regenerate\nand now\n/save {third}\n/load nowhere.json\n/save\n"
+    done = octavo("chat", tiny, *GREEDY, "--max-tokens", "4", stdin=talk)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    for expected in (
+        "there is no message to answer yet",
+        "2 messages loaded",
+        "temperature 2.0",
+        "cannot read nowhere.json",
+        "name a file: /save",
+    ):
+        assert expected in done.stderr
+    body = json.loads(third.read_text())
+    assert body["temperature"] == 2.0 and body["max_tokens"] == 8
+    assert [m["role"] for m in body["messages"]] == ["system", "user", "assistant", "user", "assistant"]
+
+
+def test_a_narrow_terminal_gets_whole_figures(tiny: Path):
+    with Terminal(["chat", str(tiny), *GREEDY, "--max-tokens", "3"], COLUMNS="40") as terminal:
+        terminal.wait_for(">>> ")
+        terminal.type("/help\n")
+        helped = terminal.wait_for(r">>> ")
+        terminal.type("hi\n")
+        figures = terminal.wait_for(DONE)
+    for line in [*helped.splitlines()[1:-1], *figures.splitlines()[2:]]:
+        assert len(line) < 40, line

@@ -40,8 +40,9 @@ ADDRESS = "http://127.0.0.1:8000"
 SUBSTITUTIONS = (
     (r'"messages"', r'"max_tokens": 24, \g<0>', "an answer may be long"),
     (r"octavo run\b", r"\g<0> --max-tokens 24", "an answer may be long"),
+    (r"octavo rm \S+", "cp {tiny} $OCTAVO_HOME/models/a.gguf && octavo rm a.gguf", "the model may not be here"),
     (r"octavo chat .*", r"printf 'Hi\\n' | \g<0> --max-tokens 8", "there is no terminal to type at"),
-    (r"octavo bench --model \S+", r"\g<0> --batch 1 --prompt-tokens 16 --gen-tokens 4 --repeat 1", "time"),
+    (r"octavo bench smollm2-135m", r"\g<0> --batch 1 --prompt-tokens 16 --gen-tokens 4 --repeat 1", "time"),
     (r"octavo bench limits\b", r"\g<0> --threads 1", "time"),
     (r"octavo bench spec \S+", r"\g<0> --workload json --method ngram --tokens 8 --repeat 1", "time"),
     (r"octavo bench serving\b", r"\g<0> --output-tokens 8", "time"),
@@ -78,7 +79,13 @@ class Clone:
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            ["bash", "-c", command], cwd=self.root, env=self.env, text=True, capture_output=True, timeout=SECONDS
+            ["bash", "-c", command],
+            cwd=self.root,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            capture_output=True,
+            timeout=SECONDS,
         )
         assert done.returncode == 0 and "Traceback" not in done.stderr, f"{command}\n{done.stdout}\n{done.stderr}"
         return done
@@ -118,7 +125,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     hidden = ("build", "*.so", "__pycache__", ".*")
     shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(*hidden))
     home.mkdir()
-    (home / "models").symlink_to(model.parent)
+    (home / "models").mkdir()  # of links, so that no command can change what they lead to
+    for file in model.parent.glob("*.gguf"):
+        (home / "models" / file.name).symlink_to(file)
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
     env |= {"OCTAVO_HOME": str(home), "PATH": f"{root / '.venv' / 'bin'}:{env['PATH']}", "COLUMNS": "120"}
     _install(root, _wheel(folder), env)

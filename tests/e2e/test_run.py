@@ -56,6 +56,30 @@ def test_the_prompt_may_come_from_anywhere(tiny: Path, tmp_path: Path):
     assert len({way.stdout for way in ways}) == 1 and ways[0].stdout
 
 
+def test_standard_input_is_appended_to_a_given_prompt(tiny: Path, tmp_path: Path):
+    """As in `git diff | octavo run MODEL "Review:"`. What stands there is data, so its own indentation stays."""
+    file = tmp_path / "prompt.txt"
+    file.write_text("Review:")
+    for given in (("Review:",), ("--file", file)):
+        done = octavo("run", tiny, *given, *GREEDY, "--max-tokens", "1", "--json", "-q", stdin="  a\n\nb\n")
+        assert json.loads(done.stdout)["prompt"] == "Review:\n\n  a\n\nb"
+
+
+def test_waiting_for_standard_input_is_said(tiny: Path):
+    """Under ssh there is a pipe that nobody closes."""
+    process = subprocess.Popen(
+        [*COMMAND, "run", str(tiny), "hi", *GREEDY, "--max-tokens", "1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    assert process.stderr is not None
+    assert b"reading standard input" in process.stderr.readline()
+    process.communicate(b"", timeout=30)
+    assert process.returncode == 0
+
+
 def test_the_chat_template_is_used_unless_raw(tiny: Path):
     def prompt_tokens(*more: str) -> int:
         done = octavo("run", tiny, "hello", *GREEDY, "--max-tokens", "1", "--json", "-q", *more)
@@ -102,7 +126,11 @@ def test_sampling_options_reach_the_sampler(tiny: Path):
 def test_ctrl_c_keeps_what_was_written(endless: Path):
     arguments = ["run", str(endless), "hello", *GREEDY, "--raw"]
     process = subprocess.Popen(
-        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+        [*COMMAND, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
     )
     assert process.stdout is not None
     head = os.read(process.stdout.fileno(), 1)
@@ -115,6 +143,7 @@ def test_ctrl_c_keeps_what_was_written(endless: Path):
 def test_a_reader_that_leaves_is_no_error(tiny: Path, endless: Path):
     process = subprocess.Popen(
         [*COMMAND, "run", str(endless), "hello", *GREEDY],
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(),

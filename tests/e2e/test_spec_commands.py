@@ -12,6 +12,7 @@ import pytest
 from octavo import LLM, SamplingParams
 from octavo.assembly.speculation import tuned_layers
 from octavo.cli.main import main
+from octavo.spec.layer_search import Candidate
 from tests.tiny import Tiny, write_tiny_gguf
 
 SMALL = ["--max-model-len", "192", "--threads", "1"]
@@ -93,7 +94,8 @@ def test_mistakes(model: str, options: list[str], message: str, capsys: pytest.C
 @pytest.mark.parametrize(
     ("command", "options", "message"),
     [
-        ("tune layers", ["--tokens", "0"], "--tokens"),
+        ("tune layers", ["--tokens", "99"], "tokens must be at least 100: on fewer, chance decides; got 99"),
+        ("tune layers", ["--max-model-len", "48"], "max_model_len leaves room for 94 tokens, and it takes 100"),
         ("tune layers", ["--max-model-len", "8"], "max_model_len must be at least 32"),
         ("train heads", ["-o", "/nowhere/heads.npz"], "cannot write /nowhere/heads.npz"),
         *[("train heads", ["-o", "{}", name, "0"], name) for name in ("--tokens", "--rank", "--size", "--epochs")],
@@ -111,8 +113,9 @@ def test_mistakes_in_tuning_and_training(
 
 
 def test_tune_layers_finds_some_and_auto_takes_them(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["tune", "layers", model, *SMALL, "--tokens", "40", "--json"]) == 0
+    assert main(["tune", "layers", model, *SMALL, "--tokens", "100", "--json"]) == 0
     *tried, best = lines(capsys)
+    assert json.loads(Path(best["path"]).read_text())["layers"] == best["layers"]
     assert best["expected_speedup"] == max(row["expected_speedup"] for row in tried)
     assert all(row["layers"][0] == 0 and row["layers"][-1] == 4 for row in tried)
     assert all(0 <= row["acceptance"] <= 1 and 0 < row["cost"] < 1 for row in tried)
@@ -120,6 +123,17 @@ def test_tune_layers_finds_some_and_auto_takes_them(model: str, capsys: pytest.C
         assert tuned_layers(model, llm.parts.model) == tuple(best["layers"])
         llm.generate("abc", SamplingParams(temperature=0, max_tokens=20, ignore_eos=True), use_tqdm=False)
         assert llm.parts.engine.stats.draft_tokens > 0
+
+
+def test_tune_layers_says_where_it_saves(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow = Candidate((0, 4), acceptance=0.1, cost=0.9, length=0, speedup=0.8)
+    monkeypatch.setattr("octavo.spec.layer_search.search", lambda count, judge: iter([slow]))
+    assert main(["tune", "layers", model, *SMALL]) == 0
+    best, where = capsys.readouterr().out.splitlines()
+    assert best.endswith("slower than plain decoding, so auto will not use it")
+    assert where == f"saved in {tmp_path / 'home' / 'tuned' / 'tiny.gguf.layers.json'}"
 
 
 def test_trained_heads_draft_and_change_nothing(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

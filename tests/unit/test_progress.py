@@ -31,4 +31,4 @@ def test_the_bar_counts_answers_and_tokens(monkeypatch: pytest.MonkeyPatch):
         watch([OutputDelta("0", 0, "ab", [1, 2]), OutputDelta("1", 0, "c", [3], finish_reason="stop")])
         watch([OutputDelta("0", 0, "d", [4], finish_reason="length")])
     shown = terminal.getvalue()
-    assert "2/2" in shown and "4 tokens" in shown
+    assert "2 of 2" in shown and "4 tokens" in shown

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from octavo.cli.options import ENGINE, ModelOption, takes
+from octavo.cli.options import ENGINE, GivenModel, ModelOption, given_model, takes
 from octavo.errors import CapacityError, ConfigError
 
 COLUMNS = {
@@ -25,7 +25,8 @@ COLUMNS = {
 
 @takes(engine=ENGINE)
 def bench(
-    model: ModelOption,
+    model: GivenModel = None,
+    model_option: ModelOption = None,
     batch: Annotated[str, typer.Option("--batch", help="Batch sizes, separated by commas.")] = "1,4,16",
     prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Tokens in each prompt.")] = 128,
     gen_tokens: Annotated[int, typer.Option("--gen-tokens", help="Tokens to generate for each prompt.")] = 64,
@@ -42,12 +43,14 @@ def bench(
 
     Prompts are random, decoding is greedy, and the prefix cache is off. Run nothing else meanwhile.
     """
-    rows = measure(model, (sizes(batch), prompt_tokens, gen_tokens, repeat), engine, limits, profile)
+    batches = sizes(batch)
+    shape = (batches, prompt_tokens, gen_tokens, repeat)
+    rows = measure(given_model(model, model_option), shape, engine, limits, profile)
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row))
     else:
-        show(rows)
+        show(rows, len(batches) + 1)
 
 
 def sizes(text: str) -> tuple[int, ...]:
@@ -85,50 +88,49 @@ def measure(
     parts.close()
 
 
-def show(rows: Iterator[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.live import Live
-    from rich.table import Table
+def show(rows: Iterator[dict[str, Any]], count: int) -> None:
+    """Shows a bar until all `count` rows are measured, then the table. After Ctrl-C it has the rows measured so far."""
+    from octavo.bar import bar
+    from octavo.cli.console import show_facts, show_table
 
-    console = Console()
     head = next(rows)
     facts = [f"{head['backend']} {head['isa'] or ''}".strip(), f"{head['threads']} threads"]
     facts += [f"KV cache {head['kv_cache_dtype']}", f"ready after {head['startup_s']} s"]
     if head["barriers_per_layer"] is not None:
         facts.append(f"{head['barriers_per_layer']} barriers per layer")
-    console.print(f"{head['model']}: {', '.join(facts)}", markup=False)
+    show_facts(f"{head['model']}:", facts)
     columns = dict(COLUMNS)
     if "int8_gops" in head:
         peak, bandwidth = f"{head['int8_gops']:.0f} GOPS of int8", f"{head['bandwidth_gbs']:.1f} GB/s"
-        console.print(f"limits of this machine: {peak}, {bandwidth} of memory", markup=False)
+        show_facts("limits of this machine:", [peak, f"{bandwidth} of memory"])
         columns = with_limits(columns)
     if head["speculative_config"]:
         columns |= {"speculation": "tokens a draft gave"}
-    table = Table(*columns.values())
-    for column in table.columns:
-        column.justify = "right"
-    profiles = []
-    with Live(table, console=console):
-        for row in rows:
-            table.add_row(*(readable(key, row) for key in columns))
-            profiles += [(row, *phase) for phase in row.get("profile", {}).items() if phase[1]]
-    if not console.is_terminal:
-        console.print()  # Live does not end the line
-    for profile in profiles:
-        console.print(profile_table(*profile))
+    measured: list[dict[str, Any]] = []
+    try:
+        with bar() as drawn:
+            drawn.draw("measuring", 0, count)
+            for row in rows:
+                measured.append(row)
+                speeds = (f"{readable(f'{phase}_tok_s', row)} {phase}" for phase in ("decode", "prefill"))
+                drawn.draw("measuring", len(measured), count, f"batch {row['batch']}: {' and '.join(speeds)} tok/s")
+    finally:
+        if measured:
+            show_table([*columns.values()], [[readable(key, row) for key in columns] for row in measured], ">")
+    for row in measured:
+        for phase, seconds in row.get("profile", {}).items():
+            if seconds:
+                show_profile(row, phase, seconds)
 
 
-def profile_table(row: dict[str, Any], phase: str, seconds: dict[str, float]) -> Any:
-    """A table of the native time of a row's prefill or decoding by operation, down to shares of 1%."""
-    from rich.table import Table
+def show_profile(row: dict[str, Any], phase: str, seconds: dict[str, float]) -> None:
+    """Prints the native time of a row's prefill or decoding by operation, down to shares of 1%."""
+    from octavo.cli.console import show_table
 
     total = sum(seconds.values())
-    title = f"{phase}, batch {row['batch']}, prompt {row['prompt_tokens']}: {total:.2f} s"
-    table = Table("operation", "seconds", "share", title=title, title_justify="left")
-    for name, took in seconds.items():
-        if took >= total / 100:
-            table.add_row(name, f"{took:.3f}", f"{took / total:.0%}")
-    return table
+    print(f"\n{phase}, batch {row['batch']}, prompt {row['prompt_tokens']}: {total:.2f} s")
+    rows = [(name, f"{took:.3f}", f"{took / total:.0%}") for name, took in seconds.items() if took >= total / 100]
+    show_table(("operation", "seconds", "share"), rows, "<>")
 
 
 def with_limits(columns: dict[str, str]) -> dict[str, str]:

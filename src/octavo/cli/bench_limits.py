@@ -42,19 +42,14 @@ def limits(
 
 
 def show(found: Limits) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from octavo.cli.console import show_table
 
     counts = sorted({1, found.threads})
-    table = Table("limit", "measured with", *(f"{n} thread{'s' * (n > 1)}" for n in counts))
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for loop in found.loops:
-        table.add_row(loop.kind, loop.instruction, *(f"{loop.gops[n]:,.0f} GOPS" for n in counts))
+    titles = ("limit", "measured with", *(f"{n} thread{'s' * (n > 1)}" for n in counts))
+    rows = [(loop.kind, loop.instruction, *(f"{loop.gops[n]:,.0f} GOPS" for n in counts)) for loop in found.loops]
     for streams in sorted({read.streams for read in found.reads}):
         at_once = f"{found.buffer_bytes / 1e6:.0f} MB, {streams} stream{'s' * (streams > 1)} per thread"
         figures = {read.threads: read.gbs for read in found.reads if read.streams == streams}
-        table.add_row("memory read", at_once, *(f"{figures[n]:.1f} GB/s" for n in counts))
-    console = Console()
-    console.print(f"{found.cpu}, {found.isa}", markup=False)
-    console.print(table)
+        rows.append(("memory read", at_once, *(f"{figures[n]:.1f} GB/s" for n in counts)))
+    print(f"{found.cpu}, {found.isa}")
+    show_table(titles, rows, "<<>")

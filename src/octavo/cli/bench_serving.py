@@ -17,6 +17,7 @@ from octavo.cli.options import Row, Table, takes
 from octavo.errors import ConfigError
 
 if TYPE_CHECKING:
+    from octavo.bar import Bar
     from octavo.bench.serving import LoadTest, Outcome, Record, RecordListener
 
 LOAD = Table(
@@ -123,46 +124,37 @@ def fields(text: str) -> dict[str, Any]:
 
 @contextmanager
 def progress(total: int) -> Iterator[RecordListener]:
-    """Shows a bar on a terminal. It is drawn only 4 times a second, as the server needs the processor."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    """Shows a bar on a terminal."""
+    from octavo.bar import bar
 
-    console = Console(stderr=True)
-    facts = TextColumn("{task.fields[running]} running, {task.fields[failed]} failed, {task.fields[chunks]} chunks")
-    columns = (TextColumn("requests"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), facts)
-    with Progress(*columns, console=console, refresh_per_second=4, disable=not console.is_terminal) as bar:
-        yield watcher(bar, bar.add_task("", total=total, running=0, failed=0, chunks=0))
+    with bar() as drawn:
+        yield watcher(drawn, total)
 
 
-def watcher(bar: Any, task: Any) -> Callable[[Record, bool], None]:
+def watcher(drawn: Bar, total: int) -> Callable[[Record, bool], None]:
     counts = {"running": 0, "failed": 0, "chunks": 0}
+    done = 0
 
     def watch(record: Record, ended: bool) -> None:
+        nonlocal done
+        done += ended and record.number >= 0  # a warm-up's number is negative
         counts["running"] += -1 if ended else 1
         counts["failed"] += record.error is not None
         counts["chunks"] += len(record.chunks) if ended else 0
-        bar.update(task, advance=ended and record.number >= 0, **counts)  # a warm-up's number is negative
+        drawn.draw("requests", done, total, f"{done} of {total}", *(f"{n} {name}" for name, n in counts.items()))
 
     return watch
 
 
 def show(found: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table as Grid
-
     from octavo.bench.serving_figures import QUANTILES
     from octavo.bench.serving_report import NAMES, notes
+    from octavo.cli.console import show_table
 
-    console = Console(highlight=False)
     for line in (headline(found), *notes(found)):
-        console.print(line, markup=False, soft_wrap=True)
-    grid = Grid("ms", "mean", *QUANTILES)
-    for column in grid.columns[1:]:
-        column.justify = "right"
-    for key, name in NAMES.items():
-        if values := found[key]:
-            grid.add_row(name, *(f"{value:,.1f}" for value in values.values()))
-    console.print(grid)
+        print(line)
+    rows = [(name, *(f"{v:,.1f}" for v in found[key].values())) for key, name in NAMES.items() if found[key]]
+    show_table(("ms", "mean", *QUANTILES), rows, "<>")
 
 
 def headline(found: dict[str, Any]) -> str:

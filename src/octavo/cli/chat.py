@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,11 +34,12 @@ def chat(
 ) -> None:
     """Talk with a model in the terminal. Each turn computes only its new tokens; the rest is in the KV cache.
 
-    Ctrl-C stops an answer, Ctrl-D exits, /help lists the commands.
+    Ctrl-C stops an answer, Ctrl-D exits, /help lists the commands. A pasted text is one message.
     """
     from octavo.cli.console import complain, note
     from octavo.cli.conversation import TerminalChat
     from octavo.cli.session import load, template_of
+    from octavo.cli.typed import entries
     from octavo.errors import OctavoError, TokenizerError
     from octavo.sampling.params import check
 
@@ -48,38 +50,31 @@ def chat(
     params = check(sampling_params(sampling), llm.parts.model.vocab_size)
     talk = TerminalChat(llm, template, params, system, quiet)
     note(f"{llm.parts.model.name}, loaded in {seconds:.1f} s. /help lists the commands, Ctrl-D exits.")
-    with history():
-        for line in lines():
+    with line_editor() as read:
+        for entry in entries(read):
             try:
-                if not talk.take(line):
+                if not talk.take(entry):
                     break
             except OctavoError as error:  # the chat continues
                 complain(str(error))
     llm.shutdown()
 
 
-def lines() -> Iterator[str]:
-    """Yields the lines that the user types, except blank ones, until Ctrl-D. Ctrl-C drops the current line."""
-    while True:
-        try:
-            line = input(">>> " if sys.stdin.isatty() else "").strip()
-        except EOFError:
-            print()
-            return
-        except KeyboardInterrupt:
-            print()
-            continue
-        if line:
-            yield line
-
-
 @contextmanager
-def history() -> Iterator[None]:
-    """Enables arrow keys and earlier lines. The lines are saved in the cache folder if it is writable."""
+def line_editor() -> Iterator[Callable[[str], str]]:
+    """Yields a function that reads a line; see `typed.entries`.
+
+    On a terminal it has arrow keys and earlier lines, which are saved in the cache folder if it is writable.
+    """
+    from octavo.cli.typed import read_line, read_pasted
+
+    if not sys.stdin.isatty():
+        yield read_line
+        return
     try:
         import readline
     except ImportError:  # this Python was built without it
-        yield
+        yield read_pasted
         return
     from contextlib import suppress
 
@@ -90,9 +85,22 @@ def history() -> Iterator[None]:
         readline.read_history_file(file)
     readline.set_history_length(HISTORY_LINES)
     try:
-        yield
+        yield input if marks_pastes() else read_pasted
     finally:
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch(mode=0o600)
             readline.write_history_file(file)
+
+
+def marks_pastes() -> bool:
+    """Asks the terminal to mark what is pasted (bracketed paste), so that a text of several lines is read as one.
+
+    Returns False if that cannot be: libedit, which some builds of Python use for readline, does not know it.
+    """
+    import readline
+
+    if "libedit" in (readline.__doc__ or "") or os.environ.get("TERM", "dumb") == "dumb":
+        return False
+    readline.parse_and_bind("set enable-bracketed-paste on")  # Python turns it off
+    return True

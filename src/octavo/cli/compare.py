@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octavo.cli.options import ModelOption
+from octavo.cli.options import GivenModel, ModelOption, given_model
 from octavo.errors import ConfigError
 
 if TYPE_CHECKING:
     from octavo.bench.compare import Comparison
 
-ALL = "octavo,llama.cpp,openvino,vllm,transformers"
+OURS = "octavo"
+ALL = f"{OURS},llama.cpp,openvino,vllm,transformers"
 
 
 def compare(
-    model: ModelOption,
-    engines: Annotated[str, typer.Option("--engines", help="Engines, separated by commas.")] = ALL,
+    model: GivenModel = None,
+    model_option: ModelOption = None,
+    engines: Annotated[
+        str | None, typer.Option("--engines", help=f"Engines, separated by commas; by default {ALL}.")
+    ] = None,
     batch: Annotated[str, typer.Option("--batch", help="Batch sizes, separated by commas.")] = "1,4,16",
     prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", help="Tokens in each prompt.")] = 128,
     gen_tokens: Annotated[int, typer.Option("--gen-tokens", help="Tokens to generate for each prompt.")] = 64,
@@ -46,13 +50,16 @@ def compare(
 
     Install each other engine in a virtual environment, and name it with --python-for or with the environment variable
     OCTAVO_PEER_<NAME>_PYTHON, for example OCTAVO_PEER_LLAMA_CPP_PYTHON. Run nothing else meanwhile.
+
+    If an engine that an option names could not be measured, the exit status is 2, after the results of the others.
     """
     for path in (report, output):
         if path is not None and not path.absolute().parent.is_dir():
             raise ConfigError(f"cannot write {path}: there is no folder {path.absolute().parent}")
     shape = (batch, prompt_tokens, gen_tokens, repeat)
-    named = (pairs("--python-for", python_for), pairs("--model-for", model_for), pairs("--url", url))
-    result = measure(comparison(model, engines, shape, threads, *named))
+    values = (pairs("--python-for", python_for), pairs("--model-for", model_for), pairs("--url", url))
+    wanted = comparison(given_model(model, model_option), engines or ALL, shape, threads, *values)
+    result = measure(wanted)
     if output is not None:
         output.write_text(json.dumps(result, indent=1), encoding="utf-8")
     if report is not None:
@@ -63,6 +70,7 @@ def compare(
         typer.echo(json.dumps(result))
     else:
         show(result)
+    check_measured(result, {*(wanted.engines if engines else [OURS]), *(name for each in values for name in each)})
 
 
 def pairs(option: str, texts: list[str]) -> dict[str, str]:
@@ -94,13 +102,16 @@ def comparison(
     workload = Workload(sizes(batch), *rest)
     check_workload(workload)
     names = [name.strip() for name in engines.split(",") if name.strip()]
+    for option, given in (("--python-for", pythons), ("--model-for", models)):
+        if unused := given.keys() - set(names):
+            raise ConfigError(f"{option} names {min(unused)}, which is not one of the engines: {', '.join(names)}")
     path = str(resolve(model).absolute())
     return Comparison(path, names, workload, usable_threads(threads), pythons, models, urls)
 
 
 def measure(wanted: Comparison) -> dict[str, Any]:
     """Runs the comparison. Adds Octavo's speeds as fractions of this machine's limits."""
-    from octavo.bench.compare import OURS, run
+    from octavo.bench.compare import run
     from octavo.bench.limits import current, to_json
     from octavo.bench.work import fractions, points, work_of
     from octavo.cli.console import note
@@ -117,19 +128,19 @@ def measure(wanted: Comparison) -> dict[str, Any]:
     return result
 
 
+def check_measured(result: dict[str, Any], named: set[str]) -> None:
+    """Raises ConfigError if a named engine has no figures. A script must not take that for success."""
+    measured = {row["engine"] for row in result["rows"]}
+    notes = {engine["engine"]: engine["note"] for engine in result["engines"]}
+    if lacking := [f"{name} ({notes[name]})" for name in notes if name in named - measured]:
+        raise ConfigError(f"not measured: {'; '.join(lacking)}")
+
+
 def show(result: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from octavo.bench.report import absent, table
+    from octavo.cli.console import show_table
 
-    titles, rows = table(result)
-    shown = Table(*titles, title=f"tokens per second: {Path(result['model']).name}", title_justify="left")
-    for column in shown.columns[1:]:
-        column.justify = "right"
-    for row in rows:
-        shown.add_row(*row)
-    console = Console()
-    console.print(shown, markup=False)
+    print(f"tokens per second: {Path(result['model']).name}")
+    show_table(*table(result), "<>")
     for name, why in absent(result):
-        console.print(f"{name}: {why}", markup=False, soft_wrap=True)
+        print(f"{name}: {why}")

@@ -1,17 +1,17 @@
-"""Output of the commands on standard error (errors, notes, the loading bar), and helpers for figures."""
+"""Output of the commands: errors, notes and the loading bar on standard error, tables on standard output."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from octavo.bar import bar, terminal_width
+from octavo.cli import layout
 from octavo.errors import ConfigError
-
-WIDTH = 30  # characters of the loading bar
 
 
 def complain(message: str) -> None:
@@ -20,27 +20,40 @@ def complain(message: str) -> None:
 
 
 def note(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    """Prints a message for people. On a terminal its lines break between words."""
+    lines = [part for line in message.splitlines() for part in layout.wrapped(line, _room())]
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def _room() -> int | None:
+    width = terminal_width(sys.stderr)
+    return None if width is None else width - 1
+
+
+def note_facts(parts: Sequence[str]) -> None:
+    """Prints "part | part", in as few lines as hold each part whole."""
+    note(layout.packed(parts, terminal_width(sys.stderr)))
 
 
 @contextmanager
 def loading_bar() -> Iterator[Callable[[int, int], None] | None]:
-    """Yields a function to call with (bytes done, bytes in all); None without a terminal.
+    """Yields a function to call with (bytes done, bytes in all); None without a terminal."""
+    with bar() as loading:
+        yield (lambda done, total: loading.draw("loading", done, total)) if loading.visible else None
 
-    The bar does not use rich: its import takes longer than loading a small model's first layers.
-    """
-    if not sys.stderr.isatty():
-        yield None
-        return
 
-    def show(done: int, total: int) -> None:
-        part = done / max(total, 1)
-        print(f"\rloading {'#' * round(part * WIDTH):.<{WIDTH}} {part:4.0%}", end="", file=sys.stderr, flush=True)
+def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]], align: str = "<") -> None:
+    """Prints a table that fits the terminal; see `layout.table`."""
+    print(layout.table(titles, rows, align, terminal_width(sys.stdout)))
 
-    try:
-        yield show
-    finally:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+def show_definitions(pairs: Sequence[tuple[str, str]]) -> None:
+    print(layout.definitions(pairs, terminal_width(sys.stdout)))
+
+
+def show_facts(head: str, facts: Sequence[str]) -> None:
+    """Prints "head fact, fact", in as few lines as hold each fact whole."""
+    print(layout.packed([f"{head} {facts[0]}", *facts[1:]], terminal_width(sys.stdout), ", "))
 
 
 def process_age() -> float:
@@ -57,7 +70,17 @@ STARTED = time.perf_counter()
 
 
 def megabytes(size: float) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    if size >= 1e9:
+        return f"{size / 1e9:.2f} GB"
+    return f"{size / 1e6:.0f} MB" if size >= 1e7 else f"{size / 1e6:.1f} MB"
+
+
+def amount(size: int) -> str:
+    """Formats bytes with one decimal in the largest unit that gives a number of at least 1: 98.4 MB."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} bytes"
 
 
 def writable(path: Path | None) -> None:

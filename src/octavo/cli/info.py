@@ -47,41 +47,36 @@ def tensor_rows(checkpoint: Checkpoint) -> list[dict[str, Any]]:
 
 
 def show(summary: dict[str, Any], tensors: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.filesize import decimal
-    from rich.markup import escape
-    from rich.table import Table
+    from octavo.cli.console import amount, show_definitions, show_table
 
-    facts = Table.grid(padding=(0, 2))
-    for key, label in LABELS.items():
-        facts.add_row(f"[bold]{label}", escape(readable(key, summary[key])))
-    mix = Table(
-        "type", "tensors", "parameters", "size", "share", "bits per weight", title="weights", title_justify="left"
-    )
+    show_definitions([(label, readable(key, summary[key])) for key, label in LABELS.items()])
+    mix = []
     total = sum(entry["bytes"] for entry in summary["quantization"])  # above 0 if there is an entry
     for entry in summary["quantization"]:
         share, bits = entry["bytes"] / total, 8 * entry["bytes"] / entry["parameters"]
-        count, size = readable("parameters", entry["parameters"]), decimal(entry["bytes"])
-        mix.add_row(entry["type"], str(entry["tensors"]), count, size, f"{share:.1%}", f"{bits:.2f}")
-    console = Console()
-    console.print(facts, mix, sep="\n")
+        count, size = readable("parameters", entry["parameters"]), amount(entry["bytes"])
+        mix.append((entry["type"], str(entry["tensors"]), count, size, f"{share:.1%}", f"{bits:.2f}"))
+    print()
+    show_table(("weights", "tensors", "parameters", "size", "share", "bits per weight"), mix, "<>")
     if tensors:
-        listing = Table("tensor", "shape", "type", "size")
-        for row in tensors:
-            listing.add_row(escape(row["name"]), str(row["shape"]), row["type"], decimal(row["bytes"]))
-        console.print(listing)
+        listing = [(row["name"], str(row["shape"]), row["type"], amount(row["bytes"])) for row in tensors]
+        print()
+        show_table(("tensor", "shape", "type", "size"), listing, "<<<>")
 
 
 def readable(key: str, value: Any) -> str:
     """Formats a value for people: 134.5 M parameters, 98.4 MB, yes or no, - for unknown."""
-    from rich.filesize import decimal
+    from octavo.cli.console import amount
+    from octavo.cli.layout import Whole
 
+    if key == "path":
+        return Whole(value)
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if key == "size":
-        return decimal(value)
+        return amount(value)
     if key == "parameters":
         unit, name = (1e9, "B") if value >= 1e9 else (1e6, "M")
         return f"{value / unit:.2f} {name}" if value >= 1e5 else str(value)

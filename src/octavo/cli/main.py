@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -31,6 +32,7 @@ COMMANDS = {
     "serve": Command("serve", "serve", "Serve models over HTTP, with a web page."),
     "models": Command("models_cmd", "models", "List models that can be used by name."),
     "pull": Command("pull", "pull", "Download a model."),
+    "rm": Command("rm", "rm", "Delete downloaded models."),
     "info": Command("info", "info", "Show what is in a model file."),
     "plan": Command("plan", "plan", "Show how much memory a model needs, and what fits."),
     "build": Command("build", "build", "Pack a model once, for faster starts."),
@@ -49,6 +51,11 @@ ELSEWHERE = {
 }
 
 
+# The option parser itself would not go below 50 columns.
+HELP_WIDTH = max(20, min(shutil.get_terminal_size().columns, 80) - 2)
+SETTINGS = {"help_option_names": ["-h", "--help"], "terminal_width": HELP_WIDTH}
+
+
 class Sections(TyperCommand):
     """A command whose help lists its options under the titles of their tables."""
 
@@ -57,10 +64,14 @@ class Sections(TyperCommand):
         for param in self.get_params(ctx):
             plain = "Arguments" if param.param_type_name == "argument" else "Options"
             if (record := param.get_help_record(ctx)) is not None:
-                sections.setdefault(getattr(param, "rich_help_panel", None) or plain, []).append(record)
+                term, text = record
+                if len(term) > formatter.width - 2:  # two names of a switch
+                    term = term.replace(" / ", " /\n  ")
+                sections.setdefault(getattr(param, "rich_help_panel", None) or plain, []).append((term, text))
         for title, records in sections.items():
             with formatter.section(title):
-                formatter.write_dl(records)
+                # On a narrow terminal an explanation stands below its option, not in a column of a few letters.
+                formatter.write_dl(records, col_max=min(30, formatter.width // 3))
 
 
 class Commands(TyperGroup):
@@ -74,7 +85,9 @@ class Commands(TyperGroup):
             return None
         entry = COMMANDS[cmd_name]
         app = typer.Typer(add_completion=False, rich_markup_mode=None)  # None: plain help, rich is never loaded
-        app.command(cmd_name, cls=Sections)(getattr(import_module(f"octavo.cli.{entry.module}"), entry.function))
+        app.command(cmd_name, cls=Sections, context_settings=SETTINGS)(
+            getattr(import_module(f"octavo.cli.{entry.module}"), entry.function)
+        )
         return typer.main.get_command(app)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -83,7 +96,7 @@ class Commands(TyperGroup):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
 
 
-app = typer.Typer(cls=Commands, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(cls=Commands, add_completion=False, rich_markup_mode=None, context_settings=SETTINGS)
 
 
 @app.callback()

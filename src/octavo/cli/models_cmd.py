@@ -34,14 +34,8 @@ def describe(model: Available) -> dict[str, str | int | bool | None]:
 
 
 def show(found: list[Available]) -> None:
-    from rich.console import Console
-    from rich.filesize import decimal
-    from rich.markup import escape
-    from rich.table import Table
+    from octavo.cli.console import amount, show_table
+    from octavo.cli.layout import Whole
 
-    table = Table("model", "description", "size")
-    table.add_column("where", overflow="fold")  # a path must not be cut: people copy it
-    for model in found:
-        where = escape(str(model.path)) if model.path else f"[dim]octavo pull {model.source}"
-        table.add_row(escape(model.source), escape(model.title), decimal(model.size), where)
-    Console().print(table)
+    rows = [(m.source, amount(m.size), m.title, Whole(m.path or f"octavo pull {m.source}")) for m in found]
+    show_table(("model", "size", "description", "where"), rows, "<><")

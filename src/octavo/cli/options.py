@@ -17,17 +17,28 @@ import typer
 
 from octavo.backends.cpu.device import DEVICE
 from octavo.config import EngineConfig
+from octavo.errors import ConfigError
 from octavo.types import SamplingParams
 
 MODEL_HELP = "A model file or folder, an alias from `octavo models`, or hf:org/repo[:file]."
 ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP)]
-ModelOption = Annotated[str, typer.Option("--model", help=MODEL_HELP)]
+# Of commands that also take the model as --model, as scripts for other engines give it.
+GivenModel = Annotated[str | None, typer.Argument(help=MODEL_HELP, show_default=False)]
+ModelOption = Annotated[str | None, typer.Option("--model", help="The same as the argument MODEL.")]
 SystemOption = Annotated[str | None, typer.Option("--system", help="System message to put before the conversation.")]
 TemplateOption = Annotated[
     str | None,
     typer.Option("--chat-template", help="Jinja chat template to use instead of the model's: a file, or its text."),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no figures to standard error.")]
+
+
+def given_model(argument: str | None, option: str | None) -> str:
+    """Returns the model that the argument or --model names. Raises ConfigError unless exactly one does."""
+    if (argument is None) == (option is None):
+        raise ConfigError("give one model: a file or folder, an alias from `octavo models`, or hf:org/repo[:file]")
+    return argument or option or ""
+
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

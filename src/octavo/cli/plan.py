@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from octavo.cli.options import ENGINE, ModelArgument, size, takes
-from octavo.errors import ConfigError
+from octavo.errors import CapacityError, ConfigError
 
 if TYPE_CHECKING:
     from octavo.config import CacheConfig, EngineConfig
+    from octavo.ir import Model
     from octavo.kv.planner import MemoryPlan
 
 
@@ -55,7 +57,7 @@ def make(
     source: str, engine: dict[str, Any], length: int | None = None, memory: int | None = None
 ) -> tuple[MemoryPlan, EngineConfig, CacheConfig]:
     """Returns the plan, and the settings with every "auto" resolved. Raises the errors of loading the model."""
-    from octavo.assembly.engine import engine_config, resolve_config
+    from octavo.assembly.engine import engine_config
     from octavo.backends.registry import device
     from octavo.kv import planner
     from octavo.models.registry import build_model, open_checkpoint
@@ -65,7 +67,7 @@ def make(
         raise ConfigError(f"length must be at least 1; got {length}")
     checkpoint = open_checkpoint(resolve(source))
     model = build_model(checkpoint)
-    config, cache = resolve_config(model, engine_config(**engine), checkpoint.size, memory)
+    config, cache = resolved(model, engine_config(**engine), checkpoint.size, length, memory)
     tokens = length or config.max_model_len or model.max_context
     if tokens > (longest := config.max_model_len or model.max_context):
         raise ConfigError(f"length must be at most max_model_len, here {longest}; got {length}")
@@ -75,16 +77,28 @@ def make(
     return planner.plan(model.attention, cache, footprint, tokens, available), config, cache
 
 
+def resolved(
+    model: Model, config: EngineConfig, weights: int, length: int | None, memory: int | None
+) -> tuple[EngineConfig, CacheConfig]:
+    """Resolves the settings. If no KV cache fits beside the weights, plans one that holds a single sequence."""
+    from octavo.assembly.engine import resolve_config
+    from octavo.kv.planner import blocks_for
+
+    try:
+        return resolve_config(model, config, weights, memory)
+    except CapacityError:
+        if config.kv_cache_memory is not None or config.num_kv_blocks is not None:
+            raise  # the settings contradict each other, whatever the memory
+        tokens = config.max_model_len or min(length or model.max_context, model.max_context)
+        alone: dict[str, Any] = {"num_kv_blocks": blocks_for(tokens, config.block_size), "max_model_len": tokens}
+        return resolve_config(model, dataclasses.replace(config, **alone), weights, memory)
+
+
 def show(facts: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from octavo.bar import terminal_width
+    from octavo.cli import layout
+    from octavo.cli.console import megabytes, show_definitions
 
-    from octavo.cli.console import megabytes
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column(style="dim")
     threads = f"{facts['threads']} threads" if "threads" in facts else ""
     blocks = f"{facts['num_blocks']:,} blocks of {facts['block_size']} tokens, {facts['kv_cache_dtype']}"
     rows = [
@@ -97,6 +111,17 @@ def show(facts: dict[str, Any]) -> None:
         ("per sequence", megabytes(facts["kv_sequence"]), f"{facts['length']:,} tokens"),
         ("sequences", str(facts["max_sequences"]), "of that length at once, without shared prefixes"),
     ]
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    widest = max(len(figure) for _, figure, _ in rows)
+    show_definitions([(name, f"{figure:>{widest}}  {remark}") for name, figure, remark in rows])
+    if not facts["fits"]:
+        print("", *layout.wrapped(verdict(facts), terminal_width(sys.stdout)), sep="\n")
+
+
+def verdict(facts: dict[str, Any]) -> str:
+    """Returns what is missing, and what to change."""
+    from octavo.cli.console import megabytes
+
+    alone = facts["weights"] + facts["scratch"] > facts["available"]
+    change = "choose a smaller model or quantisation" if alone else "lower --max-model-len or --kv-cache-dtype"
+    needed, available = megabytes(facts["total"]), megabytes(facts["available"])
+    return f"does not fit: needs {needed}, and {available} are available: {change}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import select
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,12 +28,17 @@ if TYPE_CHECKING:
     from octavo.offline.llm import LLM
     from octavo.processing.inputs import Prompt
 
+SILENT_SECONDS = 1.0  # of waiting for standard input
+
 
 @takes(sampling=SAMPLING, engine=ENGINE)
 def run(
     model: ModelArgument,
     prompt: Annotated[
-        str | None, typer.Argument(help="The prompt; read from standard input if it is missing or -.")
+        str | None,
+        typer.Argument(
+            help="The prompt. Text on standard input is appended to it; it is the prompt if none is given, or -."
+        ),
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", help="Read the prompt from this file.")] = None,
     system: SystemOption = None,
@@ -52,7 +58,8 @@ def run(
 ) -> None:
     """Answer one prompt. The answer streams to standard output; timings go to standard error.
 
-    If the model has a chat template, the prompt is sent as a user message. Otherwise the model continues the text.
+    `git diff | octavo run MODEL "Review this change:"` asks about a text. If the model has a chat template, the prompt
+    is sent as a user message. Otherwise the model continues the text.
     """
     if logprobs is not None and not as_json:
         raise RequestError("logprobs are printed in JSON only: add --json", "logprobs")
@@ -60,7 +67,7 @@ def run(
     params = dataclasses.replace(sampling_params(sampling), logprobs=logprobs)
 
     from octavo.cli import answer as answering
-    from octavo.cli.console import note
+    from octavo.cli.console import note_facts
     from octavo.cli.session import figures, load, since_start
 
     llm, load_seconds = load(model, engine)
@@ -72,7 +79,7 @@ def run(
     else:
         answering.write("" if answer.text.endswith("\n") else "\n")
     if not quiet:
-        note(f"{figures(answer)} | first token {first:.2f} s after the start (loading {load_seconds:.2f} s)")
+        note_facts([*figures(answer), f"first token {first:.2f} s after the start (loading {load_seconds:.2f} s)"])
     llm.shutdown()
     if answer.finish_reason == "error":
         raise RequestError("the engine could not compute an answer: the logits are not finite (NaN or infinity)")
@@ -81,23 +88,46 @@ def run(
 
 
 def read_prompt(prompt: str | None, file: Path | None) -> str:
-    """Returns the prompt from the argument, the file or standard input. Raises RequestError."""
+    """Returns the prompt from the argument or the file, with what stands on standard input below it.
+
+    Raises RequestError.
+    """
     if file is not None and prompt is not None:
         raise RequestError("give the prompt as an argument or with --file, not both", "prompt")
-    if file is None and prompt in (None, "-"):
-        if prompt is None and sys.stdin.isatty():
-            raise RequestError("there is no prompt: give one as an argument, with --file, or on stdin", "prompt")
-        text = decode(sys.stdin.buffer.read(), "standard input")
-    elif file is not None:
-        try:
-            text = decode(file.read_bytes(), str(file))
-        except OSError as error:
-            raise RequestError(f"cannot read the prompt from {file}: {error.strerror}", "prompt") from error
-    else:
-        text = prompt or ""
+    given = prompt if file is None else read_file(file)
+    if given is None and sys.stdin is not None and sys.stdin.isatty():
+        raise RequestError("there is no prompt: give one as an argument, with --file, or on stdin", "prompt")
+    asked = given is None or prompt == "-"
+    piped = read_stdin(asked)
+    text = piped if asked else "\n\n".join(filter(None, (given, piped.strip("\n"))))
     if not text:
         raise RequestError("the prompt is empty", "prompt")
     return text
+
+
+def read_file(file: Path) -> str:
+    try:
+        return decode(file.read_bytes(), str(file))
+    except OSError as error:
+        raise RequestError(f"cannot read the prompt from {file}: {error.strerror}", "prompt") from error
+
+
+def read_stdin(asked: bool) -> str:
+    """Returns the text of standard input; "" without one. A terminal is read only if the user has asked for that.
+
+    A pipe that nobody closes, as under ssh, would keep the user waiting without a word, so there is one.
+    """
+    if sys.stdin is None or (sys.stdin.isatty() and not asked):
+        return ""
+    try:
+        ready = asked or select.select([sys.stdin], [], [], SILENT_SECONDS)[0]
+    except (OSError, ValueError):  # a program that calls us has put something else in its place
+        return ""
+    if not ready:
+        from octavo.cli.console import note
+
+        note("reading standard input, which is appended to the prompt; `< /dev/null` leaves it out")
+    return decode(sys.stdin.buffer.read(), "standard input")
 
 
 def decode(data: bytes, source: str) -> str:

@@ -38,15 +38,15 @@ def template_of(llm: LLM, given: str | None) -> str | None:
         raise TokenizerError(f"chat template {given!r}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def figures(answer: Answer) -> str:
-    """Returns the line of figures: speeds, and peak memory so far."""
+def figures(answer: Answer) -> list[str]:
+    """Returns the line of figures in its parts: speeds, and peak memory so far."""
     cached = f", {answer.num_cached_tokens} cached" if answer.num_cached_tokens else ""
-    return (
+    return [
         f"prefill {answer.num_prompt_tokens} tokens{cached}: {answer.prefill_seconds:.2f} s, "
-        f"{answer.prefill_tok_s:.0f} tok/s | "
-        f"decode {len(answer.token_ids)} tokens: {answer.decode_seconds:.2f} s, {answer.decode_tok_s:.1f} tok/s | "
-        f"peak memory {megabytes(peak_rss())}"
-    )
+        f"{answer.prefill_tok_s:.0f} tok/s",
+        f"decode {len(answer.token_ids)} tokens: {answer.decode_seconds:.2f} s, {answer.decode_tok_s:.1f} tok/s",
+        f"peak memory {megabytes(peak_rss())}",
+    ]
 
 
 def since_start(answer: Answer) -> float:

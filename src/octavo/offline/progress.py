@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from octavo.bar import bar
 from octavo.outputs import OutputDelta
 
 DeltaListener = Callable[[list[OutputDelta]], None]
@@ -17,23 +18,17 @@ def progress(answers: int, enabled: bool) -> Iterator[DeltaListener | None]:
 
     The bar shows finished answers out of `answers`, and tokens per second.
     """
-    if not (enabled and sys.stderr.isatty()):
-        yield None
-        return
-    from rich.console import Console  # 50 ms that a script without a terminal need not spend
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    rate = TextColumn("{task.fields[tokens]} tokens, {task.fields[rate]:.0f}/s")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), rate)
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("generating", total=answers, tokens=0, rate=0.0)
-        tokens = 0
+    with bar(keep=True) as drawn:
+        if not (enabled and drawn.visible):
+            yield None
+            return
+        start, tokens, done = time.monotonic(), 0, 0
 
         def watch(deltas: list[OutputDelta]) -> None:
-            nonlocal tokens
+            nonlocal tokens, done
             tokens += sum(len(delta.token_ids) for delta in deltas)
-            finished = sum(delta.finish_reason is not None for delta in deltas)
-            elapsed = bar.tasks[0].elapsed or 1.0
-            bar.update(task, advance=finished, tokens=tokens, rate=tokens / max(elapsed, 1e-9))
+            done += sum(delta.finish_reason is not None for delta in deltas)
+            rate = tokens / max(time.monotonic() - start, 1e-9)
+            drawn.draw("generating", done, answers, f"{done} of {answers}", f"{rate:.0f} tokens/s", f"{tokens} tokens")
 
         yield watch

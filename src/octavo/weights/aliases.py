@@ -92,6 +92,11 @@ def models_dir() -> Path:
     return home() / "models"
 
 
+def unfinished(alias: Alias) -> Path:
+    """The folder of a download that is not complete. It may not exist."""
+    return models_dir() / f".pull-{alias.name}"
+
+
 def cached(alias: Alias) -> Path | None:
     """The alias's file: in the cache folder, or in an installed package that contains the whole file (the [demo]
     extra)."""

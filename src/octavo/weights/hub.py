@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,9 +71,13 @@ def hub_cache() -> Path:
     return Path(os.environ.get("HF_HOME") or f"{base}/huggingface").expanduser() / "hub"
 
 
+def repo_folder(source: HubSource) -> Path:
+    return hub_cache() / f"models--{source.repo.replace('/', '--')}"
+
+
 def find_cached(source: HubSource) -> Path | None:
     """The model in the hub's cache, complete, or None. Looks at the snapshot that `main` points to."""
-    folder = hub_cache() / f"models--{source.repo.replace('/', '--')}"
+    folder = repo_folder(source)
     try:
         snapshot = folder / "snapshots" / (folder / "refs" / "main").read_text().strip()
         names = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()]
@@ -107,7 +112,15 @@ def cached_sources() -> Iterator[tuple[str, Path]]:
 def fetch(source: HubSource) -> Path:
     """Downloads the model (huggingface-hub shows its own progress bars) and returns its path. Raises ModelFileError."""
     import huggingface_hub as hub
+    from huggingface_hub import constants
 
+    from octavo.weights.reachable import why_unreachable
+
+    if not constants.HF_HUB_OFFLINE and (reason := why_unreachable(constants.ENDPOINT)):
+        raise ModelFileError(
+            f"hf:{source.repo}: {constants.ENDPOINT} cannot be reached ({reason}): check the network, HTTPS_PROXY or "
+            "HF_ENDPOINT, or give the path of a model file"
+        )
     try:
         file = choose(hub.list_repo_files(source.repo), source)
         if file is None:
@@ -118,6 +131,26 @@ def fetch(source: HubSource) -> Path:
         raise
     except Exception as error:  # the hub client's errors all concern the network, the name or access rights
         raise ModelFileError(f"hf:{source.repo}: {_first_line(error)}") from error
+
+
+def remove(source: HubSource) -> int:
+    """Deletes a repo, or one file of it, from the hub's cache. Returns its bytes. Raises ModelFileError."""
+    folder = repo_folder(source)
+    if source.file is None:
+        files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    else:
+        first = find_cached(source)
+        links = [] if first is None else [first.with_name(Path(part).name) for part in parts_of(first.name)]
+        files = [*links, *{link.resolve() for link in links if link.is_symlink()}]
+    if not files:
+        raise ModelFileError(f"cannot delete {PREFIX}{source.repo}: it is not in {hub_cache()}")
+    size = sum(file.stat().st_size for file in files if not file.is_symlink())
+    if source.file is None:
+        shutil.rmtree(folder)
+    else:
+        for file in files:
+            file.unlink()
+    return size
 
 
 def _first_line(error: Any) -> str:

@@ -1,11 +1,12 @@
 """Model sources: a path, an alias, or `hf:org/repo[:file]`.
 
-`resolve` finds a model without the network, except for an explicit hf: source; `pull` fetches it.
+`resolve` finds a model without the network, except for an explicit hf: source; `pull` fetches it, `remove` deletes it.
 """
 
 from __future__ import annotations
 
 import difflib
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from octavo.errors import ModelFileError
 from octavo.weights import hub
-from octavo.weights.aliases import ALIASES, cached, home, models_dir
+from octavo.weights.aliases import ALIASES, Alias, cached, home, models_dir, unfinished
 
 if TYPE_CHECKING:
     from octavo.weights.package_index import Progress
 
-__all__ = ["ALIASES", "Available", "available", "home", "models_dir", "pull", "resolve"]
+__all__ = ["ALIASES", "Available", "available", "home", "models_dir", "pull", "remove", "resolve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,39 @@ def pull(source: str, progress: Progress = lambda done, total, label: None) -> P
     if source.startswith(hub.PREFIX):
         return hub.fetch(hub.HubSource.parse(source))
     raise ModelFileError(f"cannot pull {source!r}: {_suggestion(source)}")
+
+
+def remove(source: str) -> int:
+    """Deletes a downloaded model from the cache folders, and returns the bytes that are free then.
+
+    Raises ModelFileError for a model that is not there, or that no `pull` has put there.
+    """
+    if source.startswith(hub.PREFIX):
+        return hub.remove(hub.HubSource.parse(source))
+    alias = ALIASES.get(source)
+    kept = [models_dir() / alias.file, unfinished(alias)] if alias else [models_dir() / source]
+    found = [path for path in kept if source and path.exists() and path.parent == models_dir()]
+    if not found:
+        raise ModelFileError(f"cannot delete {source!r}: {_why_not(source, alias)}")
+    size = sum(_size(path) for path in found)
+    for path in found:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return size
+
+
+def _why_not(source: str, alias: Alias | None) -> str:
+    if alias and (path := cached(alias)):
+        return f"it is part of an installed package, {alias.parts[0].package} ({path})"
+    if alias:
+        return "it is not downloaded"
+    if source and Path(source).expanduser().exists():
+        return f"it is not in {models_dir()}; delete a file of yours yourself"
+    return f"there is no such model in {models_dir()} (`octavo models` lists them)"
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def available() -> Iterator[Available]:

@@ -262,13 +262,29 @@ def test_the_command(known: Any, tmp_path: Path, capsys: pytest.CaptureFixture[s
     page, values = tmp_path / "page.html", tmp_path / "values.json"
     shape = ["--batch", "1,2", "--prompt-tokens", "4", "--gen-tokens", "3", "--repeat", "2", "--threads", "1"]
     files = ["--report", str(page), "--output", str(values)]
-    assert main(["compare", "--model", str(tiny), "--engines", "octavo,a,gone", *shape, *files]) == 0
-    text = capsys.readouterr().out
-    assert "decode B=2" in text and "pip install gone" in text and "tiny.gguf" in text
+    assert main(["compare", str(tiny), "--engines", "octavo,a,gone", *shape, *files]) == 2
+    out, err = capsys.readouterr()
+    assert "decode B=2" in out and "pip install gone" in out and "tiny.gguf" in out
+    assert err.splitlines()[-1].startswith("octavo: not measured: gone (not installed"), "it was asked for by name"
     result = json.loads(values.read_text())
     ours = [row for row in result["rows"] if row["engine"] == "octavo"]
     assert all(row["ops_fraction"] > 0 for row in ours) and result["limits"]["threads"] == 1
     assert "octavo / best peer" in page.read_text()
+
+
+def test_engines_that_nobody_named_may_be_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default those that are installed are measured. A server, or an engine with a Python, is named too."""
+    tiny = str(write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(context=1024)))
+    engines = [{"engine": name, "note": note, "settings": {}} for name, note in (("octavo", ""), ("vllm", "gone"))]
+    found: dict[str, Any] = {"rows": [{"engine": "octavo"}], "engines": engines}
+    monkeypatch.setattr("octavo.cli.compare.measure", lambda wanted: found)
+    assert main(["compare", tiny, "--json"]) == 0
+    for named in (["--engines", "octavo,vllm"], ["--python-for", "vllm=python"], ["--model-for", f"vllm={tiny}"]):
+        assert main(["compare", tiny, "--json", *named]) == 2
+    engines.append({"engine": "mine", "note": "no answer", "settings": {}})
+    assert main(["compare", tiny, "--json", "--url", "mine=http://127.0.0.1:9"]) == 2
+    found["rows"] = []
+    assert main(["compare", tiny, "--json"]) == 2, "Octavo itself was not measured"
 
 
 @pytest.mark.parametrize(
@@ -276,6 +292,9 @@ def test_the_command(known: Any, tmp_path: Path, capsys: pytest.CaptureFixture[s
     [
         ["--engines", "octavo,quill"],
         ["--python-for", "llama.cpp"],
+        ["--engines", "octavo", "--python-for", "llama.cpp=python"],
+        ["--engines", "octavo", "--model-for", "vllm=folder"],
+        ["--model", "twice.gguf"],
         ["--url", "=http://127.0.0.1"],
         ["--batch", "0"],
         ["--repeat", "0"],
@@ -284,5 +303,5 @@ def test_the_command(known: Any, tmp_path: Path, capsys: pytest.CaptureFixture[s
 )
 def test_mistakes_are_named_at_once(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny = write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(context=1024))
-    assert main(["compare", "--model", str(tiny), *words]) == 2
+    assert main(["compare", str(tiny), *words]) == 2
     assert capsys.readouterr().err.startswith("octavo: ")

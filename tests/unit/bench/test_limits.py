@@ -154,7 +154,7 @@ def test_the_work_of_a_model_is_that_of_its_matrices(tmp_path: Path) -> None:
 def test_bench_reports_fractions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = write_tiny_gguf(tmp_path / "m.gguf", Tiny(context=1024))
     shape = ["--batch", "1,2", "--prompt-tokens", "16", "--gen-tokens", "64", "--repeat", "2", "--threads", "1"]
-    assert main(["bench", "--model", str(model), *shape, "--json"]) == 0
+    assert main(["bench", str(model), *shape, "--json"]) == 0
     head, *rows = map(json.loads, capsys.readouterr().out.splitlines())
     assert head["int8_gops"] > 0.1 and head["bandwidth_gbs"] > 0.1
     for row in rows:

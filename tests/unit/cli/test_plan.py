@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ import pytest
 from octavo import LLM, SamplingParams
 from octavo.assembly.engine import assemble, engine_config
 from octavo.bench.usage import peak_rss
+from octavo.cli.main import main
 from octavo.cli.options import ENGINE
 from octavo.cli.plan import make
+from octavo.errors import CapacityError
 from tests.models import model_path
 from tests.tiny import FAMILIES, Tiny, write_tiny_gguf
 
@@ -65,3 +69,35 @@ def test_a_plan_costs_no_memory():
     path, before = model_path("smollm2-135m"), peak_rss()
     plan, _, _ = make(str(path), dict(ENGINE.defaults) | {"num_kv_blocks": 1 << 20})
     assert plan.total > 20 << 30 and peak_rss() - before < 80 << 20
+
+
+@pytest.mark.parametrize(
+    ("more", "change"),
+    [
+        (["--memory", "100K"], "choose a smaller model or quantisation"),
+        (["--memory", "500K"], "choose a smaller model or quantisation"),
+        (["--num-kv-blocks", "4000", "--memory", "10M"], "lower --max-model-len or --kv-cache-dtype"),
+    ],
+)
+def test_it_says_when_it_does_not_fit(
+    more: list[str], change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a table, also where nothing at all would fit: a plan is asked for before anything is bought."""
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", Tiny())
+    assert main(["plan", str(path), *more]) == 0
+    out = capsys.readouterr().out
+    *_, verdict = out.splitlines()
+    assert "weights " in out and "total " in out
+    assert re.fullmatch(rf"does not fit: needs [\d.]+ MB, and [\d.]+ MB are available: {change}", verdict)
+    assert main(["plan", str(path), *more, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["fits"] is False and facts["total"] > facts["available"]
+
+
+def test_without_room_for_a_cache_one_sequence_is_planned(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", Tiny())
+    for asked, length, tokens in (({}, None, 512), ({}, 100, 100), ({"max_model_len": 64}, None, 64)):
+        plan, config, _ = make(str(path), dict(ENGINE.defaults) | asked, length, 100 << 10)
+        assert (plan.length, config.max_model_len, plan.max_sequences) == (tokens, tokens, 1) and not plan.fits
+    with pytest.raises(CapacityError, match="kv_cache_memory is"):  # no memory would help these settings
+        make(str(path), dict(ENGINE.defaults) | {"kv_cache_memory": 1024}, None, 100 << 10)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from octavo.errors import ModelFileError
-from octavo.weights import hub
+from octavo.weights import hub, reachable
 from octavo.weights.hub import HubSource, choose, parts_of
-from octavo.weights.sources import available, pull, resolve
+from octavo.weights.sources import available, pull, remove, resolve
 
 NAMES = [
     "README.md", "config.json", "m-BF16.gguf", "m-IQ4_XS.gguf", "m-Q2_K.gguf", "m-Q4_K_M.gguf", "m-Q8_0.gguf",
@@ -61,6 +64,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("OCTAVO_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("huggingface_hub.list_repo_files", unreachable)
+    monkeypatch.setattr("octavo.weights.reachable.why_unreachable", lambda url: None)
     folder = tmp_path / "models--org--repo"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text("abc")
@@ -108,6 +112,7 @@ def test_fetch_asks_for_the_files_it_needs(monkeypatch: pytest.MonkeyPatch) -> N
         asked.append((repo, allow_patterns))
         return "/cache"
 
+    monkeypatch.setattr("octavo.weights.reachable.why_unreachable", lambda url: None)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     monkeypatch.setattr("huggingface_hub.list_repo_files", lambda repo: SPLIT)
@@ -115,3 +120,51 @@ def test_fetch_asks_for_the_files_it_needs(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("huggingface_hub.list_repo_files", lambda repo: ["config.json", "model.safetensors"])
     assert pull("hf:org/repo") == Path("/cache")
     assert asked == [("org/repo", SPLIT[0]), ("org/repo", SPLIT[1]), ("org/repo", list(hub.FOLDER_FILES))]
+
+
+def test_an_unreachable_hub_is_said_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The hub's own client would try six times, for half a minute, and print each attempt."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.list_repo_files", never)
+    start = time.monotonic()
+    for act in (resolve, pull):
+        with pytest.raises(ModelFileError, match=r"hf:org/repo: http://127.0.0.1:9 cannot be reached \(.*refused\)"):
+            act("hf:org/repo")
+    assert time.monotonic() - start < 5
+
+
+def never(*args: Any) -> list[str]:
+    raise AssertionError("the client must not be asked")
+
+
+class Refusing(BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self.send_error(503)
+
+    def log_message(self, *args: Any) -> None: ...
+
+
+def test_any_answer_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert reachable.why_unreachable(f"http://127.0.0.1:{server.server_port}") is None
+        server.shutdown()
+    monkeypatch.setattr(reachable, "SECONDS", 0.1)
+    monkeypatch.setattr(reachable, "_ask", lambda url: time.sleep(5) or "")
+    assert reachable.why_unreachable("http://slow.invalid") == "no answer in 0 s"
+
+
+def test_remove(cache: Path) -> None:
+    blob = cache.parent.parent / "blobs" / "b1"
+    blob.parent.mkdir()
+    blob.write_bytes(b"x" * 9)
+    (cache / "m-Q8_0.gguf").symlink_to(blob)
+    (cache / "m-Q4_0.gguf").write_bytes(b"y" * 5)
+    assert remove("hf:org/repo:m-Q8_0.gguf") == 9
+    assert not blob.exists() and not (cache / "m-Q8_0.gguf").is_symlink() and (cache / "m-Q4_0.gguf").exists()
+    assert remove("hf:org/repo") > 5 and not cache.parent.parent.exists()
+    for gone in ("hf:org/repo", "hf:org/repo:x.gguf"):
+        with pytest.raises(ModelFileError, match="is not in"):
+            remove(gone)

