@@ -8,7 +8,7 @@
 
 namespace octavo {
 
-// A tile of n tokens from t0 on takes the bytes of those tokens in every array.
+// In every array, a tile of n tokens from t0 on uses the bytes of those tokens.
 struct ActBuffer {
   ActArgs args;
   int8_t* codes;
@@ -16,7 +16,7 @@ struct ActBuffer {
   int32_t* side[kNumSides];
 
   static int tiles(int rows, int max_tile) { return (rows + max_tile - 1) / max_tile; }
-  ActTile tile(int rows, int max_tile, int i) const {  // equal tiles: 16 tokens are 8 + 8, not 12 + 4
+  ActTile tile(int rows, int max_tile, int i) const {  // tiles of nearly equal size: 16 tokens are 8 + 8, not 12 + 4
     const int count = tiles(rows, max_tile), small = rows / count, larger = rows % count;
     ActTile t;
     t.n = small + (i < larger);
@@ -30,7 +30,7 @@ struct ActBuffer {
   }
 };
 
-// The arrays of an ActBuffer one after the other, each on a cache line.
+// Lays out the arrays of an ActBuffer one after the other, each from a cache line on.
 struct ActLayout {
   ActArgs args;
   size_t rows, bytes;
@@ -56,7 +56,7 @@ struct ActLayout {
     a.scale = reinterpret_cast<float*>(take(4 * groups));
     for (int s = 0; s < kNumSides; ++s)
       if (args.sides >> s & 1) a.side[s] = reinterpret_cast<int32_t*>(take(4 * padded / size_t(kSides[s].k_value)));
-    bytes += 16 * 4;  // and scales and sums of as many
+    bytes += 16 * 4;  // and scales and sums of 16 tokens
     return a;
   }
 };

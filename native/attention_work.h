@@ -1,11 +1,14 @@
-// Cuts a step's attention into items that threads can take in any order: a function of the step and the shape alone.
+// Cuts a step's attention into items that threads can take in any order. The cut depends only on the step and the
+// shape, not on the number of threads.
 //
-// A sequence with many query tokens is cut by query tiles. One with few (decoding, verification) is also cut along
-// its keys, so that a long context occupies all cores; the parts are merged afterwards. Of such sequences, those
-// whose tables hold the same blocks in a split have it in common: one item takes the queries of all of them over it,
-// so that a shared prefix is read once (a cascade; Hydragen, 2402.05099). All of this is a matter of speed, since the
-// result is bitwise the same (attention.inc): when the scratch for partial sums is full, the remaining sequences stay
-// whole.
+// A sequence with many query tokens is cut by query tiles. A sequence with few (decoding, verification) is also cut
+// along its keys, so that a long context occupies all cores. Its partial sums are merged afterwards.
+//
+// If several of these sequences have the same blocks in a split, one item takes the queries of all of them over it. So
+// a shared prefix is read once (a cascade; Hydragen, 2402.05099).
+//
+// The cut affects speed only: the result is bitwise the same (attention.inc says why). So when the scratch for partial
+// sums is full, the remaining sequences are not cut along their keys.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -16,32 +19,32 @@
 
 namespace octavo {
 
-constexpr int kFewQueries = 8;                        // at most these many query tokens: worth cutting along the keys
-constexpr int64_t kPartialBudget = int64_t(1) << 22;  // floats of scratch: 16 MiB
+constexpr int kFewQueries = 8;                        // most query tokens of a sequence that is cut along its keys
+constexpr int64_t kPartialBudget = int64_t(1) << 22;  // floats of scratch for partial sums: 16 MiB
 
 inline int attention_group(const AttentionShape& shape) { return shape.heads / shape.kv_heads; }
 
-// Query tokens an item takes.
+// The most query tokens that one item takes.
 inline int attention_tile(const AttentionShape& shape) { return std::max(1, kTileRows / attention_group(shape)); }
 
 inline int64_t attention_partial_row(const AttentionShape& shape) { return shape.head_dim + kPartialHead; }
 
 // ---------------------------------------------------------------- memory
-// Scratch floats for partial sums that no step within these limits exceeds.
+// Floats of scratch for partial sums: enough for any step within these limits.
 inline size_t attention_partial_floats(int max_tokens, int max_seqs, int max_context, const AttentionShape& shape) {
   const int64_t queries = std::min<int64_t>(max_tokens, int64_t(max_seqs) * kFewQueries);
   const int64_t splits = (max_context + kSplit - 1) / kSplit;
   return size_t(std::min(kPartialBudget, queries * shape.heads * splits * attention_partial_row(shape)));
 }
 
-// Room to allow for items, and for merges.
+// The most items, and the most merges, of a step within these limits.
 inline int attention_max_items(int max_tokens, int max_seqs, int max_context, const AttentionShape& shape) {
   const int64_t tile = attention_tile(shape), whole = shape.kv_heads * ((max_tokens + tile - 1) / tile + max_seqs);
   const int64_t floats = int64_t(attention_partial_floats(max_tokens, max_seqs, max_context, shape));
   return int(whole + floats / (attention_group(shape) * attention_partial_row(shape)));
 }
 
-// The arrays of an AttentionWork one after the other: sets their places in memory from `at` on, and returns the end.
+// Lays out the arrays of an AttentionWork one after the other in memory from `at` on, and returns the end.
 inline uint8_t* place_attention_work(AttentionWork& work, uint8_t* at, int max_tokens, int max_seqs, int max_context,
                                      const AttentionShape& shape) {
   const auto items = size_t(attention_max_items(max_tokens, max_seqs, max_context, shape));
@@ -86,7 +89,8 @@ class AttentionWorkBuilder {
   }
   int blocks_in(int split) const { return ((split + 1) * kSplit - 1) / block_size_ - split * kSplit / block_size_ + 1; }
 
-  // Sequences that may have splits in common come last, ordered by these splits' last blocks: common prefixes meet.
+  // Sorts the sequences by the last block of each whole split, so that sequences with a common prefix become
+  // neighbours. Sequences that cannot share a split come first.
   void order_sequences() {
     for (int seq = 0; seq < step_.seqs; ++seq) {
       const int q0 = step_.query_starts[seq];
@@ -103,7 +107,7 @@ class AttentionWorkBuilder {
     });
   }
 
-  // The span's queries, from q0 of the list on, and how it is cut.
+  // Fills in the span's queries, from entry q0 of the list on, and decides how the span is cut.
   void list_queries(QuerySpan& span, int q0) {
     QueryRow* rows = work_.queries + q0;
     const int token0 = step_.query_starts[span.seq];
@@ -124,7 +128,8 @@ class AttentionWorkBuilder {
     if (span.cut) partial_ = partial;
   }
 
-  // `n` queries from the span's first on, over its blocks.
+  // Adds items for n queries over the keys of these splits in the span's blocks. The queries begin with the span's
+  // first one and may continue into the spans after it.
   void add_tiles(const QuerySpan& span, int n, int split0, int split1) {
     const int tile = attention_tile(shape_), stop = span.q0 + n;
     for (int q0 = span.q0; q0 < stop; q0 += tile) {
@@ -135,8 +140,8 @@ class AttentionWorkBuilder {
     }
   }
 
-  // Each split of spans[i], with the spans after it that have it in common; not those that a span before it took
-  // along.
+  // Adds items for each split of spans[i], including the queries of the following spans that share the split. A split
+  // that is shared with the span before has been added there.
   void add_splits(int i) {
     const QuerySpan& span = work_.spans[i];
     for (int split = span.split0; split < span.split1; ++split) {
@@ -150,7 +155,7 @@ class AttentionWorkBuilder {
     }
   }
 
-  // Whether spans[i] and the one after it have the same keys in this split.
+  // True if spans[i] and the next span are both cut, and have the same blocks for the whole split.
   bool in_common(int i, int split) const {
     if (i + 1 >= step_.seqs) return false;
     const QuerySpan &a = work_.spans[i], &b = work_.spans[i + 1];
@@ -159,10 +164,10 @@ class AttentionWorkBuilder {
            !std::memcmp(split_blocks(a, split), split_blocks(b, split), size_t(blocks_in(split)) * sizeof(int32_t));
   }
 
-  // A block's heads lie side by side, and the processor reads on past the end of one: so the items over the same keys
-  // stay together, a hand of kv_heads cards. The pool gives out items in runs from both ends of the list, large ones
-  // first. So that every run has its share of the long hands, they are sorted by length and dealt: every `stride`-th
-  // one, then each next one of those.
+  // A block's heads lie side by side, and the processor's prefetcher reads on past the end of one head. So the kv_heads
+  // items over the same keys stay together, as a hand of kv_heads cards. The pool gives out items in runs from both
+  // ends of the list, large runs first. To give every run its share of the expensive hands, the hands are sorted by
+  // cost and dealt: first every `stride`-th hand, then the one after each of these, and so on.
   void deal() {
     const int n = work_.num_items, hands = n / shape_.kv_heads, stride = std::max(1, int(std::sqrt(double(hands))));
     std::copy_n(work_.items, n, work_.sorted);
@@ -181,7 +186,7 @@ class AttentionWorkBuilder {
     }
   }
 
-  // Queries times keys, roughly; 0 if none is seen.
+  // Roughly the queries times the keys; 0 if the queries see no key of these splits.
   int64_t cost(const AttentionItem& item) const {
     int first = 1 << 30, last = 0;
     for (int q = item.q0; q < item.q0 + item.n; ++q) {
@@ -196,10 +201,10 @@ class AttentionWorkBuilder {
   const int block_size_;
   const AttentionShape& shape_;
   AttentionWork& work_;
-  int64_t partial_ = 0;  // scratch rows given out
+  int64_t partial_ = 0;  // rows of scratch in use
 };
 
-// Fills the work's arrays, which have room for a step within the limits given to place_attention_work.
+// Fills the work's arrays. The step must be within the limits that were given to place_attention_work.
 inline void build_attention_work(const StepView& step, int block_size, const AttentionShape& shape,
                                  AttentionWork& work) {
   AttentionWorkBuilder(step, block_size, shape, work).build();

@@ -1,5 +1,5 @@
-// What the bindings share: array types, checks, and the sampling arrays as native code sees them. Arrays are numpy's,
-// checked for type, rank and contiguity by nanobind; lengths are checked here, values in bounds.h.
+// What the bindings share: array types, checks, and the native view of the sampling arrays. Arrays are numpy's.
+// nanobind checks their type, rank and contiguity, this file their lengths, bounds.h their values.
 #pragma once
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -38,7 +38,7 @@ T* optional_out(const std::optional<Out<T>>& a, size_t length) {
   return a->data();
 }
 
-// The array `name` of a SamplingArrays, of that length (or at least, if not exact).
+// The array `name` of a SamplingArrays. Its length must be `length`, or at least that if not exact.
 template <class T, int Rank = 1>
 const T* field(nanobind::handle arrays, const char* name, size_t length, bool exact = true) {
   auto a = nanobind::cast<In<T, Rank>>(arrays.attr(name));
@@ -54,7 +54,8 @@ inline const int32_t* parents_of(const std::optional<In<int32_t>>& parents, size
   return parents->data();
 }
 
-// Edits in CSR form: the starts, and the tokens that they cut.
+// Edits in CSR form: row r has tokens[starts[r]] to tokens[starts[r + 1] - 1]. Checks both arrays and returns the
+// number of tokens.
 inline size_t edited_tokens(nanobind::handle a, const char* starts_name, const char* tokens_name, size_t rows,
                             int vocab, const int32_t*& starts, const int32_t*& tokens) {
   starts = field<int32_t>(a, starts_name, rows + 1);

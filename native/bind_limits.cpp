@@ -1,4 +1,4 @@
-// Measures the machine: see kernels/limits.inc for what is run, src/octavo/bench/limits.py for what is made of it.
+// Measures the machine. kernels/limits.inc has the loops that run, src/octavo/bench/limits.py reports the results.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
@@ -48,7 +48,8 @@ std::vector<std::pair<std::string, std::string>> loops(const std::string& isa) {
   return names;
 }
 
-// Pieces of about a millisecond, ten for each thread: the pool evens out what another process takes.
+// Runs pieces of about a millisecond, ten for each thread, so that the pool evens out the time that other processes
+// take.
 double ops_per_second(const std::string& isa, const std::string& instruction, Pool& pool, int repeat) {
   const LimitLoop& loop = loop_named(table_of(isa), instruction);
   nb::gil_scoped_release release;
@@ -63,12 +64,12 @@ double ops_per_second(const std::string& isa, const std::string& instruction, Po
   return loop.ops * double(rounds) * double(pieces) / time;
 }
 
-// A buffer to read: larger than the caches, or what is measured is they.
+// A buffer to read. It must be larger than the caches, or the speed of the caches is measured.
 class ReadBuffer {
  public:
   ReadBuffer(Pool& pool, size_t bytes) : memory_(bytes) {
     const int pieces = int((bytes + kPiece - 1) / kPiece);
-    pool.parallel_for(pieces, [&](int begin, int end) {  // untouched pages would all be one page of zeros
+    pool.parallel_for(pieces, [&](int begin, int end) {  // pages never written would all be one page of zeros
       const size_t from = size_t(begin) * kPiece, to = std::min(memory_.bytes(), size_t(end) * kPiece);
       std::fill(memory_.data() + from, memory_.data() + to, uint8_t(1));
     });

@@ -1,4 +1,4 @@
-// Entry points for tests and micro-benchmarks of packing, quantising and products: one call, one thread, no plan.
+// Entry points for tests and micro-benchmarks of packing, quantising and matmuls: one call, one thread, no plan.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -29,7 +29,7 @@ Floats floats(size_t rows, size_t columns) {
   return Floats(data, {rows, columns}, nb::capsule(data, [](void* p) noexcept { delete[] static_cast<float*>(p); }));
 }
 
-// A weight packed for itself.
+// One packed weight, without a plan.
 struct One {
   int format, N, K, panels;
   size_t stride;
@@ -56,8 +56,8 @@ Floats unpack(const std::string& type, In<uint8_t, 1> source, int N, int K) {
   return out;
 }
 
-// x is quantised in tiles of at most max_tile tokens (0: the instruction set's own) and multiplied; seconds is the best
-// time of `repeat` products.
+// Quantises x in tiles of at most max_tile tokens (0: the instruction set's own limit) and multiplies. Returns x @ w.T,
+// and the best time of `repeat` matmuls in seconds.
 std::tuple<Floats, double> matmul(const std::string& isa, const std::string& type, In<uint8_t, 1> source, int N,
                                   In<float, 2> x, int max_tile, int repeat) {
   const KernelTable* k = kernels(isa.c_str());
@@ -112,7 +112,7 @@ std::tuple<Floats, double> matmul(const std::string& isa, const std::string& typ
   return {out, best};
 }
 
-// x as the int8 codes stand for it, quantised for products with `type`.
+// Quantises x as for matmuls with `type`, and returns the values that the int8 codes stand for.
 Floats quantized(const std::string& isa, const std::string& type, In<float, 2> x) {
   const KernelTable* k = kernels(isa.c_str());
   const int format = format_of(type.c_str());

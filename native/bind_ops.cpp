@@ -1,5 +1,5 @@
-// Bindings of single kernels, on any instruction set that the machine has: what tests/ops compares with its slow
-// twins. The engine itself runs plans (bind_plan.cpp).
+// Bindings of single kernels, on any instruction set that the machine has. tests/ops compares them with slow twins. The
+// engine itself runs plans (bind_plan.cpp).
 #include <nanobind/stl/shared_ptr.h>
 
 #include <vector>
@@ -68,7 +68,7 @@ void qkv(const std::string& isa, KvCache& cache, int layer, In<int32_t> slots, O
   for (int t = 0; t < step.tokens; ++t) table_of(isa).qkv(args, t);
 }
 
-// One step's attention, its items in order on this thread. Returns (items, merges).
+// Runs one step's attention on this thread, item by item in order. Returns the numbers of items and of merges.
 std::pair<int, int> attention(const std::string& isa, const KvCache& cache, int layer, In<float, 2> q,
                               In<int32_t> query_starts, In<int32_t> context_lens, In<int32_t, 2> block_tables,
                               std::optional<In<int32_t>> parents, int window, float scale, float softcap,
@@ -142,7 +142,7 @@ void bind_ops(nb::module_& parent) {
         return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(cache.layer(0).base, {cache.bytes()}, nb::find(cache));
       },
       "kv"_a, "The whole pool's bytes: layer after layer, block after block.");
-#if defined(OCTAVO_SANITIZE)  // mistakes to be found: tests/native/test_sanitizers.py
+#if defined(OCTAVO_SANITIZE)  // mistakes that the sanitizers must find: tests/native/test_sanitizers.py
   m.def("overrun", [](KvCache& cache, ptrdiff_t at) { cache.layer(0).base[at] = 0; }, "kv"_a, "at"_a);
   m.def("overflow", [](int x) { return x + 1; }, "x"_a);
 #endif

@@ -1,5 +1,5 @@
-// Bindings of weights, cache, pool and plan. Arrays are numpy's, checked for type, rank and contiguity by nanobind;
-// lengths are checked here, what a step refers to in bounds.h.
+// Bindings of weights, cache, pool and plan. Arrays are numpy's. nanobind checks their type, rank and contiguity, this
+// file their lengths, bounds.h what a step refers to.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/map.h>
@@ -31,7 +31,7 @@ int format_named(const std::string& type) {
   return format;
 }
 
-// Panels that lie packed already, in a mapped file: nothing is copied, and nothing written.
+// A view of panels that are already packed, in a mapped file. Nothing is copied or written.
 PackedWeight view(const std::string& type, const In<uint8_t>& data, int N, int K) {
   PackedWeight w{format_named(type), N, K, data.data(), 0};
   w.panel_stride = panel_bytes(w.format, K);
@@ -62,7 +62,7 @@ struct Weights {
   }
 };
 
-// types.Transfers: all is checked before anything is copied.
+// Does a types.Transfers. All indices are checked before anything is copied.
 void transfer(KvCache& kv, const In<int32_t, 2>& moves, const In<int32_t, 2>& copies) {
   require(moves.shape(1) == 2 && copies.shape(1) == 2, "moves and copies are pairs");
   const int32_t *slots = moves.data(), *blocks = copies.data();

@@ -1,9 +1,10 @@
-// What a step's arrays may refer to. The bindings check every id, slot, block and row once, before anything is written:
-// kernels index with them and check nothing. A bad value throws std::invalid_argument (ValueError in Python), which
-// names the array, the place and the value; the engine then fails the request that it came with, and no other.
+// Checks what a step's arrays refer to. The bindings check every id, slot, block and row once, before anything is
+// written, because kernels use them as indices and check nothing. A bad value throws std::invalid_argument (ValueError
+// in Python), which names the array, the index and the value. The engine then fails only the request that the value
+// came with.
 //
-// A step of T tokens, S sequences with W blocks each and R logit rows takes O(T + S * W + R), and the sampling arrays
-// their length.
+// A step of T tokens, S sequences with W blocks each and R logit rows takes O(T + S * W + R), plus the length of the
+// sampling arrays.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -29,7 +30,7 @@ struct StepLimits {
 
 inline std::string entry(const char* name, size_t i) { return std::string(name) + "[" + std::to_string(i) + "]"; }
 
-// Whether all values lie in low .. stop - 1. One pass that never branches, so that compilers vectorise it.
+// True if all values lie in low .. stop - 1. It is one pass without branches, so that compilers vectorise it.
 inline bool within(const int32_t* values, size_t n, int32_t low, int64_t stop) {
   const uint32_t span = uint32_t(stop - low);
   uint32_t outside = 0;
@@ -43,7 +44,8 @@ inline void check_values(const char* name, const int32_t* values, size_t n, int3
     if (values[i] < low || values[i] >= stop) refuse(entry(name, i), values[i], low, stop - 1);
 }
 
-// Starts [n + 1] of n pieces: from 0 on, each piece of at least `least` entries. The last one is where they end.
+// Checks the starts [n + 1] of n pieces. The first piece starts at 0, and each has at least `least` entries. The last
+// start is where the pieces end.
 inline void check_starts(const char* name, const int32_t* starts, size_t n, int least = 0) {
   if (starts[0] != 0) refuse(entry(name, 0), starts[0], 0, 0);
   for (size_t i = 1; i <= n; ++i) {
@@ -52,7 +54,7 @@ inline void check_starts(const char* name, const int32_t* starts, size_t n, int 
   }
 }
 
-// One sequence's context, the blocks that it makes readable, and its draft tree.
+// Checks one sequence's context, the blocks that hold it, and its draft tree.
 inline void check_sequence(const StepView& step, size_t s, const StepLimits& limits) {
   const int start = step.query_starts[s], stop = step.query_starts[s + 1], context = step.context_lens[s];
   const int64_t room = int64_t(step.table_width) * limits.block_size;
@@ -78,7 +80,7 @@ inline void check_sequences(const StepView& step, const StepLimits& limits) {
   for (size_t s = 0; s < seqs; ++s) check_sequence(step, s, limits);
 }
 
-// Positions are not among these: they are angles, and index nothing.
+// Positions are not checked: they only give the angles of rope, and are never used as indices.
 inline void check_step(const StepView& step, const int32_t* targets, const StepLimits& limits) {
   check_values("token_ids", step.token_ids, size_t(step.tokens), 0, limits.embeddings);
   check_values("slot_mapping", step.slots, size_t(step.tokens), 0, limits.slots());

@@ -42,7 +42,7 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512vnni");
 #endif
 }
-// Linux gives a process the tile registers when it asks (Documentation/arch/x86/xstate.rst).
+// Linux gives a process the tile registers only on request (Documentation/arch/x86/xstate.rst).
 bool has_amx() {
 #if defined(OCTAVO_EMULATE_AVX512)
   return has_avx2();

@@ -20,7 +20,7 @@ class Memory {
   size_t bytes() const { return bytes_; }
 
  private:
-#if defined(OCTAVO_SANITIZE)  // from the heap: AddressSanitizer guards both ends of it, but not those of mapped pages
+#if defined(OCTAVO_SANITIZE)  // from the heap: AddressSanitizer guards the ends of heap memory, not of mapped pages
   static uint8_t* allocate(size_t bytes) {
     void* p = nullptr;
     if (posix_memalign(&p, 4096, bytes)) throw std::bad_alloc();

@@ -29,12 +29,12 @@ struct Plan::Context {
   std::vector<AttentionShape> shapes;  // the distinct ones; works[i] belongs to shapes[i]
   std::vector<AttentionWork> works;
   float* partials = nullptr;
-  std::vector<std::vector<float>> scratch;  // one a thread
-  struct alignas(64) Own {                  // a thread's own activations, of the product it last took part in
+  std::vector<std::vector<float>> scratch;  // one per thread
+  struct alignas(64) Own {                  // a thread's own activations, for the matmul that it last took part in
     std::vector<ActBuffer> acts;
     const void* prepared = nullptr;
     uint64_t round = 0;
-    std::vector<Peak> peaks;  // of the logits that this thread made, one a row of the head
+    std::vector<Peak> peaks;  // of the logits that this thread computed, one per row of the head
     uint64_t peaks_round = 0;
   };
   std::vector<Own> own;
@@ -56,7 +56,7 @@ class Plan::Op {
   virtual ~Op() = default;
   virtual int units(const Context& c) const { return c.rows; }
   virtual void run(Context& c, int begin, int end, int thread) const = 0;
-  virtual std::string name(Context&) const = 0;  // for profiles: operations of one name are counted as one
+  virtual std::string name(Context&) const = 0;  // for profiles: operations with the same name are added up
 };
 
 namespace ops {

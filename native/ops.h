@@ -197,7 +197,7 @@ struct Sample final : Op {
   }
 
  private:
-  // The largest of each row's logits, of those that each thread saw.
+  // Chooses the largest logit of each row from the peaks of all threads.
   static void choose(Context& c, int begin, int end) {
     for (int r = begin; r < end; ++r) {
       Peak peak;

@@ -7,10 +7,10 @@ namespace octavo {
 
 namespace {
 
-// One superblock of one row, decoded to what the layout keeps.
+// One superblock of one row: the codes and scales that the packed layout keeps.
 struct RowBlock {
   uint8_t codes[256];
-  uint16_t d[2], m[2];         // F16: d of each group; F32: its two halves; else d[0], and the min or zero m[0]
+  uint16_t d[2], m[2];         // F16: d[g] of group g; F32: d's two halves; else d[0], and m[0] is dmin, min or zero
   uint8_t scale[16], min[16];  // K_SCALE (as s8 bits), K_MIN
 };
 
@@ -280,7 +280,7 @@ int padded_k(int format, int K) {
 }
 
 size_t panel_bytes(int format, int K) {
-  const size_t superblock = size_t(kFormats[format].superblock);  // not padded_k: a file's K may be the largest int
+  const size_t superblock = size_t(kFormats[format].superblock);  // padded_k would overflow if K is the largest int
   return (size_t(K) + superblock - 1) / superblock * superblock_bytes(kFormats[format]);
 }
 
@@ -295,7 +295,8 @@ void pack_panel(int format, const uint8_t* source, int N, int K, int p, uint8_t*
   for (int sb = 0; sb < superblocks; ++sb, out += sb_bytes) {
     for (int row = 0; row < kPanel && p * kPanel + row < N; ++row) {
       const uint8_t* from = source + (size_t(p) * kPanel + row) * row_bytes;
-      // Only the formats of 32-element blocks can end in half a superblock; the missing step stays all zero.
+      // Only formats with blocks of 32 elements and superblocks of 64 can end in half a superblock. Its second step
+      // stays zero.
       const int present = std::min(steps, (K - sb * f.superblock) / step);
       if (present < steps) std::memset(&block, 0, sizeof block);
       s.decode(from + size_t(sb) * (f.superblock / s.elements) * s.bytes, block, present);

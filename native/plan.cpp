@@ -139,7 +139,7 @@ void Plan::attention(int q, int out, int layer, const AttentionShape& shape) {
                          shape);
     const size_t partials = attention_partial_floats(max_tokens_, max_seqs_, max_context_, shape) * sizeof(float);
     scratch_bytes_ += bytes;
-    if (partials > partial_bytes_) {  // shapes share them: an attention is merged before the next one starts
+    if (partials > partial_bytes_) {  // shapes share this scratch: an attention is merged before the next one starts
       scratch_bytes_ += partials - partial_bytes_;
       partial_bytes_ = partials;
       partials_ = std::make_unique<Memory>(partials);
@@ -191,7 +191,7 @@ using Clock = std::chrono::steady_clock;
 struct Section final : Pool::Job {
   const std::vector<std::unique_ptr<Plan::Op>>& list;
   Plan::Context& context;
-  Plan::Profile* profile;  // null: nobody wants it
+  Plan::Profile* profile;  // null: not profiling
   Clock::time_point last = Clock::now();
   Section(const std::vector<std::unique_ptr<Plan::Op>>& list, Plan::Context& context, Plan::Profile* profile)
       : list(list), context(context), profile(profile) {}
@@ -202,7 +202,7 @@ struct Section final : Pool::Job {
     if (!profile) return;
     const auto now = Clock::now();
     (*profile)[list[size_t(op)]->name(context)] += std::chrono::duration<double>(now - last).count();
-    last = Clock::now();  // the name took a while
+    last = Clock::now();  // not `now`: building the name took a while
   }
 };
 }  // namespace

@@ -1,8 +1,8 @@
 // A step plan: the forward pass as a flat list of operations over buffers, recorded once and replayed for every batch.
 //
-// Python (src/octavo/backends/cpu/lower.py) builds it with the methods below; run() executes a step with one parallel
-// region. The trunk runs on all tokens; the head, from the gathering of the logit rows on, runs on at most kHeadRows
-// rows at a time so that logits never need more than that.
+// Python (src/octavo/backends/cpu/lower.py) builds it with the methods below. run() executes a step. The trunk runs on
+// all tokens, in one parallel region. The head begins where the logit rows are gathered. It runs on at most kHeadRows
+// rows at a time, so that logits never need more memory than that.
 #pragma once
 #include <map>
 #include <memory>
@@ -21,12 +21,12 @@ struct PackedWeight {
   const uint8_t* data = nullptr;
   size_t panel_stride = 0;
   int panels() const { return (N - 1) / kPanel + 1; }
-  // p may be one off either end: then it is only fetched ahead.
+  // p may be one before the first panel or one after the last: such a panel is only prefetched.
   const uint8_t* panel(int p) const { return data + ptrdiff_t(p) * ptrdiff_t(panel_stride); }
 };
 
-// The KV pool: blocks one after the other, each with the keys and values of all layers. So memory is first touched as
-// blocks are, and a block is copied in one piece.
+// The KV pool: blocks one after the other, each with the keys and values of all layers. So the system provides a
+// block's memory when the block is first used, and a block is copied in one piece.
 class KvCache {
  public:
   KvCache(const std::vector<std::pair<int, int>>& heads_and_dims, int num_blocks, int block_size, KvType type);
@@ -66,13 +66,13 @@ struct Step {
   StepOutputs out;
 };
 
-// One of the products of a linear operation.
+// One of the matmuls of a linear operation.
 struct Segment {
   int weight = -1, up = -1;  // up >= 0: the output is activation(weight x) * (up x)
   int activation = 0;
   int bias = -1;  // a constant
   int out = -1;
-  bool residual = false;  // add to what is there
+  bool residual = false;  // add to the output buffer
 };
 
 class Plan {
@@ -83,7 +83,7 @@ class Plan {
        int max_seqs, int max_context);
   ~Plan();
 
-  // Building. Each returns an id where one is needed later.
+  // Building. A method returns an id if later calls need it.
   int weight(const PackedWeight& w);
   int constant(const float* data, int n);
   int buffer(int width);                      // [rows][width] floats
@@ -91,27 +91,28 @@ class Plan {
   void embed(int weight, int out, float scale);
   void linear(int x, int act, int norm, float eps, const std::vector<Segment>& segments);  // norm: a constant, or -1
   void linear_dense(int x, const std::vector<Segment>& segments);
-  void rms_norm(int x, int width, int weight, float eps, int out,
-                bool residual);  // slices of `weight`'s length; residual: out +=
+  // Normalises slices of `weight`'s length. residual: out += instead of out =.
+  void rms_norm(int x, int width, int weight, float eps, int out, bool residual);
   void add(int x, int out);
   void gated(int gate, int up, int activation, int out);
   void rope_angles(int inv_freq, float scale, int out);
   void qkv(int q, int k, int v, int heads, int layer, int q_norm, int k_norm, float eps, int angles, int rope_dim,
            bool interleaved);
   void attention(int q, int out, int layer, const AttentionShape& shape);
-  int logit_rows(int x);  // the head begins: the buffer of the gathered rows
+  int logit_rows(int x);  // begins the head; returns the buffer of the gathered rows
   void logits(int buffer, int vocab, float softcap);
-  void hidden(int buffer, int norm, float eps);  // how to get the final hidden state from the gathered rows
+  void hidden(int buffer, int norm, float eps);  // the norm that gives final hidden states from gathered rows
 
   void run(const Step& step);
 
-  // Seconds of the steps run since profile(true), by operation: those of one token a sequence (decoding), and others.
+  // Seconds of each operation in the steps since profile(true). Decoding steps (one token per sequence) and other steps
+  // are counted separately.
   using Profile = std::map<std::string, double>;
   void profile(bool on);
   const Profile& profiled(bool decoding) const { return profiles_[decoding]; }
 
   size_t scratch_bytes() const { return scratch_bytes_; }
-  // Operations of the trunk that a step of that many tokens waits for, one after the other.
+  // The number of operations in the trunk that a step of that many tokens waits for, one after the other.
   int barriers(int tokens) const;
   StepLimits limits() const;
   int max_tokens() const { return max_tokens_; }

@@ -10,9 +10,9 @@
 
 namespace octavo::ops {
 
-// Rows to int8 activations, normalised first where a norm is given. Rows that fit one tile are not worth a barrier:
-// each thread that takes part in the product quantises them for itself (Linear::activations), and this operation has no
-// units.
+// Quantises rows to int8 activations, after RMS norm if a norm is given. Rows that fit one tile are not worth a
+// barrier: then this operation has no units, and each thread that takes part in the matmul quantises them for itself
+// (Linear::activations).
 struct Quantize final : Op {
   int x, act, norm;
   float eps;
@@ -32,14 +32,14 @@ struct Quantize final : Op {
   }
 };
 
-// One panel of one segment times all rows is a unit. The products land in a small buffer, where the epilogue (gate,
-// bias, residual) meets them in cache.
+// A unit is one panel of one segment times all rows. The sums go to a small buffer, so that the epilogue (gate, bias,
+// softcap, residual) finds them in cache.
 struct Linear final : Op {
-  const Quantize* quantize;  // what made the activations; null: dense weights
+  const Quantize* quantize;  // the operation that quantises the input; null: dense weights
   int x;                     // the input's buffer
   std::vector<Segment> segments;
   std::vector<int> first;  // first panel of each segment; the last entry is their total
-  bool logits = false;     // of the language-model head
+  bool logits = false;     // true for the language-model head
   float softcap = 0;       // of the logits
   Linear(const Context& c, const Quantize* quantize, int x, std::vector<Segment> list)
       : quantize(quantize), x(x), segments(std::move(list)), first{0} {
@@ -62,11 +62,11 @@ struct Linear final : Op {
     const int tiles = ActBuffer::tiles(c.rows, c.kernels.max_tile);
     const bool wide = act && c.rows >= c.kernels.wide_tile;
     if (wide) c.kernels.begin_wide(act->args.group);
-    // Activations of many rows come from a far cache: a tile of them serves several panels in turn.
+    // Activations of many rows come from a far cache, so each tile of them is used for several panels in turn.
     const PackedWeight& w0 = c.weights[size_t(segments[0].weight)];
     const bool far = act && size_t(c.rows) * size_t(w0.K) > kNearBytes;
     const int block = far ? std::clamp(int(kNearBytes / w0.panel_stride), 1, kPanelsOfATile) : 1;
-    // Few rows wait for memory, so each thread reads on where its last claim ended.
+    // With few rows the matmul is memory-bound, so each thread continues reading where its last claim ended.
     const int order = Pool::from_back(thread) && c.rows <= kFewRows ? -1 : 1;
     size_t s = 0;
     for (int from = begin; from < end; from += block) {

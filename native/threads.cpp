@@ -15,8 +15,9 @@ constexpr uint64_t kGenerations = (1u << 24) - 1;
 // A worker spins this long for the next step before it sleeps: longer than the gap between two steps of a running
 // batch, short enough that an idle process uses no measurable time.
 constexpr auto kSpin = std::chrono::microseconds(1500);
-// A thread that waits for another's units pauses this often, some 60 to 100 us, before it offers its core: longer than
-// two threads usually differ in one operation, and little beside the milliseconds that a neighbour's turn takes.
+// A thread that waits for the units of others pauses this many times (some 60 to 100 us in all) before it offers its
+// core to other threads. Two threads usually differ by less than that in one operation. It is short beside the
+// milliseconds of another process's time slice.
 constexpr int kPauses = 2000;
 
 void pause() {
@@ -64,14 +65,14 @@ void Pool::execute(uint64_t generation, int thread) {
       job_.load(std::memory_order_relaxed)->run(op, begin, end, thread);
       ran += end - begin;
     }
-    if (ran) slot.done.fetch_add(ran, std::memory_order_release);  // once: the word travels between the cores
+    if (ran) slot.done.fetch_add(ran, std::memory_order_release);  // once: the counter moves between the cores
     for (int spins = 0; slot.done.load(std::memory_order_acquire) < slot.units.load(std::memory_order_relaxed);
          ++spins) {
-      if (generation_.load(std::memory_order_relaxed) != generation) return;  // we came too late: the step is over
+      if (generation_.load(std::memory_order_relaxed) != generation) return;  // too late: the step is over
       if (spins < kPauses) {
         pause();
       } else {
-        std::this_thread::yield();  // whoever holds the claim may need this very core
+        std::this_thread::yield();  // the thread that holds the claim may need this core
       }
     }
     if (thread == 0) job_.load(std::memory_order_relaxed)->finished(op);

@@ -1,12 +1,13 @@
 // A pool that runs a list of operations in order, each cut into units that threads claim.
 //
-// There is no barrier in the usual sense. An operation is finished when every one of its units is, whoever ran them; a
-// thread moves on when it sees that. So a worker that the system has put aside holds nobody up unless it has claimed
-// something, and one that comes late finds finished operations and skips through them.
+// There is no barrier in the usual sense. An operation is finished when all its units are, whichever threads ran them.
+// A thread moves on when it sees that. So a worker that the system has paused delays the others only if it has claimed
+// units. A worker that comes late skips the finished operations.
 //
-// Each operation has one word {generation, front, back}: even threads claim from the front, odd ones from the back (two
-// sequential memory streams), 3/4 of a fair share of what is left at a time, so claims are few and the end is balanced.
-// The generation in the word keeps a late worker of an earlier run from claiming anything of this one.
+// Each operation has one word {generation, front, back}. Even threads claim units from the front, odd threads from the
+// back, so that memory is read in two sequential streams. A claim takes 3/4 of a fair share of what is left, so claims
+// are few and the end is balanced. The generation keeps a late worker of an earlier run from claiming units of this
+// one.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -26,20 +27,21 @@ class Pool {
   int threads() const { return threads_; }
   static bool from_back(int thread) { return thread & 1; }
 
-  // Something to run: operation `op` has units(op) units; run(op, begin, end, thread) does some of them. An operation
-  // may read what earlier ones wrote. Not reentrant; must not throw. Who claims from the back and runs its units from
-  // end - 1 down to begin reads on where its last claim ended.
+  // A list of operations. Operation `op` has units(op) units; run(op, begin, end, thread) runs some of them. An
+  // operation may read what earlier ones wrote. run must not throw, and must not use the pool itself. A thread that
+  // claims from the back should run its units from end - 1 down to begin: then it continues reading where its last
+  // claim ended.
   class Job {
    public:
     virtual ~Job() = default;
     virtual int ops() const = 0;
     virtual int units(int op) const = 0;
     virtual void run(int op, int begin, int end, int thread) = 0;
-    virtual void finished(int) {}  // by the calling thread, when all units of an operation are done
+    virtual void finished(int) {}  // called by the calling thread when all units of an operation are done
   };
   void run(Job& job);
 
-  // One operation given as a function(begin, end).
+  // Runs one operation, given as a function(begin, end).
   template <class Fn>
   void parallel_for(int units, Fn&& fn) {
     struct One final : Job {

@@ -1,9 +1,9 @@
 // Integer dot products of packed codes on AVX2: 8 rows of a panel at a time, u8 x s8 pairs summed in s16.
 //
-// vpmaddubsw saturates at 32,767, so the number of products summed before widening is limited: with codes c <= max and
-// |x|
-// <= 127 a pair is at most 254 max, that is 8 pairs of 4-bit codes (30,480), 4 of 5-bit ones (31,496), 2 of 6-bit ones
-// (32,004). 8-bit codes are made signed and their sign moved to the activation (128 * 127 * 2 = 32,512).
+// vpmaddubsw saturates at 32,767, which limits how many products may be summed before widening. With codes c <= max and
+// |x| <= 127, a pair is at most 254 max. So 8 pairs of 4-bit codes fit (30,480), 4 pairs of 5-bit codes (31,496) and 2
+// pairs of 6-bit codes (32,004). 8-bit codes are made signed and their sign is moved to the activation (128 * 127 * 2 =
+// 32,512).
 #pragma once
 
 namespace octavo {
@@ -28,7 +28,7 @@ inline VF v_bf16(const uint8_t* p) {
 }
 inline VF v_float(VI a) { return _mm256_cvtepi32_ps(a); }
 inline VI v_izero() { return _mm256_setzero_si256(); }
-// The rows' scales of a group, as group_sum multiplies with them: twice as s16.
+// The rows' scales of a group in the form that group_sum multiplies by: each twice, as s16.
 inline VI v_scale_u8(const uint8_t* p) {
   const VI s = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
   return _mm256_or_si256(s, _mm256_slli_epi32(s, 16));
@@ -37,7 +37,7 @@ inline VI v_scale_s8(const uint8_t* p) {
   const VI s = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p));
   return _mm256_blend_epi16(s, _mm256_slli_epi32(s, 16), 0xaa);
 }
-// Two s16 a row: u8 at p[2 row] and p[2 row + 1]; or -ZERO times the s8 at a[row] and b[row].
+// Two s16 for each row: the u8 at p[2 row] and p[2 row + 1], or -ZERO times the s8 at a[row] and b[row].
 using VP = __m256i;
 inline VP v_pair(const uint8_t* p) { return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p)); }
 template <int ZERO>
@@ -47,7 +47,7 @@ inline VP v_negative_pair(const uint8_t* a, const uint8_t* b) {
                          _mm256_slli_epi32(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)b)), 16), 0xaa);
   return _mm256_mullo_epi16(pair, _mm256_set1_epi16(-ZERO));
 }
-// acc + the sum over a row's two s16 with those of `pair`
+// acc + the dot product of each row's two s16 with those of `pair`
 inline VI v_pairs(VI acc, VP p, int32_t pair) {
   return _mm256_add_epi32(acc, _mm256_madd_epi16(p, _mm256_set1_epi32(pair)));
 }
@@ -58,12 +58,12 @@ inline VI broadcast4(const int8_t* x) {
 }
 
 // Stops the compiler from re-associating a chain of integer additions into a tree, which needs more registers than
-// there are (a quarter of the speed, measured with g++ 12).
+// there are. The spills cost a quarter of the speed (measured with g++ 12).
 inline __attribute__((always_inline)) void keep(VI& v) { asm("" : "+x"(v)); }
 
-constexpr bool kSignedBytes = true;  // 8-bit codes are multiplied less their zero point, others with it
+constexpr bool kSignedBytes = true;  // 8-bit codes are multiplied without their zero point, others with it
 
-// sum[t] += the sum over the group's k of code * x for 8 rows, each times its scale.
+// sum[t] += scale * (the sum over the group's k of code * x), for 8 rows.
 template <int BITS, int GROUP, int TT>
 inline __attribute__((always_inline)) void group_sum(const uint8_t* codes, const int8_t* x, VI scale, VI (&sum)[TT]) {
   const VI low = _mm256_set1_epi8(15);
@@ -82,7 +82,7 @@ inline __attribute__((always_inline)) void group_sum(const uint8_t* codes, const
     }
     return;
   }
-  constexpr int kSum = BITS == 4 ? 8 : BITS == 5 ? 4 : 2;  // vectors summed in s16
+  constexpr int kSum = BITS == 4 ? 8 : BITS == 5 ? 4 : 2;  // vectors summed in s16 before widening
   VI plane = v_izero(), sums[TT];
   if constexpr (BITS > 4) plane = line(GROUP / 8);
 #pragma GCC unroll 16
@@ -103,7 +103,7 @@ inline __attribute__((always_inline)) void group_sum(const uint8_t* codes, const
     }
     auto first = [&](int t) { return _mm256_maddubs_epi16(a, broadcast4(x + (v * TT + t) * 4)); };
     auto second = [&](int t) { return _mm256_maddubs_epi16(b, broadcast4(x + ((v + 1) * TT + t) * 4)); };
-    if constexpr (kSum == 2) {  // nothing to keep until the next two vectors: one token after the other
+    if constexpr (kSum == 2) {  // no sums to carry over to the next two vectors, so one token at a time
 #pragma GCC unroll 12
       for (int t = 0; t < TT; ++t) {
         sum[t] = _mm256_add_epi32(sum[t], _mm256_madd_epi16(_mm256_add_epi16(first(t), second(t)), scale));

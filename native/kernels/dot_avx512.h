@@ -6,9 +6,9 @@ namespace ISA_NS {
 
 constexpr int kRows = 16;
 #if defined(OCTAVO_EMULATE_AVX512)
-constexpr int kMaxTileHere = 3;  // emulated kernels are for tests: a quarter of the time to compile
+constexpr int kMaxTileHere = 3;  // emulated kernels are for tests; this takes a quarter of the time to compile
 #elif defined(ISA_AMX)
-constexpr int kMaxTileHere = 11;  // more are matmul_amx.inc's
+constexpr int kMaxTileHere = 11;  // matmul_amx.inc takes the larger tiles
 #else
 constexpr int kMaxTileHere = 12;
 #endif
@@ -31,7 +31,7 @@ inline VF v_float(VI a) { return _mm512_cvtepi32_ps(a); }
 inline VI v_izero() { return _mm512_setzero_si512(); }
 inline VI v_scale_u8(const uint8_t* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)); }
 inline VI v_scale_s8(const uint8_t* p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)); }
-using VP = __m512i;  // two s16 a row
+using VP = __m512i;  // two s16 for each row
 inline VP v_pair(const uint8_t* p) { return _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)p)); }
 template <int ZERO>
 inline VP v_negative_pair(const uint8_t* a, const uint8_t* b) {
@@ -46,8 +46,8 @@ inline __attribute__((always_inline)) void dot4(VI& acc, VI w, const int8_t* x) 
   std::memcpy(&v, x, 4);
   acc = _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(v));
 #else
-  // The embedded-broadcast form: g++ 12 splits the intrinsic in a broadcast and a dot product, up to 14 % slower in
-  // small tiles.
+  // The form with an embedded broadcast. g++ 12 splits the intrinsic into a broadcast and a dot product, which is up to
+  // 14 % slower in small tiles.
   asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*reinterpret_cast<const int32_t*>(x)));
 #endif
 }

@@ -1,18 +1,19 @@
 // Integer dot products of packed codes on 64-bit ARM: sdot, or smmla where the processor has the i8mm extension.
 //
-// Codes of 4, 5 and 6 bits are taken as signed bytes as they are, those of 8 bits less 128. sdot takes 4 rows x 4 k of
-// the panel by the 4 bytes of one token, chosen by lane. smmla takes 2 rows x 8 k by 2 tokens x 8 k, twice the
-// products: the panel's two vectors of 4 k are zipped to that (one zip for each 16 bytes of codes, and one for each
-// pair of tokens), and the 2 x 2 results unzipped once a group. For 8 tokens that is 44 instructions where sdot needs
-// 64, for 2 tokens 17 where it needs 16. The last token of an odd number, and so a single one, goes by sdot.
+// Codes of 4, 5 and 6 bits are used as signed bytes as they are; 128 is subtracted from 8-bit codes.
+// - sdot multiplies 4 rows x 4 k of the panel by the 4 bytes of one token, which a lane index selects.
+// - smmla multiplies 2 rows x 8 k by 2 tokens x 8 k, twice as many products. The panel's two vectors of 4 k are zipped
+//   into this shape: one zip for each 16 bytes of codes, and one for each pair of tokens. The 2 x 2 results are
+//   unzipped once per group. 8 tokens take 44 instructions where sdot takes 64; 2 tokens take 17 where sdot takes 16.
+// The last token of an odd number, and so a single one, uses sdot.
 #pragma once
 #include <arm_neon.h>
 
 namespace octavo {
 namespace ISA_NS {
 
-// Of 32 registers a token takes two for its integer sums and two for its float ones. More rows or tokens make g++ 12
-// spill twice as often; smmla gains more from tokens than that costs.
+// Of the 32 registers, each token takes two for its integer sums and two for its float sums. With more rows or tokens
+// g++ 12 spills twice as often; smmla gains more from tokens than that costs.
 constexpr int kRows = 8;
 constexpr int kQuads = kRows / 4;
 #if defined(__ARM_FEATURE_MATMUL_INT8)
@@ -68,7 +69,7 @@ inline VI v_scale_s8(const uint8_t* p) {
   }
   return r;
 }
-struct VP {  // of each row
+struct VP {  // two s16 for each row
   int16x8_t first[kQuads / 2], second[kQuads / 2];
 };
 inline VP v_pair(const uint8_t* p) {
@@ -88,7 +89,7 @@ inline VP v_negative_pair(const uint8_t* a, const uint8_t* b) {
   }
   return r;
 }
-// acc + the sum over a row's two s16 with those of `pair`
+// acc + the dot product of each row's two s16 with those of `pair`
 inline VI v_pairs(VI acc, VP p, int32_t pair) {
   const auto first = int16_t(pair & 0xffff), second = int16_t(pair >> 16);
   for (int i = 0; i < kQuads / 2; ++i) {
@@ -113,7 +114,7 @@ inline __attribute__((always_inline)) void two_vectors(const uint8_t* codes, int
       const uint8x16_t both = vld1q_u8(codes + 32 * v + 16 * i);
       a = vandq_u8(both, vdupq_n_u8(15)), b = vshrq_n_u8(both, 4);
     }
-    if constexpr (BITS == 5 || BITS == 6) {  // bits 4 and up, BITS - 4 of them for each vector
+    if constexpr (BITS == 5 || BITS == 6) {  // the plane has bits 4 and up, BITS - 4 of them for each vector
       constexpr int kEach = BITS - 4;
       const uint8x16_t plane = vld1q_u8(codes + GROUP / 8 * 64 + 16 * i), mask = vdupq_n_u8(BITS == 5 ? 16 : 48);
       a = vorrq_u8(a, vandq_u8(vshlq_u8(plane, vdupq_n_s8(int8_t(4 - kEach * v))), mask));
@@ -124,7 +125,7 @@ inline __attribute__((always_inline)) void two_vectors(const uint8_t* codes, int
 }
 
 // ---------------------------------------------------------------- sdot
-// Tokens T .. TT, whose bytes for these 4 k lie side by side from x on.
+// Adds the products of tokens T .. TT. The tokens' bytes for these 4 k lie side by side, in x.
 template <int TT, int T>
 inline __attribute__((always_inline)) void dot_by_lane(VI (&dot)[TT], const Codes& w, const int8_t* x) {
   if constexpr (TT - T >= 4) {
@@ -161,7 +162,7 @@ inline int8x16_t zip2(int8x16_t a, int8x16_t b) {
   return vreinterpretq_s8_s32(vzip2q_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)));
 }
 
-// x, next: the tokens' bytes for 4 k, and for the 4 after these.
+// x: the tokens' bytes for 4 k; next: for the 4 k after these.
 template <int PAIRS>
 inline __attribute__((always_inline)) void multiply_pairs(PairSums<PAIRS>& sums, const Codes& a, const Codes& b,
                                                           const int8_t* x, const int8_t* next) {
@@ -173,7 +174,7 @@ inline __attribute__((always_inline)) void multiply_pairs(PairSums<PAIRS>& sums,
     for (int r = 0; r < 2 * kQuads; ++r) sums.v[p][r] = vmmlaq_s32(sums.v[p][r], w[r], q);
   }
 }
-// Adds the sums to what the pairs of tokens start with: start[t], or 0 if there is none.
+// dot = the sums of the pairs of tokens, each plus its start[t] if START.
 template <bool START, int PAIRS, int TT>
 inline __attribute__((always_inline)) void finish_pairs(const PairSums<PAIRS>& sums, const int32_t* start,
                                                         VI (&dot)[TT]) {
@@ -217,9 +218,9 @@ inline __attribute__((always_inline)) void group_dot(const uint8_t* codes, const
   }
   finish_pairs<kStart>(sums, start, dot);
 }
-constexpr bool kSignedBytes = true;  // 8-bit codes are multiplied less their zero point, others with it
+constexpr bool kSignedBytes = true;  // 8-bit codes are multiplied without their zero point, others with it
 
-// sum[t] += the sum over the group's k of code * x, each row's times its scale.
+// sum[t] += scale * (the sum over the group's k of code * x), for each row.
 template <int BITS, int GROUP, int TT>
 inline __attribute__((always_inline)) void group_sum(const uint8_t* codes, const int8_t* x, VI scale, VI (&sum)[TT]) {
   VI dot[TT];

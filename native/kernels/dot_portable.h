@@ -1,5 +1,5 @@
-// Integer dot products of packed codes in plain C++: the readable twin of the other dot_*.h, and the path of any other
-// processor.
+// Integer dot products of packed codes in plain C++. This is the readable twin of the other dot_*.h files, and the path
+// of every other processor.
 #pragma once
 
 namespace octavo {

@@ -1,4 +1,4 @@
-// The formats of packed weights (the byte layout is drawn in pack.h) and what each asks of the activations.
+// The formats of packed weights (pack.h has the byte layout), and what each needs of the activations.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -6,7 +6,7 @@
 namespace octavo {
 
 constexpr int kPanel = 16;    // rows of a panel
-constexpr int kMaxTile = 64;  // tokens of an activation tile at most
+constexpr int kMaxTile = 64;  // the most tokens of an activation tile
 
 enum class Scales : int { F16, F16_MIN, F16_ZERO, F32, K_SCALE, K_MIN };
 
@@ -45,15 +45,16 @@ constexpr PackedFormat kFormats[kNumFormats] = {
 
 constexpr bool is_dense(int format) { return format >= kNumQuantised; }
 
-// The activation group that suits a format: k of one activation scale. Finer groups are more exact (SmolLM2's
-// perplexity is 0.9 % above the exact one with groups of 64, 0.35 % with 32) and cost a multiplication a group.
+// The activation group of a format: how many k share one activation scale. Smaller groups are more exact but cost one
+// multiplication each. SmolLM2's perplexity is 0.9 % above that of exact activations with groups of 64, and 0.35 %
+// above with groups of 32.
 constexpr int act_group(const PackedFormat& f) { return f.superblock == 256 ? 256 : 32; }
 
-// k of one step: of an integer dot product, which has one scale on either side. A larger group of weights is several
+// k of one step: one integer dot product, with one scale on either side. A larger group of weights consists of several
 // steps that share its scale, so no group size needs its own dot product.
 constexpr int step_of(const PackedFormat& f) { return f.group < act_group(f) ? f.group : act_group(f); }
 
-// Codes of one step of 16 rows; scales of one superblock (a multiple of 64); a superblock.
+// Bytes of 16 rows: the codes of one step, the scales of one superblock (a multiple of 64), a whole superblock.
 constexpr size_t step_bytes(const PackedFormat& f) {
   const size_t step = size_t(step_of(f));
   return f.bits == 8 ? step * 16 : step * 8 + (f.bits == 4 ? 0 : 64);
@@ -79,9 +80,11 @@ constexpr size_t superblock_bytes(const PackedFormat& f) {
   return scale_bytes(f) + size_t(f.superblock / step_of(f)) * step_bytes(f);
 }
 
-// An offset of the weights multiplies the sum of the activations' codes. Each format needs that sum in one form, 4
-// bytes a value: times the activations' scale as a float, as two s16 side by side (for the pairwise multiply-add with
-// the groups' own offsets or scales), or as the start -zero * sum of the integer accumulator.
+// An offset of the weights is multiplied by the sum of the activations' codes. Each format needs this sum in one form,
+// of 4 bytes per value:
+// - kScaled: the sum times the activations' scale, as a float
+// - kPair: two sums as s16 side by side, for the pairwise multiply-add with the groups' own offsets or scales
+// - kZero: -zero * sum, the start of the integer accumulator
 enum Side { kScaled32, kPair32, kPair16, kZero8, kZero16, kZero128, kNumSides };
 
 struct SideForm {

@@ -1,9 +1,9 @@
 // The inputs of kernels, and the table of kernels that each instruction set fills in.
 //
-// Every .inc file beside this one is compiled once for each instruction set (isa_*.cpp) in a namespace of its own, over
-// the 16-lane vectors of simd/vec.h. A kernel works on one *unit* of an operation (a token, a panel, an attention
-// item); the plan spreads units over threads. No kernel allocates, and none depends on which other units run: a unit's
-// result is a function of its request.
+// Every .inc file in this folder is compiled once for each instruction set (isa_*.cpp), in that set's namespace, on top
+// of the 16-lane vectors of simd/vec.h. A kernel works on one *unit* of an operation: a token, a panel or an attention
+// item. The plan spreads units over threads. No kernel allocates memory. A unit's result depends only on its request,
+// never on which other units run.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -26,16 +26,17 @@ struct StepView {
 };
 
 // ---------------------------------------------------------------- KV cache
-// One layer's part of the pool. A block holds K then V (then the int8 scales), each [kv_heads] outermost. With P = 1
-// (f32), 2 (bf16), 4 (int8) values of the summed index side by side, as dot-product instructions want them:
+// One layer's part of the pool. A block holds K, then V, then (int8 only) the scales. In each, the outermost index is
+// the kv head. P values of the index that is summed over lie side by side, as dot-product instructions need them: 1
+// value for f32, 2 for bf16, 4 for int8.
 //   K: [kv_heads][head_dim / P][block_size][P]   (lanes are tokens: q . k needs no horizontal sum)
 //   V: [kv_heads][block_size / P][head_dim][P]   (lanes are dims)
 //   int8 only: k_scale, v_scale: f32 [kv_heads][block_size], value = scale * code
-// block_size is a multiple of 16, head_dim of 16.
+// block_size and head_dim are multiples of 16.
 enum class KvType : int { F32 = 0, BF16 = 1, INT8 = 2 };
 
 struct KvLayer {
-  uint8_t* base = nullptr;  // block b starts at base + b * block_bytes: other layers may lie between
+  uint8_t* base = nullptr;  // block b starts at base + b * block_bytes; other layers may lie in between
   size_t block_bytes = 0, v_offset = 0, k_scale_offset = 0, v_scale_offset = 0;
   KvType type = KvType::BF16;
   int kv_heads = 0, head_dim = 0, block_size = 16;
@@ -44,38 +45,39 @@ struct KvLayer {
 // ---------------------------------------------------------------- attention
 struct AttentionShape {
   int heads, kv_heads, head_dim;
-  int window;  // 0: all
+  int window;  // 0: none
   float scale, softcap;
 };
 
 constexpr int kMaxHeadDim = 512;
-constexpr int kSplit = 512;  // positions whose softmax is summed on its own; splits are then folded in order
-// (token, head) rows that a tile of an item holds. Register tiles of 2, 5 and 6 rows divide it; NEON's, of 4, leave a
-// last one of 2, which for_rows takes as it takes any rest.
+// Positions of a split. Each split has its own softmax sums; these are then folded in order.
+constexpr int kSplit = 512;
+// (token, head) rows of an item's tile. The register tiles of 2, 5 and 6 rows divide it. NEON's register tiles of 4
+// rows leave 2 rows, which for_rows handles like any remainder.
 constexpr int kTileRows = 30;
-constexpr int kPartialHead = 2;  // m and l, before the head_dim sums of a row in the scratch
+constexpr int kPartialHead = 2;  // a row of the scratch: m and l, then head_dim sums
 
-// A query token. Its keys at positions below `straight` lie at their own places in its sequence's blocks: all of them,
-// but for a node of a draft tree, whose ancestors' keys follow, in order of position, from the places of their rows.
+// A query token. Its keys at positions below `straight` are stored at these positions in its sequence's blocks. These
+// are all its keys, except for a node of a draft tree: its ancestors' keys come after them, in order of position, but
+// each is stored at the place of its row.
 struct QueryRow {
   int32_t token;  // row of the batch
   int32_t seq;
-  int32_t position;  // the last one it sees, its own; windows count these
+  int32_t position;  // its own, the last one that it sees; windows are counted in positions
   int32_t straight;
-  int32_t
-      partial;  // its first row in the scratch, if it is cut along its keys: `heads` rows for each split that it sees
+  int32_t partial;  // its first row in the scratch, if its sequence is cut: `heads` rows for each split that it sees
 };
 
-// Queries q0 .. q0 + n of AttentionWork::queries, all query heads of one kv head, over the keys of splits split0 ..
-// split1 in the blocks of sequence `seq` (queries of other sequences have the same blocks there). whole: these are all
-// the splits that the queries see, and the result goes to the output; else each split's sums go to the scratch, for
-// attention_merge.
+// Queries q0 .. q0 + n of AttentionWork::queries, with all query heads of one kv head, over the keys of splits split0
+// .. split1. The keys are read from the blocks of sequence `seq`; queries of other sequences have the same blocks
+// there. whole: the queries see no other splits, and the result goes to the output. Otherwise the sums of each split go
+// to the scratch, for attention_merge.
 struct AttentionItem {
   int32_t seq, kv_head, q0, n, split0, split1;
   bool whole;
 };
 
-// Where the row of query token `token` of a sequence is in its cache.
+// The place of query token `token` in its sequence's cache, counted in tokens.
 static inline int stored_position(const StepView& step, int seq, int token) {
   return step.context_lens[seq] - step.query_starts[seq + 1] + token;
 }
@@ -91,29 +93,29 @@ struct AttentionArgs {
   size_t ldq;
   float* out;  // [tokens][ldo]
   size_t ldo;
-  float* partials;  // scratch: attention_partial_floats(...) of attention_work.h
+  float* partials;  // scratch; attention_partial_floats (attention_work.h) gives its size
   const QueryRow* queries;
 };
 
-// A sequence's queries in AttentionWork::queries, and the splits that one of them sees.
+// A sequence's queries in AttentionWork::queries, and the splits that at least one of them sees.
 struct QuerySpan {
   int32_t seq, q0, n, split0, split1, straight;
-  bool cut;  // into one item a split
+  bool cut;  // along its keys, into items of one split each
 };
 
-struct AttentionWork {  // one step's items, for all layers of one shape: see attention_work.h
+struct AttentionWork {  // one step's items, for all layers of one shape; attention_work.h builds it
   AttentionItem* items = nullptr;
   int num_items = 0;
-  AttentionItem* sorted = nullptr;  // room to put the items in order
-  AttentionItem* merges = nullptr;  // to run when all items have: one for each kv head of a sequence that was cut
+  AttentionItem* sorted = nullptr;  // scratch for sorting the items
+  AttentionItem* merges = nullptr;  // run after all items: one for each kv head of each sequence that was cut
   int num_merges = 0;
-  QueryRow* queries = nullptr;  // [tokens]: sequences with a common prefix side by side
+  QueryRow* queries = nullptr;  // [tokens]; sequences with a common prefix are neighbours
   QuerySpan* spans = nullptr;   // [seqs], in the same order
 };
 
 // ---------------------------------------------------------------- query, key, value preparation
-// For token t: optional RMS norm of each q and k head, optional rotary embedding of q and k (in place for q), then k
-// and v are written to the cache at the token's slot.
+// For token t: RMS norm of each q and k head (optional), then rotary embedding of q and k (optional), in place for q.
+// Then k and v are written to the cache at the token's slot.
 struct QkvArgs {
   const StepView* step;
   float* q;
@@ -154,7 +156,8 @@ struct SampleOut {  // one row's results; null = not wanted
   float* top_logprobs;
 };
 
-// The largest of a row's logits, or of those seen so far: the first of equal ones, in whatever order they are seen.
+// The largest logit of a row, or of those seen so far. Of equal logits the one with the lowest index counts, in
+// whatever order they are seen.
 struct Peak {
   float value = -__builtin_inff();
   int32_t index = 0x7fffffff;
@@ -175,13 +178,13 @@ struct SampleArgs {
 };
 
 // ---------------------------------------------------------------- quantised activations
-// T tokens are cut into tiles of at most kMaxTile tokens; a tile's codes are [K / run][n][run] int8, see code_run.
-// Value = scale[k / group][token] * code. K is padded with zeros to a whole group.
+// T tokens are cut into tiles of at most kMaxTile tokens. A tile's codes are [K / run][n][run] int8 (code_run gives
+// run). Value = scale[k / group][token] * code. K is padded with zeros to a whole group.
 struct ActTile {
   int t0 = 0, n = 0;
   int8_t* codes = nullptr;
   float* scale = nullptr;         // [K / group][n]
-  int32_t* side[kNumSides] = {};  // [K / side_k][n]: sums of codes in the forms that weight formats need (formats.h)
+  int32_t* side[kNumSides] = {};  // [K / k_value][n]: sums of codes, in the forms that weight formats need (formats.h)
 };
 
 struct ActArgs {
@@ -192,8 +195,8 @@ struct ActArgs {
 // Up to this many rows a matmul is memory-bound; beyond, compute-bound.
 constexpr int kFewRows = 2;
 
-// The panels that the thread will read after this one, to be fetched on the way: the next at `panel` (null: fetch
-// nothing), the others each `stride` bytes from the one before.
+// The panels that the thread will read after this one, for prefetching. The next one is at `panel` (null: prefetch
+// nothing), each further one `stride` bytes from the one before.
 struct Upcoming {
   const uint8_t* panel = nullptr;
   ptrdiff_t stride = 0;
@@ -202,24 +205,25 @@ using TileFn = void (*)(const uint8_t* panel, Upcoming, const ActTile& x, int K,
 using DenseTileFn = void (*)(const uint8_t* panel, const float* x, size_t ldx, int n, int K, float* y /* [n][16] */);
 
 // ---------------------------------------------------------------- the machine's limits
-struct LimitLoop {   // one instruction over and over
+struct LimitLoop {   // repeats one instruction
   const char* kind;  // "int8", "bf16", "f32", ...
   const char* instruction;
-  double ops;  // of a round
+  double ops;  // operations of one round
   void (*run)(int rounds);
 };
 constexpr int kMaxLimits = 4;
 
 struct KernelTable {
   const char* name;
-  int max_tile;   // tokens a tile holds at most on this instruction set
-  int wide_tile;  // tokens from which on a tile is wide, see code_run
-  // A thread calls this before it multiplies wide tiles with scales of `group` k; null where there are no wide tiles.
+  int max_tile;   // the most tokens of a tile on this instruction set
+  int wide_tile;  // a tile of at least this many tokens is wide, see code_run
+  // A thread calls this before it multiplies wide tiles whose scales cover `group` k each. Null where there are no wide
+  // tiles.
   void (*begin_wide)(int group);
   // matmul.inc
   TileFn tiles[kNumQuantised][kMaxTile];  // [format][tokens - 1]
   DenseTileFn dense[3];                   // f32, f16, bf16
-  // quantize.inc: one tile of activations: optionally x * rsqrt(mean x^2 + eps) * norm first
+  // quantize.inc: quantises one tile of activations. With a norm, x * rsqrt(mean x^2 + eps) * norm is computed first.
   void (*quantize)(const float* x, size_t ldx, const float* norm, float eps, const ActArgs&, const ActTile&,
                    float* scratch);
   // elementwise.inc
@@ -232,25 +236,26 @@ struct KernelTable {
   // attention.inc
   void (*attention)(const AttentionArgs&, const AttentionItem&, const AttentionItem* next);
   void (*attention_merge)(const AttentionArgs&, const AttentionItem&);
-  // sample.inc. peaks: takes n logits a token, those from `first` on, into a peak each. scratch holds vocab * 3 floats
+  // sample.inc. peaks: updates each token's peak with n logits, those from index `first` on. sample: scratch holds
+  // vocab * 3 floats.
   void (*peaks)(const float* y /* [tokens][16] */, int tokens, int n, int first, Peak*);
   void (*sample)(const SampleArgs&, int row, const float* logits, int32_t target, float* scratch, const SampleOut&);
   // limits.inc
   LimitLoop limits[kMaxLimits];
   int num_limits;
-  uint64_t (*read)(const uint8_t* data, size_t bytes, int streams);  // touches every cache line
+  uint64_t (*read)(const uint8_t* data, size_t bytes, int streams);  // reads every cache line
 };
 
-// Best first; all that this program knows, whatever the build and the processor.
+// All instruction sets that Octavo knows, best first. A build or a processor may lack some of them.
 constexpr const char* kIsaNames[] = {"amx", "avx512", "avx2", "i8mm", "neon", "portable"};
 
-// Codes of a token that lie side by side in a tile of n: 4, so that one pointer with constant displacements reaches
-// every token's 4-byte broadcast, or in wide tiles 64, the k of a tile register.
+// The number of one token's codes that lie side by side in a tile of n tokens. It is 4, so that one pointer with
+// constant displacements reaches every token's 4-byte broadcast. In wide tiles it is 64, the k of a tile register.
 static inline int code_run(const KernelTable& kernels, int n) { return n >= kernels.wide_tile ? 64 : 4; }
 static constexpr size_t code_place(int run, int n, int token, int k) {
   return (size_t(k / run) * size_t(n) + size_t(token)) * size_t(run) + size_t(k % run);
 }
 
-// Null when this build or this processor lacks it.
+// The kernels of an instruction set; null if this build or this processor lacks it.
 const KernelTable* kernels(const char* isa);
 }  // namespace octavo

@@ -1,5 +1,5 @@
-// Where a token's key and value lie in a layer's pool (the drawing is in kernels.h), and how to copy them. Everything
-// here is `static`: each instruction set compiles its own (simd/vec.h says why).
+// Where a token's key and value lie in a layer's pool (kernels.h has the layout), and how to copy them. Everything here
+// is `static`: each instruction set compiles its own copy (simd/vec.h says why).
 #pragma once
 #include <cstring>
 
@@ -9,7 +9,7 @@ namespace octavo {
 
 static inline size_t kv_value_bytes(KvType type) { return type == KvType::F32 ? 4 : type == KvType::BF16 ? 2 : 1; }
 
-// Offsets and sizes; `base` is for the owner of the memory to fill in.
+// A layer's offsets and sizes. The owner of the memory sets `base`.
 static inline KvLayer kv_geometry(int kv_heads, int head_dim, int block_size, KvType type) {
   const size_t half = (size_t)kv_heads * head_dim * block_size * kv_value_bytes(type);
   const size_t scales = type == KvType::INT8 ? (size_t)kv_heads * block_size * sizeof(float) : 0;
@@ -25,7 +25,7 @@ static inline KvLayer kv_geometry(int kv_heads, int head_dim, int block_size, Kv
   return layer;
 }
 
-// One head of one token. A word is 4 bytes: P values of K that lie side by side.
+// The place of one head of one token. A word is 4 bytes: the P values of K that lie side by side.
 struct KvPlace {
   uint8_t* k;  // word w at k + w * k_step
   size_t k_step;
@@ -42,7 +42,7 @@ static inline KvPlace kv_place(const KvLayer& kv, int head, int block, int offse
           (float*)(at + kv.k_scale_offset) + scale, (float*)(at + kv.v_scale_offset) + scale};
 }
 
-// One head's key and value; both places are of this geometry but for the block size.
+// Copies one head's key and value. `kv` describes both places, except for their block size.
 static inline void copy_key(const KvLayer& kv, const KvPlace& from, const KvPlace& to) {
   const size_t value = kv_value_bytes(kv.type), words = kv.head_dim * value / 4;
   for (size_t w = 0; w < words; ++w) memcpy(to.k + w * to.k_step, from.k + w * from.k_step, 4);
@@ -50,7 +50,7 @@ static inline void copy_key(const KvLayer& kv, const KvPlace& from, const KvPlac
   if (kv.type == KvType::INT8) *to.k_scale = *from.k_scale, *to.v_scale = *from.v_scale;
 }
 
-// The same of 16 keys, the first at a multiple of 16.
+// Copies 16 keys and their values. The first is at a multiple of 16.
 static inline void copy_16_keys(const KvLayer& kv, const KvPlace& from, const KvPlace& to) {
   const size_t bytes = kv.head_dim * kv_value_bytes(kv.type);
   for (size_t w = 0; w < bytes / 4; ++w) memcpy(to.k + w * to.k_step, from.k + w * from.k_step, 64);

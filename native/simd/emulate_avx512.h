@@ -1,4 +1,4 @@
-// AVX-512 intrinsics on an AVX2 machine, to test the AVX-512 kernels: SIMDe, and the conversions that its 0.7 lacks.
+// AVX-512 intrinsics on an AVX2 machine, to test the AVX-512 kernels: SIMDe, and the conversions that SIMDe 0.7 lacks.
 #pragma once
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include <simde/x86/avx512.h>
@@ -20,7 +20,7 @@ static inline __m256i emulate_half(__m512i v, int i) {
   return _mm256_loadu_si256((const __m256i*)(lanes + 8 * i));
 }
 
-#undef _mm512_madd_epi16  // 0.7 defines it with the masked one's four arguments
+#undef _mm512_madd_epi16  // SIMDe 0.7 defines it with the four arguments of the masked form
 #define _mm512_madd_epi16(a, b) simde_mm512_madd_epi16(a, b)
 
 #undef _mm512_srai_epi32

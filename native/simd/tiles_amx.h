@@ -1,5 +1,6 @@
-// The tile registers of AMX: eight of up to 16 rows of 64 bytes. In assembly, since g++ 12's intrinsics hide from the
-// compiler that tiles are loaded from memory; or in plain C++, to test the kernels on a machine without AMX.
+// The eight tile registers of AMX, each of up to 16 rows of 64 bytes. They are used in assembly, because g++ 12's
+// intrinsics hide from the compiler that tiles are loaded from memory. A version in plain C++ tests the kernels on
+// machines without AMX.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -70,7 +71,8 @@ template <int TILE>
 static inline void tile_store(void* to, size_t stride) {
   asm volatile("tilestored %%tmm%c2, (%0, %1, 1)" : : "r"(to), "r"(stride), "i"(TILE) : "memory");
 }
-// sums [m][n] += over k and j of x [m][k][j] * w [k][n][j]: bytes, four (j) side by side; x is signed, w may be.
+// sums[m][n] += the sum over k and j of x[m][k][j] * w[k][n][j]. All are bytes, and the four j lie side by side. x is
+// signed; w is signed if SIGNED.
 template <int SUMS, int X, int W, bool SIGNED>
 static inline void tile_dot() {
   if constexpr (SIGNED) {

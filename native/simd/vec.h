@@ -1,12 +1,13 @@
 // Vectors of 16 lanes, the same on every instruction set: F (float), I (int32), M (a mask).
 //
-// An instruction set's file gives the primitives; the functions built on them (exp, tanh, ...) are below, once. So a
-// kernel written over vec.h does the same roundings in the same order everywhere, and its results are bitwise equal on
-// AVX-512, AVX2, NEON and plain C++. Fused multiply-adds are always explicit (compile with -ffp-contract=off).
+// The file of an instruction set defines the primitives. The functions built on them (exp, tanh, ...) are written once,
+// in vec_math.h. So a kernel written with vec.h does the same roundings in the same order everywhere: its results are
+// bitwise equal on AVX-512, AVX2, NEON and plain C++. Fused multiply-adds are always explicit (compile with
+// -ffp-contract=off).
 //
-// Everything lives in a namespace of the instruction set (ISA_NS, defined by isa_*.cpp before inclusion) and is inline:
-// a function shared between instruction sets, std:: templates included, could be emitted with AVX code and then be
-// picked by the linker for the portable build.
+// Everything is inline, and in a namespace of the instruction set: ISA_NS, which isa_*.cpp defines before inclusion. A
+// function shared between instruction sets, std:: templates included, could be compiled to AVX code, and the linker
+// could then pick that code for the portable build.
 #pragma once
 #include <cstddef>
 #include <cstdint>

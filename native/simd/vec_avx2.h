@@ -58,7 +58,7 @@ inline I shift_right_logical(I a) {
   return {_mm256_srli_epi32(a.lo, n), _mm256_srli_epi32(a.hi, n)};
 }
 
-// Words 0 .. 15 of a, which fit 16 bits unsigned, in order.
+// The lanes of a as 16-bit words, in order. Each must fit 16 bits unsigned.
 inline __m256i pack_words(I a) { return _mm256_permute4x64_epi64(_mm256_packus_epi32(a.lo, a.hi), 0xd8); }
 inline void store_low16(uint16_t* p, I a) { _mm256_storeu_si256((__m256i*)p, pack_words(bit_and(a, iset1(0xffff)))); }
 inline void store_low8(int8_t* p, I a) {
@@ -122,7 +122,8 @@ inline int32_t reduce_add(I a) {
   return _mm_cvtsi128_si32(_mm_add_epi32(q, _mm_shuffle_epi32(q, 0xb1)));
 }
 
-// Lane i of `even` is value 2 i of the 32 in (a, b), of `odd` value 2 i + 1; interleave undoes it.
+// Lane i of `even` is value 2 i of the 32 values in (a, b), and lane i of `odd` is value 2 i + 1. interleave is the
+// inverse.
 template <int pick>
 inline __m256 every_other(__m256 a, __m256 b) {
   return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(a, b, pick)), 0xd8));
@@ -141,7 +142,7 @@ inline void interleave(F even, F odd, F& a, F& b) {
 }
 
 // ---------------------------------------------------------------- narrow types
-// Each lane's four int8: numbers 0 and 2 of them, and 1 and 3, as 16-bit numbers.
+// Each lane's four int8 as 16-bit numbers: numbers 0 and 2 in `even`, 1 and 3 in `odd`.
 struct Pairs {
   I even, odd;
 };
@@ -149,23 +150,23 @@ inline Pairs widen_quads(I a) {
   auto even = [](__m256i x) { return _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8); };
   return {{even(a.lo), even(a.hi)}, {_mm256_srai_epi16(a.lo, 8), _mm256_srai_epi16(a.hi, 8)}};
 }
-// a's lanes, 0 .. 32767, as 16-bit numbers; of each four first 0 and 2, then 1 and 3, as widen_quads gives what they
-// are multiplied with.
+// Stores a's lanes (0 .. 32767) as 16-bit numbers, in the order 0, 2, 1, 3 within each four lanes. widen_quads orders
+// the values that they are multiplied by in the same way.
 inline void store_pairs(uint16_t* p, I a) {
   const __m256i order =
       _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
   _mm256_storeu_si256((__m256i*)p, _mm256_shuffle_epi8(pack_words(a), order));
 }
-// acc + the dot product of each lane's two 16-bit numbers in a and b. The empty asm stops the compiler from making a
-// tree of a chain of these, which needs more registers than there are (as `keep` in dot_avx2.h).
+// acc + the dot product of each lane's two 16-bit numbers in a and b. The empty asm stops the compiler from turning a
+// chain of these into a tree, which needs more registers than there are (like `keep` in dot_avx2.h).
 inline I dot_pairs(I acc, I a, I b) {
   acc = add(acc, {_mm256_madd_epi16(a.lo, b.lo), _mm256_madd_epi16(a.hi, b.hi)});
   asm("" : "+x"(acc.lo), "+x"(acc.hi));
   return acc;
 }
 
-// acc + the dot product of each lane's four int8 in k with four codes, none of which is -128. By 16-bit products: int8
-// ones would need a sign moved for each.
+// acc + the dot product of each lane's four int8 in k with four codes, none of which is -128. It multiplies 16-bit
+// numbers: with int8, the sign would have to be moved for each product.
 constexpr int kDotZero = 0;
 using DotCode = int16_t;
 using DotKeys = Pairs;

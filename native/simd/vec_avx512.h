@@ -3,7 +3,7 @@
 #ifdef OCTAVO_EMULATE_AVX512
 #include "simd/emulate_avx512.h"
 #else
-#pragma GCC diagnostic push  // GCC 12's own header reads what it calls undefined (bug 105593)
+#pragma GCC diagnostic push  // GCC 12's own header reads undefined values (bug 105593)
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
@@ -103,7 +103,8 @@ inline int32_t reduce_add(I a) {
   return sum;
 }
 
-// Lane i of `even` is value 2 i of the 32 in (a, b), of `odd` value 2 i + 1; interleave undoes it.
+// Lane i of `even` is value 2 i of the 32 values in (a, b), and lane i of `odd` is value 2 i + 1. interleave is the
+// inverse.
 inline void deinterleave(F a, F b, F& even, F& odd) {
   const __m512i i = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
   even.v = _mm512_permutex2var_ps(a.v, i, b.v);
@@ -116,15 +117,15 @@ inline void interleave(F even, F odd, F& a, F& b) {
 }
 
 // ---------------------------------------------------------------- narrow types
-// Each lane's four int8: numbers 0 and 2 of them, and 1 and 3, as 16-bit numbers.
+// Each lane's four int8 as 16-bit numbers: numbers 0 and 2 in `even`, 1 and 3 in `odd`.
 struct Pairs {
   I even, odd;
 };
 inline Pairs widen_quads(I a) {
   return {{_mm512_srai_epi16(_mm512_slli_epi16(a.v, 8), 8)}, {_mm512_srai_epi16(a.v, 8)}};
 }
-// a's lanes, 0 .. 32767, as 16-bit numbers; of each four first 0 and 2, then 1 and 3, as widen_quads gives what they
-// are multiplied with.
+// Stores a's lanes (0 .. 32767) as 16-bit numbers, in the order 0, 2, 1, 3 within each four lanes. widen_quads orders
+// the values that they are multiplied by in the same way.
 inline void store_pairs(uint16_t* p, I a) {
   const __m256i order =
       _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
@@ -133,8 +134,8 @@ inline void store_pairs(uint16_t* p, I a) {
 // acc + the dot product of each lane's two 16-bit numbers in a and b.
 inline I dot_pairs(I acc, I a, I b) { return {_mm512_dpwssd_epi32(acc.v, a.v, b.v)}; }
 
-// acc + the dot product of each lane's four int8 in k (made unsigned by dot_operand) with four codes; kDotZero times
-// the codes' sum is too much.
+// acc + the dot product of each lane's four int8 in k with four codes. dot_operand makes k unsigned by adding kDotZero,
+// so the result is too large by kDotZero times the sum of the codes.
 constexpr int kDotZero = 128;
 using DotCode = int8_t;
 using DotKeys = I;

@@ -1,4 +1,5 @@
-// What is built on the primitives, in one order for every instruction set. Included by vec.h alone.
+// Functions built on the primitives, with the same order of operations on every instruction set. Only vec.h includes
+// this file.
 #pragma once
 
 namespace octavo {
@@ -9,10 +10,10 @@ inline F copysign(F magnitude, F sign) {
   return as_float(bit_or(as_int(abs(magnitude)), bit_and(as_int(sign), iset1((int32_t)0x80000000))));
 }
 
-// Lanes 0 .. n of v, the others of `other`.
+// The first n lanes of v; the other lanes are those of `other`.
 inline F first_lanes(int n, F v, F other) { return select(lanes(n), v, other); }
 
-// The first n floats at p (others are not read), zero in the other lanes.
+// The first n floats at p, and zero in the other lanes. Floats beyond n are not read.
 inline F load_n(const float* p, int n) {
   if (n >= 16) return load(p);
   float tail[16] = {};
@@ -52,10 +53,12 @@ inline __attribute__((always_inline)) void each(Step step) {  // step(0), step(1
   for (int i = 0; i < N; ++i) step(i);
 }
 
-// e^a within 1 ulp or so; 1 at 0; 0 below -87 (the smallest normal result); NaN stays NaN. exp stays at e^88.3 above
-// 88.3; exp_decay is the same up to there, and undefined above.
-// a = n ln 2 + r, |r| <= ln 2 / 2; e^r by a minimax polynomial of relative error 3e-9; 2^n through the exponent's bits.
-// Each step depends on the one before: N vectors take it together (four: 0.85 of the time of one by one on a Zen 3).
+// e^a within about 1 ulp; 1 at 0; 0 below -87, where the results would no longer be normal numbers; NaN stays NaN.
+// Above 88.3, exp stays at e^88.3. exp_decay is the same up to 88.3, and undefined above.
+//
+// Method: a = n ln 2 + r with |r| <= ln 2 / 2. e^r is a minimax polynomial with a relative error of 3e-9. 2^n is set
+// through the exponent's bits. Each operation depends on the one before, so N vectors are computed together (four take
+// 0.85 of the time of one by one on a Zen 3).
 template <int N>
 inline __attribute__((always_inline)) void exp_decay(F (&a)[N]) {
   F shifted[N], n[N], r[N], p[N];
@@ -82,7 +85,7 @@ inline F exp(F a) {
 
 inline F sigmoid(F a) { return div(set1(1.0f), add(set1(1.0f), exp(sub(zero(), a)))); }
 
-// Near 0 an odd polynomial (1 - e^-2a would cancel), elsewhere (1 - e) / (1 + e) with e = e^-2|a|.
+// Near 0 an odd polynomial, because 1 - e^-2a would cancel there. Elsewhere (1 - e) / (1 + e) with e = e^-2|a|.
 inline F tanh(F a) {
   const F x = abs(a), s = mul(a, a);
   F p = fma(set1(-5.70498872745e-3f), s, set1(2.06390887954e-2f));

@@ -46,7 +46,7 @@ inline I iload8(const uint8_t* p) {
   const uint8x16_t b = vld1q_u8(p);
   return widen(vmovl_u8(vget_low_u8(b)), vmovl_high_u8(b));
 }
-// The low halves of lanes 0 .. 7, and of 8 .. 15.
+// The low 16 bits of lanes 0 .. 7 (half 0), or of lanes 8 .. 15 (half 1).
 inline int16x8_t low_words(I a, int half) {
   return vcombine_s16(vmovn_s32(a.v[2 * half]), vmovn_s32(a.v[2 * half + 1]));
 }
@@ -82,7 +82,7 @@ inline F mul(F a, F b) { OCTAVO_QUADS(F, vmulq_f32(a.v[i], b.v[i])); }
 inline F div(F a, F b) { OCTAVO_QUADS(F, vdivq_f32(a.v[i], b.v[i])); }
 inline F fma(F a, F b, F c) { OCTAVO_QUADS(F, vfmaq_f32(c.v[i], a.v[i], b.v[i])); }   // a * b + c
 inline F fnma(F a, F b, F c) { OCTAVO_QUADS(F, vfmsq_f32(c.v[i], a.v[i], b.v[i])); }  // c - a * b
-// Not vmaxq, vminq: b if either is NaN, as elsewhere.
+// If either is NaN the result is b, as on other instruction sets. vmaxq and vminq differ in this.
 inline F max(F a, F b) { OCTAVO_QUADS(F, vbslq_f32(vcgtq_f32(a.v[i], b.v[i]), a.v[i], b.v[i])); }
 inline F min(F a, F b) { OCTAVO_QUADS(F, vbslq_f32(vcltq_f32(a.v[i], b.v[i]), a.v[i], b.v[i])); }
 inline I add(I a, I b) { OCTAVO_QUADS(I, vaddq_s32(a.v[i], b.v[i])); }
@@ -110,7 +110,7 @@ inline uint32_t bits(M a) {
 inline F select(M m, F a, F b) { OCTAVO_QUADS(F, vbslq_f32(m.v[i], a.v[i], b.v[i])); }
 inline I select(M m, I a, I b) { OCTAVO_QUADS(I, vbslq_s32(m.v[i], a.v[i], b.v[i])); }
 
-// ---------------------------------------------------------------- across lanes: halves are folded, as elsewhere
+// ---------------------------------------------------------------- across lanes, in the same order as elsewhere
 inline float reduce_add(F a) {
   const float32x4_t q = vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3]));
   const float32x2_t d = vadd_f32(vget_low_f32(q), vget_high_f32(q));
@@ -127,7 +127,8 @@ inline float reduce_max(F a) {
 }
 inline int32_t reduce_add(I a) { return vaddvq_s32(vaddq_s32(vaddq_s32(a.v[0], a.v[1]), vaddq_s32(a.v[2], a.v[3]))); }
 
-// Lane i of `even` is value 2 i of the 32 in (a, b), of `odd` value 2 i + 1; interleave undoes it.
+// Lane i of `even` is value 2 i of the 32 values in (a, b), and lane i of `odd` is value 2 i + 1. interleave is the
+// inverse.
 inline void deinterleave(F a, F b, F& even, F& odd) {
   for (int i = 0; i < 2; ++i) {
     even.v[i] = vuzp1q_f32(a.v[2 * i], a.v[2 * i + 1]), even.v[i + 2] = vuzp1q_f32(b.v[2 * i], b.v[2 * i + 1]);
@@ -142,7 +143,7 @@ inline void interleave(F even, F odd, F& a, F& b) {
 }
 
 // ---------------------------------------------------------------- narrow types
-// Each lane's four int8: numbers 0 and 2 of them, and 1 and 3, as 16-bit numbers.
+// Each lane's four int8 as 16-bit numbers: numbers 0 and 2 in `even`, 1 and 3 in `odd`.
 struct Pairs {
   I even, odd;
 };
@@ -155,8 +156,8 @@ inline Pairs widen_quads(I a) {
   }
   return r;
 }
-// a's lanes, 0 .. 32767, as 16-bit numbers; of each four first 0 and 2, then 1 and 3, as widen_quads gives what they
-// are multiplied with.
+// Stores a's lanes (0 .. 32767) as 16-bit numbers, in the order 0, 2, 1, 3 within each four lanes. widen_quads orders
+// the values that they are multiplied by in the same way.
 inline void store_pairs(uint16_t* p, I a) {
   const uint8x8_t order = {0, 1, 4, 5, 2, 3, 6, 7};
   for (int i = 0; i < 4; ++i) {

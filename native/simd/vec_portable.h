@@ -1,4 +1,4 @@
-// 16-lane vectors in plain C++: loops of 16 that compilers turn into whatever vectors the target has.
+// 16-lane vectors in plain C++. Compilers turn the loops of 16 into whatever vectors the target has.
 #pragma once
 
 namespace octavo {
@@ -93,8 +93,7 @@ inline uint32_t bits(M a) {
 inline F select(M m, F a, F b) { OCTAVO_LANES(F, m.v[i] ? a.v[i] : b.v[i]); }
 inline I select(M m, I a, I b) { OCTAVO_LANES(I, m.v[i] ? a.v[i] : b.v[i]); }
 
-// ---------------------------------------------------------------- across lanes: halves are folded, as the vector files
-// do
+// ---------------------------------------------------------------- across lanes, in the same order as elsewhere
 inline float reduce_add(F a) {
   for (int n = 8; n > 0; n /= 2) {
     for (int i = 0; i < n; ++i) a.v[i] = a.v[i] + a.v[i + n];
@@ -113,7 +112,8 @@ inline int32_t reduce_add(I a) {
   return (int32_t)sum;
 }
 
-// Lane i of `even` is value 2 i of the 32 in (a, b), of `odd` value 2 i + 1; interleave undoes it.
+// Lane i of `even` is value 2 i of the 32 values in (a, b), and lane i of `odd` is value 2 i + 1. interleave is the
+// inverse.
 inline void deinterleave(F a, F b, F& even, F& odd) {
   for (int i = 0; i < 8; ++i) {
     even.v[i] = a.v[2 * i], even.v[i + 8] = b.v[2 * i];
@@ -128,7 +128,7 @@ inline void interleave(F even, F odd, F& a, F& b) {
 }
 
 // ---------------------------------------------------------------- narrow types
-// Each lane's four int8: numbers 0 and 2 of them, and 1 and 3, as 16-bit numbers.
+// Each lane's four int8 as 16-bit numbers: numbers 0 and 2 in `even`, 1 and 3 in `odd`.
 struct Pairs {
   I even, odd;
 };
@@ -141,8 +141,8 @@ inline Pairs widen_quads(I a) {
   }
   return r;
 }
-// a's lanes, 0 .. 32767, as 16-bit numbers; of each four first 0 and 2, then 1 and 3, as widen_quads gives what they
-// are multiplied with.
+// Stores a's lanes (0 .. 32767) as 16-bit numbers, in the order 0, 2, 1, 3 within each four lanes. widen_quads orders
+// the values that they are multiplied by in the same way.
 inline void store_pairs(uint16_t* p, I a) {
   for (int i = 0; i < 16; ++i) p[i] = (uint16_t)a.v[i / 4 * 4 + i % 2 * 2 + i % 4 / 2];
 }
@@ -167,8 +167,8 @@ inline I dot4(I acc, DotKeys k, const DotCode* x) {
 inline I iload_u16(const uint16_t* p) { OCTAVO_LANES(I, p[i]); }
 inline F load_f16(const uint16_t* p) {
   const I h = iload_u16(p);
-  // The half's exponent and mantissa in a float's place, times 2^112 to move the bias; that is exact for subnormals
-  // too.
+  // Puts the half's exponent and mantissa in a float's place and multiplies by 2^112 to correct the exponent's bias.
+  // This is exact, for subnormals too.
   const F magnitude = mul(as_float(shift_left<13>(bit_and(h, iset1(0x7fff)))), set1(0x1p112f));
   I r = bit_or(as_int(magnitude), shift_left<16>(bit_and(h, iset1(0x8000))));
   for (int i = 0; i < 16; ++i) r.v[i] |= (h.v[i] & 0x7c00) == 0x7c00 ? 0x7f800000 : 0;  // infinities and NaNs
