@@ -217,7 +217,7 @@ def main() -> int:
     total = options.requests * len(TEMPERATURES)
     print(
         f"{options.model}: {total} answers contain {there} calls; {correct} are read correctly ({share:.1%}, goal "
-        f"{GOAL:.0%}); {surplus} more are read whose arguments are not JSON"
+        f"{GOAL:.0%}); {surplus} more are read that are not JSON as written"
     )
     return int(share < GOAL)
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 
 
-def splits(text: str, samples: int = 30) -> Iterator[list[str]]:
+def splits(text: str, samples: int = 8) -> Iterator[list[str]]:
     """Yields ways to split a text: whole, by character, at every place, and at random places."""
     yield [text]
     yield list(text)

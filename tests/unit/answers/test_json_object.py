@@ -23,7 +23,7 @@ def value(text: str) -> str | None:
     return None if read is None else read.whole("v")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(VALUES, st.booleans(), st.sampled_from([None, 1]))
 def test_json_stays_as_it_is(made: Any, ascii_only: bool, indent: int | None) -> None:
     text = json.dumps(made, ensure_ascii=ascii_only, indent=indent)

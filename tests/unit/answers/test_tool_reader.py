@@ -121,7 +121,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(st.sampled_from(PIECES), max_size=12), st.sampled_from([EVERY, HERMES, LLAMA, MISTRAL, JSON]), st.data()
 )
@@ -135,7 +135,7 @@ def test_no_text_depends_on_where_it_is_cut(pieces: list[str], form: Format, dat
         assert whole[0] == text, "text without a call comes out as it went in"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.dictionaries(st.text(), st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10)),
     st.booleans(),
