@@ -7,10 +7,10 @@ that change no answer, such as `user`, `metadata` or `prediction`, are ignored.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from octavo.server.http.errors import bad_request
 
@@ -68,7 +68,8 @@ if TYPE_CHECKING:
         """The fields of REASONS, of any type."""
 
 else:
-    Unsupported = msgspec.defstruct("Unsupported", [(name, Any, None) for name in REASONS], kw_only=True)
+    _FIELDS = {name: Annotated[Any, Meta(description=f"Not supported: {why}.")] for name, (why, _) in REASONS.items()}
+    Unsupported = msgspec.defstruct("Unsupported", [(*field, None) for field in _FIELDS.items()], kw_only=True)
 
 
 def refuse(body: Unsupported, honoured: Collection[str] = ()) -> None:
