@@ -15,7 +15,7 @@ from octavo.types import I32, Batch, Transfers
 
 @dataclass
 class Row:
-    """One sequence's share of a batch: query tokens that follow `start` tokens already in the cache.
+    """One sequence's part of a batch: query tokens after `start` tokens that are in the cache already.
 
     table: its blocks; by default 0, 1, 2, ... all_rows: logits after every query token, not only the last.
     """

@@ -1,4 +1,4 @@
-"""What every test needs of the process it runs in."""
+"""Settings of the process that every test runs in."""
 
 import signal
 

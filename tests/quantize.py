@@ -58,7 +58,7 @@ def _pack_bits(codes: Ints) -> Ints:
 
 
 def _symmetric(x: Floats, levels: int) -> tuple[U8, Ints]:
-    """Scale bytes [B, 2] and codes + levels [B, n] with x = scale * code, code in -levels .. levels - 1.
+    """Returns scale bytes [B, 2] and codes + levels [B, n]: x = scale * code, code in -levels .. levels - 1.
 
     The largest value in magnitude takes the code -levels, the end of the range that has no positive counterpart.
     """
@@ -169,7 +169,7 @@ def _q6_k(x: Floats) -> list[Ints]:
 
 
 def _u4(x: Floats) -> list[Ints]:
-    """As GPTQ and AWQ choose them: the range includes 0, and the zero point is a code, so that 0 stays 0."""
+    """As GPTQ and AWQ choose the range: it includes 0, and the zero point is a code, so that 0 stays 0."""
     low, high = np.minimum(x.min(axis=1, keepdims=True), 0), np.maximum(x.max(axis=1, keepdims=True), 0)
     raw, scale = _round_f16((high - low) / 15)
     zero = _codes(_divide(-low, scale), 0, 15)

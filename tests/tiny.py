@@ -76,7 +76,7 @@ class Tiny:
 
 
 def write_tiny_gguf(path: Path, tiny: Tiny = Tiny(), marks: Sequence[str] = ()) -> Path:
-    """marks: texts of control tokens that take the place of the last merged pairs, as those of fill-in-the-middle."""
+    """marks: texts of control tokens that replace the last merged pairs, for example those of fill-in-the-middle."""
     weights = {}
     for name, array in tiny_arrays(tiny).items():
         if tiny.family == "llama" and (".attn_q." in name or ".attn_k." in name):
@@ -116,9 +116,9 @@ def write_tiny_hf(folder: Path, tiny: Tiny = Tiny(), dtype: str = "F32") -> Path
 def tiny_arrays(tiny: Tiny) -> dict[str, F32]:
     """All weights under GGUF's names, rotary pairs in NeoX order, norms as they multiply.
 
-    Each matrix keeps the size of what it is applied to. The output norm is large, so that the distribution over tokens
-    is as peaked as a trained model's. Gemma's embeddings are small, as its scale makes up for it: otherwise a model
-    with a tied head would repeat the token it has just seen.
+    Each matrix keeps the magnitude of its input. The output norm is large, so that the distribution over tokens is as
+    peaked as a trained model's. Gemma's embeddings are small, because Gemma scales them up: otherwise a model with a
+    tied head would repeat the token that it has just seen.
     """
     rng = np.random.default_rng([tiny.seed, FAMILIES.index(tiny.family)])
     q, kv, hidden = tiny.heads * tiny.head_dim, tiny.kv_heads * tiny.head_dim, tiny.hidden

@@ -1,4 +1,4 @@
-"""Runs `octavo` as a user does: in a process of its own."""
+"""Runs `octavo` as a user does: in a separate process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def octavo(*arguments: str | Path, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]:
-    """The finished process; its outputs are text."""
+    """Runs octavo to its end. Returns the finished process, with its outputs as text."""
     data = stdin.encode() if isinstance(stdin, str) else stdin
     done = subprocess.run(
         [*COMMAND, *map(str, arguments)], input=data, capture_output=True, env=environment(), timeout=120
@@ -29,7 +29,7 @@ def octavo(*arguments: str | Path, stdin: str | bytes = b"") -> subprocess.Compl
 
 
 class Terminal:
-    """`octavo` on a terminal of its own: what it shows, and keys to type."""
+    """`octavo` on a pseudo-terminal: reads what it shows and types keys."""
 
     def __init__(self, arguments: list[str], **variables: str):
         """variables: of the environment; by default the terminal cannot do anything special."""
@@ -47,7 +47,7 @@ class Terminal:
         os.write(self.fd, text.encode())
 
     def wait_for(self, pattern: str, seconds: float = 60) -> str:
-        """What was shown since the last call, up to and with the pattern (a regular expression)."""
+        """Waits for a regular expression. Returns what was shown since the last call, up to its end."""
         end = time.monotonic() + seconds
         while not (found := re.search(pattern, self.seen[self._read :])):
             assert time.monotonic() < end, f"{pattern!r} did not come; there was: {self.seen!r}"
@@ -58,7 +58,7 @@ class Terminal:
         return text
 
     def leave(self, seconds: float = 30) -> int:
-        """The exit status, once it has ended by itself."""
+        """Waits until the program ends by itself. Returns its exit status."""
         end = time.monotonic() + seconds
         while self._more():
             assert time.monotonic() < end, f"it goes on: {self.seen!r}"
@@ -66,7 +66,7 @@ class Terminal:
         return self.status
 
     def _more(self) -> bool:
-        """Reads what is there, waiting a little; False at the end."""
+        """Reads what is there, after a short wait at most. Returns False at the end."""
         if not select.select([self.fd], [], [], 0.5)[0]:
             return True
         try:

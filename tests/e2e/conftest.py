@@ -15,5 +15,5 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with so large a context that an answer takes minutes."""
+    """The same model with a context so large that an answer takes minutes."""
     return write_tiny_gguf(tmp_path_factory.mktemp("models") / "endless.gguf", Tiny(context=200_000))

@@ -1,4 +1,4 @@
-"""`octavo bench` and `octavo plan`: what a script reads."""
+"""`octavo bench` and `octavo plan`: the output that scripts read."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def requests() -> list[tuple[list[int], SamplingParams]]:
 def run(
     parts: Assembly, requests: list[tuple[list[int], SamplingParams]], arrivals: random.Random | None
 ) -> list[Answer]:
-    """All answers; arrivals: how many requests are added before each step (None: each runs alone)."""
+    """Returns all answers. arrivals: how many requests are added before each step (None: each runs alone)."""
     answers: list[Answer] = [[] for _ in requests]
     waiting = list(range(len(requests)))
     while waiting or parts.engine.has_work:

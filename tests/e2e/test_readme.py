@@ -1,8 +1,8 @@
 """README.md as a newcomer uses it: every command and the Python example, typed in the clone, after a plain install.
 
 The clone is a copy of this one. Its .venv has the package as `pip install '.[server]'` leaves it. Commands run in the
-README's order, each by bash, and must exit with status 0. Those that would take minutes, or need what a test does not
-have, run as SUBSTITUTIONS say; all others run as they are typed.
+README's order, each by bash, and must exit with status 0. A command that would take minutes, or needs what a test does
+not have, is changed as SUBSTITUTIONS says. All others run as they are typed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SECONDS = 120  # for one command
 SERVE = re.compile(r"octavo serve\b")
 ADDRESS = "http://127.0.0.1:8000"
 
-# (what is looked for in a command, what is put in its place, why); \g<0> is what was found, {tiny} a small model.
+# (pattern, replacement, reason). \g<0> is the text that was found, {tiny} a small model.
 SUBSTITUTIONS = (
     (r'"messages"', r'"max_tokens": 24, \g<0>', "an answer may be long"),
     (r"octavo run\b", r"\g<0> --max-tokens 24", "an answer may be long"),
@@ -53,12 +53,12 @@ SUBSTITUTIONS = (
 
 
 def blocks(language: str) -> list[str]:
-    """The README's fenced blocks in that language."""
+    """The README's code blocks in this language."""
     return [text for kind, text in BLOCK.findall((ROOT / "README.md").read_text()) if kind == language]
 
 
 def commands() -> list[str]:
-    """The lines of its shell blocks, without their comments; a line that goes on (with a backslash) is one."""
+    """The commands of the README's shell blocks, without comments. Lines that end in a backslash are joined."""
     lines = "".join(blocks("sh")).replace("\\\n", " ").splitlines()
     return [re.split(r"\s+#\s", line)[0].strip() for line in lines if line.strip()]
 
@@ -92,7 +92,7 @@ class Clone:
 
     @contextmanager
     def serve(self, command: str) -> Iterator[str]:
-        """A server's address, once it is ready. It is stopped as a user does it, by Ctrl-C."""
+        """Starts a server and yields its address when it is ready. Stops it as a user does, by Ctrl-C."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         process = subprocess.Popen(["bash", "-c", f"exec {command} --port {port}"], cwd=self.root, env=self.env)
@@ -135,7 +135,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 
 def _wheel(folder: Path) -> Path:
-    """What `pip install .` builds, built where development builds: only what has changed since is compiled."""
+    """Builds what `pip install .` builds, in the folder of development builds: only changes are compiled."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
     if importlib.util.find_spec("scikit_build_core"):
         command.append("--no-build-isolation")
@@ -145,7 +145,7 @@ def _wheel(folder: Path) -> Path:
 
 
 def _install(root: Path, wheel: Path, env: dict[str, str]) -> None:
-    """Leaves .venv as scripts/quickstart would, with the note of what is installed, so that it does not build again."""
+    """Leaves .venv as scripts/quickstart does, with its note of what is installed, so that it does not build again."""
     python = root / ".venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", str(root / ".venv")], check=True)
     subprocess.run([python, "-m", "pip", "install", "--quiet", f"{wheel}[server]"], env=env, check=True)
@@ -156,13 +156,13 @@ def _install(root: Path, wheel: Path, env: dict[str, str]) -> None:
 
 @pytest.fixture(scope="module")
 def server(clone: Clone) -> Iterator[str]:
-    """The address of the server that commands beside it talk to."""
+    """The address of the server that other commands of the README use."""
     with clone.serve(f"octavo serve {MODEL}") as address:
         yield address
 
 
 def test_the_package_is_not_the_source_folder(clone: Clone) -> None:
-    """The clone's own folders must not shadow what is installed: the sources have no compiled module."""
+    """The clone's folders must not shadow the installed package, because the sources have no compiled module."""
     found = Path(clone.run("python -c 'import octavo._native; print(octavo.__file__)'").stdout.strip())
     assert found.is_relative_to(clone.root / ".venv")
 
@@ -187,7 +187,7 @@ def test_a_python_example_works(example: int, clone: Clone) -> None:
 
 
 def test_every_substitution_is_needed() -> None:
-    """None is left of a command that the README has no longer, and every one changes something."""
+    """Each matches a command of the README and changes it, so none is left from an older README."""
     for pattern, replacement, why in SUBSTITUTIONS:
         matching = [command for command in commands() if re.search(pattern, command)]
         assert matching, f"no command of the README has {pattern}: remove its substitution"

@@ -1,4 +1,4 @@
-"""`octavo run` as a user and as a script meet it."""
+"""`octavo run` as a user and as a script see it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_the_chat_template_is_used_unless_raw(tiny: Path):
 
 
 def test_every_engine_setting_gives_the_same_answer(tiny: Path):
-    """The result of a request depends on its prompt alone, not on how it was cut up, cached or shared out."""
+    """The result of a request depends on its prompt alone, not on chunks, caching or threads."""
     settings = [
         (),
         ("--threads", "1", "--isa", "portable"),

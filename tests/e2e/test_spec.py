@@ -1,4 +1,4 @@
-"""Speculation changes no bit of any output: every method on the native backend, over all that a request may ask for."""
+"""Speculation changes no bit of any output: every method on the native backend, with every feature of a request."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def write_cut(path: Path, tiny: Tiny, layers: int) -> Path:
-    """The first layers of a model as a model of their own."""
+    """Writes the first layers of a model as a separate model."""
     gone = tuple(f"blk.{i}." for i in range(layers, tiny.layers))
     arrays = {name: array for name, array in tiny_arrays(tiny).items() if not name.startswith(gone)}
     weights = {name: quantize(a, tiny.type if a.ndim > 1 else "F32", name) for name, a in arrays.items()}
@@ -96,7 +96,7 @@ def said(output: RequestOutput) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def plain(models: dict[str, Path]) -> Any:
-    """What the main model says without speculation, by what is asked; each asked once."""
+    """The main model's answers without speculation, by request. Each is computed once."""
     answers: dict[Any, Any] = {}
 
     def get(key: Any, jobs: list[tuple[str, SamplingParams]], **settings: Any) -> Any:
@@ -128,7 +128,7 @@ def test_few_blocks_preemption_and_shared_prefixes(models: dict[str, Path], plai
 
 @pytest.mark.parametrize("name", NAMES)
 def test_structured_output(models: dict[str, Path], plain: Any, name: str) -> None:
-    """A draft is judged by the grammar as it stands after the drafts before it."""
+    """The grammar judges each draft token in its state after the draft tokens before it."""
     pytest.importorskip("llguidance")
     shapes = [
         StructuredOutputs(regex=r"(ab)+c\d{3}"),
@@ -170,7 +170,7 @@ def test_the_contiguous_cache(models: dict[str, Path], plain: Any, name: str) ->
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_a_model_that_drafts_for_itself_is_always_right(models: dict[str, Path], temperature: float) -> None:
-    """Sampled too: it draws with the random numbers that verification will use."""
+    """Also when sampling: it draws with the random numbers that verification will use."""
     params = SamplingParams(temperature=temperature, seed=9, max_tokens=48, ignore_eos=True, repetition_penalty=1.1)
     jobs = [(text, params) for text in TEXTS[:4]]
     for config in (configs(models)["itself"], {"method": "early_exit", "layers": LAYERS, "draft_min_probability": 0}):
@@ -180,7 +180,7 @@ def test_a_model_that_drafts_for_itself_is_always_right(models: dict[str, Path],
 
 
 def test_a_greedy_draft_ends_where_the_drafting_model_is_unsure(models: dict[str, Path]) -> None:
-    """It drafts less, and more of it stands; a request that samples is drafted for all the same."""
+    """It drafts fewer tokens, and more of them are accepted. Requests that sample get drafts too."""
     params = SamplingParams(temperature=0, max_tokens=60, ignore_eos=True)
     shares = []
     for least in (0, 0.5, 0.9):

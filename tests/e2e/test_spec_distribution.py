@@ -1,4 +1,4 @@
-"""What is drawn with speculation on is distributed as the filtered distribution says: end to end, chi-squared."""
+"""Tokens sampled with speculation on follow the filtered distribution: end to end, by a chi-squared test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROMPT = list(range(40, 60))
 
 
 def distribution(llm: LLM, tokens: list[int], sampling: SamplingParams) -> np.ndarray:
-    """[V]: what the next token is drawn from."""
+    """The distribution that the next token is drawn from: [V]."""
     seq = Sequence(Request("p", PROMPT, sampling), 0, tokens, len(PROMPT))
     arrays = params.build([(seq, len(tokens))], llm.parts.model.vocab_size)
     batch = make_batch([Row(tokens)], want_logits=True)
@@ -47,7 +47,7 @@ def test_drafted_positions_are_drawn_from_the_model_s_distribution(tmp_path: Pat
             assert len(followers) > 60
             counts = np.bincount(followers, minlength=len(p))
             assert not counts[p == 0].any()
-            large = p * len(followers) > 5  # the rest is one class: the statistic wants five of each
+            large = p * len(followers) > 5  # the rest is one class: the statistic needs five of each
             rest = np.array([counts[~large].sum()]), np.array([p[~large].sum()])
             many, shares = np.append(counts[large], rest[0]), np.append(p[large], rest[1])
             assert chi_squared_tail(many[shares > 0], shares[shares > 0] / shares.sum()) > 1e-4

@@ -20,7 +20,7 @@ def make(folder: Path) -> tuple[bytes, int, Path]:
 
 
 def read(path: Path) -> None:
-    """Opens the file and touches everything that was accepted."""
+    """Opens the file and reads everything that was accepted."""
     with open_gguf(path) as file:
         json.dumps(summarise(file))
         for value in file.metadata.values():

@@ -34,7 +34,7 @@ NUMBERS = (
     2**64 - 32,
     2**64 - 1,
 )
-MAX_SECONDS = 1.0  # the bar for one file
+MAX_SECONDS = 1.0  # limit for one file
 
 
 @dataclass
@@ -92,7 +92,7 @@ CHANGES: tuple[Callable[[bytearray, int, random.Random], None], ...] = (
 
 
 def fuzz(raw: bytes, header: int, path: Path, read: Callable[[Path], None], iterations: int, seed: int = 0) -> Tally:
-    """Writes each mutation to `path` and reads it. Lets any exception but a ModelFileError through."""
+    """Writes each mutation to `path` and reads it. Every exception but a ModelFileError is raised."""
     tally = Tally()
     for i in range(iterations):
         path.unlink(missing_ok=True)  # some file systems flush to disk when a file is overwritten
@@ -113,7 +113,7 @@ def fuzz(raw: bytes, header: int, path: Path, read: Callable[[Path], None], iter
 
 
 def main(make: Callable[[Path], tuple[bytes, int, Path]], read: Callable[[Path], None]) -> None:
-    """The command line of a fuzz script. make(folder): good bytes, header length, and the path to write them to."""
+    """The command line of a fuzz script. make(folder) returns valid bytes, their header length and a path."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--iterations", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""The CPU backend against the golden data: int8 activations and a bf16 cache must not show in what it says."""
+"""The CPU backend against the golden data: int8 activations and a bf16 cache must not show in its output."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_greedy(loaded: tuple[str, Loaded]) -> None:
 
 
 def exact_prompts(name: str, model: Loaded) -> list[dict[str, Any]]:
-    """Gemma's golden file was made with int8 activations of its own; the exact one lies beside this test."""
+    """Gemma's golden file was itself made with int8 activations. The exact one is the file beside this test."""
     exact = Path(__file__).with_name(f"{name}-f32.json")
     prompts: list[dict[str, Any]] = model.golden["prompts"]
     if exact.exists():
@@ -86,7 +86,7 @@ def open_text_nll(model: Loaded) -> tuple[float, float]:
 
 
 def gemma_nll(model: Loaded) -> tuple[float, float]:
-    """The same over 768 tokens, past the window, whose exact log-probabilities lie beside this test."""
+    """The same over 768 tokens, past the window. Their exact log-probabilities are in the file beside this test."""
     long = json.loads(Path(__file__).with_name("gemma3-270m-f32.json").read_text(encoding="utf-8"))["long"]
     values = oracle.sequence_logprobs(model.backend, long["ids"])
     mine = [float(row[token]) for row, token in zip(values, long["ids"][1:], strict=False)]

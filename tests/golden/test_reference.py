@@ -46,7 +46,7 @@ class Loaded:
 
     def __init__(self, name: str):
         self.checkpoint = open_gguf(model_path(name))
-        memory = psutil.virtual_memory().available // 2  # Qwen is 6.2 GB in float32; what is not kept is unpacked again
+        memory = psutil.virtual_memory().available // 2  # Qwen is 6.2 GB in float32; the rest is unpacked again
         self.backend = ReferenceBackend(build_model(self.checkpoint), oracle.CACHE, memory)
 
     def text_ids(self, text: str) -> list[int]:
@@ -77,10 +77,10 @@ def test_logprobs_and_greedy_tokens(loaded: Loaded, index: int, request: pytest.
 
 @pytest.mark.parametrize(("loaded", "index"), prompts(GEMMA3, quick=4), indirect=["loaded"])
 def test_gemma(loaded: Loaded, index: int) -> None:
-    """As llama.cpp's float32 run; as its int8 run wherever the margin exceeds 0.3, save where those two disagree.
+    """Agrees with llama.cpp's float32 run, and with its int8 run where the margin exceeds 0.3 and both runs agree.
 
-    With such a margin they disagree at 5 of 357 steps (once with one of 1.25): the golden README's rule for Gemma
-    cannot be met at those by exact arithmetic.
+    With such a margin the two runs disagree at 5 of 357 steps (once with a margin of 1.25). There exact arithmetic
+    cannot meet the golden README's rule for Gemma.
     """
     golden, exact = oracle.load_golden(GEMMA3)["prompts"][index], exact_gemma()["prompts"][index]
     ids = golden["prompt_ids"] + golden["greedy_ids"]

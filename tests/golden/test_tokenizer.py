@@ -1,4 +1,4 @@
-"""Real models: ids and prompts as independent implementations give them."""
+"""Real models: the same ids and prompts as independent implementations."""
 
 from __future__ import annotations
 

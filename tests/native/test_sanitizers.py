@@ -1,4 +1,4 @@
-"""That the sanitizers see what they are for. Only in the build that `scripts/test-asan` makes."""
+"""The sanitizers find the mistakes that they are for. Runs only in the build that `scripts/test-asan` makes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Attention over the paged cache: near its twin, and a query's bits do not depend on what it is computed with.
+"""Attention over the paged cache: close to its twin, and a query's bits do not depend on the rest of the step.
 
-Blocks are scattered, and what no token has written is NaN: nothing may leak out of it.
+Blocks are scattered. Memory that no token has written is NaN, so a read of it shows in the result.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Context:
     def attend(
         self, isa: str, *spans: tuple[int, int], cut: bool | None = None, parents: I32 | None = None
     ) -> list[F32]:
-        """One step whose sequences are prefixes of this one: for each span, queries start .. stop over that context.
+        """Runs one step whose sequences are prefixes of this one: for each span, queries start .. stop.
 
         cut: whether splits must (not) have been computed apart and merged. parents: see `Batch.parents`.
         """
@@ -68,7 +68,7 @@ class Context:
         return np.split(out, starts[1:-1])
 
     def twin(self, start: int, stop: int) -> F32:
-        """In float64, over what the cache's bytes say."""
+        """The same in float64, over the values in the cache."""
         blocks = [self.layout.read(self.memory, b) for b in self.table]
         k, v = (np.concatenate([b[i] for b in blocks], 1)[:, :stop].swapaxes(0, 1) for i in (0, 1))
         q = twins.queried(self.q[start:stop], self.layout.kv_type)
@@ -148,7 +148,7 @@ def test_block_size_changes_no_bit(isa: str):
 
 @pytest.mark.parametrize("kv_type", twins.KV_TYPES)
 def test_later_tokens_are_never_seen(isa: str, kv_type: str):
-    """The answer over a half-written last block equals the one after more has been written there."""
+    """The result over a half-written last block stays the same after more tokens have been written there."""
     context = Context(96, 2, 1, 64, kv_type)
     [before] = context.attend(isa, (80, 85))
     context.k[85:], context.v[85:] = np.nan, 1e30
@@ -166,7 +166,7 @@ def test_blocks_before_the_window_are_not_read(isa: str):
 
 @pytest.mark.parametrize("kv_type", twins.KV_TYPES)
 def test_many_small_weights_count_beside_a_large_one(isa: str, kv_type: str):
-    """An attention sink: one key has most of the weight, and 1,000 others, less than 1e-5 of it each, the rest."""
+    """An attention sink: one key has most of the weight. 1,000 others share the rest, each below 1e-5 of it."""
     context = Context(1001, 1, 1, 64, kv_type)
     context.q[:], context.k[:], context.v[:] = 1.0, 0.0, 1.0
     context.k[0], context.v[0, 0, :32] = 1.5, 0.0  # 64 dims, scale 1 / 8: a score of 12

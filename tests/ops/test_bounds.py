@@ -1,4 +1,4 @@
-"""A value out of its range ends the step before anything is written, with an error that names it."""
+"""A value out of range fails the step before anything is written, with an error that names the value."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def batch() -> Batch:
 
 
 def attempt(backend: CpuBackend, made: Batch | Transfers) -> str:
-    """The error's message. The cache holds the same bytes as before."""
+    """Returns the error's message. Checks that the cache holds the same bytes as before."""
     memory = _native.ops.kv_memory(backend._kv)
     before = memory.copy()
     with pytest.raises(ValueError) as error:
@@ -175,8 +175,8 @@ def test_sampling_arrays_are_long_enough(
 
 
 def test_an_end_that_only_the_tokenizer_knows_is_not_written(backend: CpuBackend) -> None:
-    """`min_tokens` bans the end of the sequence: a tokenizer with more entries than the model has rows may name one
-    far behind the logits."""
+    """`min_tokens` bans the end-of-sequence token. If the tokenizer has more entries than the model has rows, the
+    token's id may lie far behind the logits."""
     end = 2999
     banned = sequence([1, 2, 3], vocab=VOCAB, eos=(end,), min_tokens=4, temperature=0.0)
     made = make_batch([Row([1, 2, 3])], sampling=build([(banned, 3)], VOCAB))

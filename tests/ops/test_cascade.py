@@ -16,7 +16,7 @@ HEADS, KV_HEADS, HEAD_DIM, BLOCK = 6, 2, 64, 16
 
 @dataclass
 class Member:
-    """A sequence: (name, tokens) of the pieces it is made of, pieces of a name being the same; then its own tokens."""
+    """A sequence: pieces (name, tokens), then its own tokens. Pieces with the same name have the same tokens."""
 
     pieces: tuple[tuple[str, int], ...]
     own: int
@@ -43,7 +43,7 @@ class Batch:
         self.q = [rng.standard_normal((m.queries + len(m.tree), HEADS * HEAD_DIM)).astype(np.float32) for m in members]
 
     def attend(self, isa: str, chosen: list[int]) -> tuple[list[F32], int]:
-        """(the answers of these members in one step, items)."""
+        """Runs the members in one step. Returns their outputs and the number of items."""
         members = [self.members[i] for i in chosen]
         rows = [m.queries + len(m.tree) for m in members]
         starts = np.cumsum([0, *rows], dtype=np.int32)
@@ -63,7 +63,10 @@ class Batch:
         return np.split(out, starts[1:-1]), items
 
     def check(self, isa: str) -> tuple[int, int]:
-        """Together as alone, in any order. Returns the items of the whole batch, and the sum of them alone."""
+        """Checks that outputs are the same together and alone, in any order.
+
+        Returns the items of the whole batch, and the sum of the items of each member alone.
+        """
         everyone = list(range(len(self.members)))
         apart = [self.attend(isa, [i]) for i in everyone]
         for order in (everyone, everyone[::-1], everyone[::2] + everyone[1::2]):
@@ -97,7 +100,7 @@ def test_less_than_a_split_is_not_worth_it(isa: str):
 
 
 def test_a_split_that_is_not_all_in_common(isa: str):
-    """Two share 1,000 tokens: of the second split only 488, so it is each one's own."""
+    """Three sequences share 992 tokens. In the second split these are only 480, so each reads it alone."""
     members = [Member((("a", 992),), own) for own in (3, 30, 700)]
     together, apart = Batch(members).check(isa)
     assert apart - together == KV_HEADS * 2

@@ -1,4 +1,4 @@
-"""Norms, activations and angles: near their twins, and the same bits on every instruction set."""
+"""Norms, activations and angles: close to their twins, and the same bits on every instruction set."""
 
 from __future__ import annotations
 

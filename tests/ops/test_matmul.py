@@ -1,4 +1,4 @@
-"""Packing is lossless; a product is exact for the quantised activations, and the same bits for every tile and ISA."""
+"""Packing is lossless. A matmul is exact for the quantised activations, with the same bits for every tile and ISA."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = {32: (32, 96, 576, 1536), 64: (64, 192, 576, 1536), 128: (128, 384, 15
 
 
 def random_weight(type: str, rows: int, columns: int, seed: int = 0, fill: int | None = None) -> Weight:
-    """Random bytes, or all the same, with plausible scales: every code and every sub-scale occurs."""
+    """Random bytes, or all bytes the same, with plausible scales. Every code and every sub-scale occurs."""
     rng = np.random.default_rng(seed)
     if type in DENSE:
         values = rng.standard_normal((rows, columns)).astype(np.float32)
@@ -51,7 +51,7 @@ def random_weight(type: str, rows: int, columns: int, seed: int = 0, fill: int |
 
 
 def activations(tokens: int, columns: int, seed: int = 1) -> np.ndarray:
-    """Normal values with outliers, an all-zero stretch and one tiny token: what the running rescale must survive."""
+    """Normal values with outliers, an all-zero stretch and one tiny token, which scales must handle."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((tokens, columns)).astype(np.float32)
     x[:, :: max(1, columns // 7)] *= 50
@@ -88,7 +88,7 @@ def check_product(isa: str, weight: Weight, x: np.ndarray) -> None:
 @pytest.mark.parametrize("type", QUANTISED)
 @pytest.mark.parametrize("fill", [0x00, 0x7F, 0x80, 0xFF])
 def test_extreme_codes_do_not_saturate(isa: str, type: str, fill: int) -> None:
-    """The largest codes of either sign by the largest activations: sums of 16 bits must have room for them."""
+    """The largest codes of either sign times the largest activations must fit in sums of 16 bits."""
     columns = max(256, FORMATS[type].block_size)
     x = np.ones((4, columns), np.float32)
     x[1], x[2, ::2] = -1, -1

@@ -1,4 +1,4 @@
-"""q and k: per-head norm, rotary embedding; k and v: into the cache, in the layout of each type."""
+"""q and k get a norm per head and rotary embedding. k and v are written to the cache in the layout of each type."""
 
 from __future__ import annotations
 

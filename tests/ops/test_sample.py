@@ -1,4 +1,4 @@
-"""The native sampler chooses and reports what src/octavo/sampling/rules.py does."""
+"""The native sampler chooses and reports the same as src/octavo/sampling/rules.py."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run(
 
 
 def rows(vocab: int, shape: str, count: int = ROWS) -> F32:
-    """normal: as models give. flat: nearly uniform. ties: many equal values. peaked: one token has almost all."""
+    """Logits. normal: as of models. flat: nearly uniform. ties: many equal values. peaked: one token has almost all."""
     rng = np.random.default_rng([vocab, len(shape)])
     x = rng.standard_normal((count, vocab)) * {"normal": 3, "flat": 0.01, "ties": 2, "peaked": 3}[shape]
     x[:, vocab // 3] += 25 if shape == "peaked" else 0
@@ -53,7 +53,7 @@ def rows(vocab: int, shape: str, count: int = ROWS) -> F32:
 
 
 def agree(logits: F32, made: SamplingArrays, tokens: I32) -> bool:
-    """The same tokens, but where the draw falls within float32 rounding of the border between two."""
+    """True if the tokens are those of the rules, except for draws within rounding of the border between two tokens."""
     expected = rules.sample(logits, made, np.full(len(logits), -1, np.int32))
     for row in np.flatnonzero(expected != tokens):
         cumulative = rules.filter_probs(rules.apply_edits(logits, made), made)[row].astype(np.float64).cumsum()

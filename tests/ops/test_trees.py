@@ -1,4 +1,4 @@
-"""Draft trees: a node's answer is bitwise that of plain decoding after its ancestors; and keys can be moved by slot."""
+"""Draft trees: a node's result is bitwise that of decoding after its ancestors, and keys can be moved by slot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GEOMETRY = [(6, 2, 64), (7, 1, 64), (4, 1, 256), (32, 1, 16)]  # heads, kv heads
 
 
 class Tree(Context):
-    """`committed` tokens, the last of which is the root, and then the nodes of a random tree, a row each."""
+    """`committed` tokens, of which the last is the root, then the nodes of a random tree, one row each."""
 
     def __init__(
         self, committed: int, nodes: int, heads: int, kv_heads: int, head_dim: int, seed: int = 0, **options: Any
@@ -35,11 +35,11 @@ class Tree(Context):
         return path[::-1]
 
     def parents(self, ordinary: int) -> I32:
-        """For a batch of the last `ordinary` committed tokens and the nodes."""
+        """The parents of a batch of the last `ordinary` committed tokens and the nodes."""
         return np.array([-1] * ordinary + [ordinary + parent for parent in self.parent], np.int32)
 
     def nodes(self, isa: str, ordinary: int = 1, cut: bool | None = None) -> F32:
-        """[nodes, ...]: what the nodes' rows give in one step."""
+        """The results of the nodes' rows in one step: [nodes, ...]."""
         span = (self.committed - ordinary, self.length)
         [out] = self.attend(isa, span, cut=cut, parents=self.parents(ordinary))
         return out[ordinary:]
@@ -54,7 +54,7 @@ class Tree(Context):
 
 
 def alone(isa: str, tree: Tree, line: Context, node: int) -> F32:
-    """The node's row when its path is decoded as a chain in `line`, which has the tree's committed tokens."""
+    """The node's result when its path is decoded as a chain in `line`, which has the tree's committed tokens."""
     path = tree.path(node)
     stop = tree.committed + len(path)
     for x, y in ((line.q, tree.q), (line.k, tree.k), (line.v, tree.v)):
@@ -107,7 +107,7 @@ def test_ordinary_rows_before_the_root_are_untouched(isa: str, ordinary: int):
 
 
 def test_cutting_along_the_keys_changes_no_bit(isa: str):
-    """Seven nodes and the root are cut by splits, with one more ordinary row they are not."""
+    """Seven nodes and the root are cut by splits; with one more ordinary row they are not."""
     tree = Tree(1021, 7, 3, 1, 64)
     assert tree.nodes(isa, 1, cut=True).tobytes() == tree.nodes(isa, 2, cut=False).tobytes()
 

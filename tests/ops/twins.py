@@ -1,4 +1,4 @@
-"""What each kernel computes, slowly and plainly, in float64; and what the bytes of the KV cache mean."""
+"""Slow twins of the kernels, plain and in float64, and a reader of the KV cache's bytes."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def int8_row(x: F32) -> F32:
 
 
 def queried(x: F32, kv_type: str) -> F32:
-    """What attention makes of a query: over int8 keys it is int8 itself, in groups of 32 dims with a scale each."""
+    """The query as attention uses it: with int8 keys it is int8 too, in groups of 32 dims with one scale each."""
     if kv_type != "int8":
         return x
     return np.concatenate([int8_row(x[..., start : start + 32]) for start in range(0, x.shape[-1], 32)], -1)
 
 
 def stored(x: F32, kv_type: str) -> F32:
-    """What the cache gives back for a written row."""
+    """The values that the cache holds after this row was written."""
     return {"f32": lambda v: v, "bf16": bfloat16, "int8": int8_row}[kv_type](x)
 
 
@@ -117,8 +117,8 @@ class KvLayout:
         return raw.view(np.float32 if self.kv_type == "f32" else np.int8).astype(np.float32)
 
 
-# Largest error of attention by what the cache holds. Over int8 values weights are 15-bit numbers: that costs a fortieth
-# of the values' own rounding.
+# Largest error of attention, by the type of the cache. With int8 values the weights are 15-bit numbers, which adds a
+# fortieth of the rounding error of the values.
 ATTENTION_NEAR = {"f32": 5e-6, "bf16": 5e-6, "int8": 3e-4}
 
 

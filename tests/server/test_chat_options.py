@@ -78,7 +78,7 @@ def test_what_a_structure_forces_is_no_reasoning(server: Server) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_call_in_the_text(server: Server, stream: bool) -> None:
-    """tool_choice is auto: the grammar is only what makes a random model write a call."""
+    """With tool_choice auto. The grammar is there only to make a random model write a call."""
     more: dict[str, Any] = {"tools": [TOOL], "structured_outputs": {"choice": [CALL]}, "max_tokens": 100}
     answer = ask(server, **more, stream=stream)
     if stream:

@@ -1,4 +1,4 @@
-"""/docs: every route and every field of the OpenAPI document, without scripts or anything from elsewhere."""
+"""/docs: every route and every field of the OpenAPI document, without scripts or content from other sites."""
 
 from __future__ import annotations
 

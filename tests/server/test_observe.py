@@ -107,7 +107,7 @@ class Reported(dict[str, Any]):
 
 
 def test_every_metric_reads_what_an_engine_reports() -> None:
-    """A metric of a counter that does not exist would always be 0 and look measured."""
+    """A metric that reads a counter that does not exist would always show 0."""
     runtime = Runtime(ModelSource(("m",), "m"), ServerSettings(models=()))
     runtime.metrics.stats = Reported(engine_report.stats(engine()))
     families = {family.name for family in Figures([runtime]).collect()}

@@ -1,4 +1,4 @@
-"""Reasoning, text and tool calls in the formats of the APIs: a stream says what the whole says, however it is cut."""
+"""Reasoning, text and tool calls in the formats of the APIs: streamed or whole, an answer says the same."""
 
 from __future__ import annotations
 

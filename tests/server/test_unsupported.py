@@ -1,4 +1,4 @@
-"""What a chat request asks for and this server cannot honour is refused by name; what asks for nothing is accepted."""
+"""A chat field that the server cannot honour is refused by name. A value that asks for nothing is accepted."""
 
 from __future__ import annotations
 

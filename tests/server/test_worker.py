@@ -138,7 +138,7 @@ def test_answers_that_a_client_no_longer_wants_end_everywhere(parts: Assembly, l
 
 @pytest.mark.parametrize("pace", [0.0, 0.03, 0.3])
 def test_counters_come_ten_times_a_second_and_when_the_work_is_done(parts: Assembly, pace: float) -> None:
-    """pace: seconds a step, by the worker's clock."""
+    """pace: seconds per step, by the worker's clock."""
     ticks = itertools.count(1)
     loop = Loop(parts, lambda: pace * next(ticks))
     loop.add(Request("r", PROMPT, SamplingParams(max_tokens=20, ignore_eos=True)))

@@ -48,7 +48,7 @@ def request(name: str, tokens: Many[int], params: SamplingParams = GREEDY, **fie
 
 @dataclass
 class Answer:
-    """Everything the deltas said about one sequence."""
+    """Everything that the deltas of one sequence contained."""
 
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -73,7 +73,7 @@ def collect(answers: Answers, deltas: list[SequenceDelta]) -> None:
 
 
 def drain(engine: Engine, requests: Iterable[Request] = (), max_steps: int = 20_000) -> Answers:
-    """Adds the requests and runs the engine until it is idle, checking its books after every step."""
+    """Adds the requests and runs the engine until it is idle. Checks its invariants after every step."""
     answers: Answers = defaultdict(Answer)
     sequences = [seq for item in requests for seq in engine.add(item)]
     for _ in range(max_steps):
@@ -108,7 +108,7 @@ class RandomDrafts:
 
 @dataclass
 class RandomTrees:
-    """Trees with the right tokens, as known from `answers`, here and there among wrong ones."""
+    """Random trees in which many tokens are right, as known from `answers`."""
 
     answers: Answers
     random: random.Random

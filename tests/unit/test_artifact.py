@@ -1,4 +1,4 @@
-"""The packed artifact: the same bits as the file it was built from, mapped and not copied, and hard to fool."""
+"""The packed artifact: the same bits as the source file, mapped and not copied, and bad files are refused."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def load(folder: Path) -> Model:
 
 
 def answers(model: Path) -> list[tuple[list[int], list[float]]]:
-    """Tokens, and the logprobs of the best three of each: to the last bit."""
+    """Tokens, and the exact logprobs of the best three at each position."""
     params = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True, logprobs=3)
     with LLM(model, max_model_len=128, num_kv_blocks=64) as llm:
         found = []
@@ -72,7 +72,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied(artifact: Path, tmp_path: Path) -> Path:
-    """One that a test may spoil."""
+    """A copy of the artifact that a test may change."""
     return Path(shutil.copytree(artifact, tmp_path / "copy"))
 
 
@@ -142,7 +142,7 @@ def test_all_parts_of_a_split_model_go_in(tmp_path: Path) -> None:
 
 
 def anonymous() -> int:
-    """Bytes of this process's memory that are no file's."""
+    """Bytes of this process's memory that are not mapped from a file."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
@@ -164,7 +164,7 @@ def test_the_weights_are_in_memory_once_and_shared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("own", [False, True], ids=["gguf", "own"])
 def test_the_layout_is_what_its_version_says(own: bool) -> None:
-    """When this fails, artifacts on people's disks have become wrong: raise kLayoutVersion in native/pack.h."""
+    """If this fails, existing artifacts no longer fit: raise kLayoutVersion in native/pack.h."""
     pool, digest = _native.Pool(1), hashlib.sha256()
     for type in sorted(FORMATS.keys() - GGUF_TYPES if own else GGUF_TYPES):
         weight = random_weight(type, rows=20, columns=256, seed=1)

@@ -1,5 +1,7 @@
-"""The engine's promise on the null backend, whose tokens depend on every slot of the context: whatever happens around a
-request, its tokens are those it gets alone."""
+"""Whatever happens around a request, it gets the same tokens as alone.
+
+The engine runs on the null backend, whose tokens depend on every slot of the context.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,7 @@ def crowd(count: int, seed: int = 0, longest: int = 40, **fields: Any) -> list[R
 
 
 def alone(requests: list[Request]) -> Answers:
-    """The undisturbed answers: one request at a time, in a fresh engine, the whole prompt at once, nothing shared."""
+    """The undisturbed answers: each request alone in a new engine, its prompt in one chunk, nothing shared."""
     answers: Answers = {}
     for item in requests:
         lonely = engine(blocks=256, max_num_batched_tokens=512, enable_prefix_caching=False)
@@ -306,7 +308,7 @@ def test_abort_at_any_phase_frees_everything_and_disturbs_nobody() -> None:
 
 
 def untouched_by(token: int) -> Answers:
-    """The answers of requests in which the token occurs nowhere."""
+    """The answers of the requests in which this token does not occur."""
     touched = {key[0] for key, answer in ALONE.items() if token in answer.token_ids}
     touched |= {item.request_id for item in REQUESTS if token in item.prompt_token_ids}
     return {key: answer for key, answer in ALONE.items() if key[0] not in touched}
@@ -396,7 +398,7 @@ def test_time_is_split_between_the_control_plane_and_the_backend() -> None:
 
 
 def test_a_delta_says_when_its_sequence_first_ran():
-    """Its first step, however often it is preempted later and however many steps the prompt takes."""
+    """The time of its first step, even if it is preempted later or its prompt takes several steps."""
     small = engine(max_num_seqs=1, max_num_batched_tokens=8)
     for name in "ab":
         small.add(request(name, prompt(30, seed=ord(name)), SamplingParams(temperature=0, max_tokens=3)))

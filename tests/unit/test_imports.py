@@ -1,4 +1,4 @@
-"""Dependencies point one way (docs/architecture.md): parsed, not run, so lazy imports count too."""
+"""Dependencies point one way (docs/architecture.md). Imports are parsed, not run, so lazy imports count too."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import octavo
 
 ROOT = Path(octavo.__file__).parent
 
-# What each part may import from octavo besides itself. A part is what lies right below octavo/, or "backends.X".
-# Every other part is above the engine (server, cli, llm, ...): it imports what it likes, but no part below imports it.
+# What each part may import from octavo besides itself. A part is a name directly below octavo/, or "backends.X".
+# Every other part is above the engine (server, cli, llm, ...): it may import anything, but no part below imports it.
 VOCABULARY = {"types", "errors", "config"}
 DEVICE = VOCABULARY | {"ir", "backends.base", "backends.host"}
 ALLOWED: dict[str, set[str]] = {
@@ -45,14 +45,14 @@ ALLOWED: dict[str, set[str]] = {
 }
 CONTROL_PLANE = ("types", "errors", "config", "kv", "sampling", "spec", "scheduler", "engine")
 TENSOR_LIBRARIES = {"torch", "tensorflow", "jax"}
-NATIVE = {"backends.cpu", "bench"}  # the parts that may import the compiled module: its backend, and what measures it
+NATIVE = {"backends.cpu", "bench"}  # the parts that may import the compiled module: the CPU backend, and the benchmarks
 # No import statement leads to these.
 BY_NAME = ("__main__", "cli", "models", "backends", "bench.peers", "bench.control_plane", "server.engine.process")
 
 
 @cache
 def modules() -> dict[str, Path]:
-    """Dotted names below octavo ("kv.blocks") of all source files; of the compiled module, that of its stub."""
+    """Dotted names below octavo ("kv.blocks") of all source files. The compiled module is there by its stub."""
     paths = sorted([*ROOT.rglob("*.py"), *ROOT.rglob("*.pyi")])
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
     return {name.removesuffix(".__init__"): path for name, path in names.items() if name != "__init__"}
@@ -65,7 +65,7 @@ def part(module: str) -> str:
 
 @cache
 def imports(path: Path) -> set[str]:
-    """Absolute names of all that a file imports, wherever the statement stands; those for types only count too."""
+    """Absolute names of everything that a file imports, anywhere in it. Imports for types only count too."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -78,7 +78,7 @@ def imports(path: Path) -> set[str]:
 
 
 def own(path: Path) -> set[str]:
-    """The parts of octavo that a file imports. `from octavo import x` of a plain name (a version) names no part."""
+    """The parts of octavo that a file imports. `from octavo import x` of a plain name (a version) counts as none."""
     known = {part(module) for module in modules()}
     inside = {name.removeprefix("octavo.") for name in imports(path) if name.startswith("octavo.")}
     return {found for name in inside if (found := part(name)) in known}
@@ -92,7 +92,7 @@ def test_dependencies_point_one_way(module: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in modules() if part(name) not in ALLOWED])
 def test_what_is_above_the_engine_is_imported_by_its_like_only(module: str) -> None:
-    """The list of parts is closed: a new one below the engine must be put into ALLOWED."""
+    """So a new part below the engine must be added to ALLOWED."""
     users = {part(name) for name, path in modules().items() if part(module) in own(path)} - {part(module)}
     assert not users & ALLOWED.keys()
 
@@ -105,7 +105,7 @@ def test_the_control_plane_knows_no_tensor_library_and_no_device(module: str) ->
 
 
 def test_only_the_cpu_backend_needs_the_compiled_module() -> None:
-    """So that files are read, and other backends run, where it is not built (tests/unit/test_without_native.py)."""
+    """Without it, files can be read and other backends run (tests/unit/test_without_native.py)."""
     assert {part(name) for name, path in modules().items() if "_native" in own(path)} == NATIVE
 
 

@@ -1,4 +1,4 @@
-"""`LLM` on a tiny model with the reference backend: every way to ask, and what is refused."""
+"""`LLM` on a tiny model with the reference backend: every kind of call, and what is refused."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_stop_string_ends_the_answer_and_the_engines_work(llm: LLM):
 
 
 def test_logprobs_are_of_the_models_own_distribution(llm: LLM):
-    """Those of an answer, whatever its sampling, are what scoring prompt and answer as a prompt gives."""
+    """The logprobs of an answer, whatever its sampling, equal those of prompt and answer scored as a prompt."""
     params = SamplingParams(temperature=1.5, top_k=3, seed=2, max_tokens=6, logprobs=2, ignore_eos=True)
     (written,) = llm.generate("hello", params)
     answer = written.outputs[0]
@@ -271,7 +271,7 @@ def test_bad_parameters_are_refused_by_name(llm: LLM):
 
 
 class Faulty:
-    """A backend that gives NaN, or is interrupted, when it meets a certain token."""
+    """A backend that gives NaN, or is interrupted, at a certain token."""
 
     def __init__(self, backend: Any, token: int, interrupt: bool):
         self._backend, self._token, self._interrupt = backend, token, interrupt

@@ -25,7 +25,7 @@ VOCABULARY = {
 
 
 class Words:
-    """A tokenizer of a few whole words, of two halves of a letter, and of one special token."""
+    """A tokenizer with a few whole words, two halves of a letter and one special token."""
 
     space_prefix = False
 
@@ -40,7 +40,7 @@ class Words:
 
 
 class Talk:
-    """One request and the engine's side of it."""
+    """One request, and the deltas that the engine would send for it."""
 
     def __init__(self, n: int = 1, prompt: int = 3, **params: Any):
         self.now = 10.0

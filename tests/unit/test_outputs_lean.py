@@ -19,7 +19,7 @@ from tests.unit.tokenizer.tiny import byte_level, sentencepiece
 
 TEXTS = ("Hello wörld", "日本語 🙂🙂", "no end", "<|im_end|>", "\n\n", " a", "é", "🙂", "STOP", "\u2028", " ")
 REASONS = ("stop", "stop", "length", "length", "abort", "deadline", "error")
-EVERYTHING = {"stop", "logprobs", "prompt_logprobs"}  # what the lean path is not for
+EVERYTHING = {"stop", "logprobs", "prompt_logprobs"}  # requests that the lean path does not handle
 
 
 @pytest.fixture(scope="module", params=["bytes", "sentencepiece", "smollm2-135m"])
@@ -33,14 +33,14 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 
 
 class Full(Writer):
-    """A writer for which no delta is plain."""
+    """A writer that takes the full path for every delta."""
 
     plain = property(lambda self: False, lambda self, value: None)  # type: ignore[assignment]
 
 
 @pytest.fixture
 def extended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by a count for each delta that takes the lean path."""
+    """A list that grows by one entry for each delta that takes the lean path."""
     counts: list[int] = []
     extend = Writer.extend
 
@@ -53,7 +53,7 @@ def extended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def ids_of(tokenizer: Tokenizer, rng: random.Random) -> list[int]:
-    """A text in tokens, some of them missing (so that characters break off), with a few of any kind between them."""
+    """The tokens of a text. Some are missing, so that characters are cut, and some are replaced by random ones."""
     text = "".join(rng.choices(TEXTS, k=rng.randint(1, 8)))
     known = [i for character in text for i in tokenizer.encode(character, add_special=False)]
     strange = [*tokenizer.special_ids, tokenizer.vocab_size + 3, *range(min(300, tokenizer.vocab_size))]
@@ -78,8 +78,8 @@ def logprobs_of(ids: list[int], rng: random.Random) -> list[TokenLogprob]:
 
 
 def deltas_of(request: Request, index: int, tokenizer: Tokenizer, rng: random.Random) -> Iterator[SequenceDelta]:
-    """What the engine might say of one sequence: one token a delta for the most part, and why it ended with the last
-    token or, if something other than its tokens ended it, after that."""
+    """Possible deltas of one sequence, most with one token. The finish reason comes with the last token, or after it if
+    something other than a token ended the sequence."""
     ids, facts = ids_of(tokenizer, rng), {"num_cached_tokens": index, "scheduled": 1.5}
     if index == 0 and request.params.prompt_logprobs is not None:
         yield SequenceDelta(request.request_id, 0, [], prompt_logprobs=logprobs_of([7, 8], rng), **facts)
@@ -100,7 +100,7 @@ def deltas_of(request: Request, index: int, tokenizer: Tokenizer, rng: random.Ra
 
 
 def steps_of(requests: list[Request], tokenizer: Tokenizer, rng: random.Random) -> list[list[SequenceDelta]]:
-    """Steps in which some of the unfinished sequences say something."""
+    """Steps, each with deltas of some of the unfinished sequences."""
     streams = [list(deltas_of(r, i, tokenizer, rng)) for r in requests for i in range(r.params.n)]
     steps = []
     while streams := [stream for stream in streams if stream]:

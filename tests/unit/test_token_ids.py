@@ -88,7 +88,7 @@ def test_a_smaller_tokenizer_is_usual(tmp_path: Path) -> None:
 
 
 def test_tokens_that_the_model_lacks_are_refused_only_where_they_are_used(tmp_path: Path) -> None:
-    """As in Gemma 3's text models, whose tokenizer has one token more than they have embeddings."""
+    """Gemma 3's text models have a tokenizer with one token more than their embeddings."""
     with load(write_larger(tmp_path, 400)) as llm:
 
         def answer(**params: Any) -> str:
@@ -113,7 +113,7 @@ OUTSIDE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_the_engine_trusts_nobody(name: str) -> None:
-    """Also where no `RequestMaker` has looked at a request: backends index memory by these numbers."""
+    """It checks requests that no `RequestMaker` has checked, because backends index memory by these ids."""
     fields, params = OUTSIDE[name]
     prompt = [1, VOCAB] if name == "prompt" else [1, 2]
     small = engine()

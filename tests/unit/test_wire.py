@@ -1,4 +1,4 @@
-"""A step that travels: workers of one model in other processes get the batch as bytes."""
+"""A batch can be sent as bytes: workers of one model in other processes will receive it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 class Remote(NullBackend):
-    """Runs what has gone through bytes and back, as a worker in another process would."""
+    """Runs each batch after a round trip through bytes, as a worker in another process would."""
 
     def __init__(self, cache: CacheConfig):
         super().__init__(cache, VOCAB)

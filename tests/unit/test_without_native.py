@@ -1,4 +1,4 @@
-"""Without the compiled module all but the CPU backend works: files are read, other backends run, the server imports."""
+"""Without the compiled module all but the CPU backend works: reading files, other backends, importing the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON as models write it becomes JSON as parsers read it."""
+"""JSON as models write it becomes JSON that parsers can read."""
 
 from __future__ import annotations
 

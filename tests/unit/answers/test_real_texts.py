@@ -1,4 +1,4 @@
-"""Answers that models really gave to the requests of bench/tool_calls.py, with the calls that are in them."""
+"""Answers that models gave to the requests of bench/tool_calls.py, with the calls that they contain."""
 
 from __future__ import annotations
 

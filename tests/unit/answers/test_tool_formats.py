@@ -136,7 +136,7 @@ def test_what_a_grammar_forces_is_read(name: str) -> None:
 
 
 def test_forced_calls_are_spaced_as_models_know_them() -> None:
-    """White space is fixed, because a small model fills its answer with it if it is free."""
+    """The grammar fixes white space, because a small model would otherwise fill its answer with it."""
     grammar = forced(HERMES, [F], parallel=False).grammar
     assert not accepted(grammar, '<tool_call>\n{"name": "f", "arguments": {\n  "x": 1\n}}\n</tool_call>')
 

@@ -1,4 +1,4 @@
-"""Greedy choice inside the language-model head: what is chosen when the logits are never stored."""
+"""Greedy choice inside the language-model head, where the logits are never stored."""
 
 from __future__ import annotations
 

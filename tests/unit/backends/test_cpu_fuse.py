@@ -1,4 +1,4 @@
-"""What is fused gives the bits that it gives alone. (What fusion leaves: test_plan_fuse.py.)"""
+"""Fused operations give the same bits as separate ones. (test_plan_fuse.py checks which operations are left.)"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.tiny import FAMILIES, Tiny, write_tiny_gguf
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_row_is_the_same_bits_whatever_other_rows_are_wanted(tmp_path: Path, family: str) -> None:
-    """70 rows are three rounds of the head: what it reads of the trunk must still be there in the last one."""
+    """70 rows are three rounds of the head: the trunk's results must still be there in the last round."""
     model = build_model(open_gguf(write_tiny_gguf(tmp_path / "m.gguf", Tiny(family, vocab=317, tied=False))))
     cache = CacheConfig(num_blocks=32, block_size=16, dtype="f32")
     backend = CpuBackend(model, cache, threads=2, max_tokens=128, max_seqs=4)

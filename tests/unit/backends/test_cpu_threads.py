@@ -1,4 +1,4 @@
-"""How many threads there are: as many as the machine lets the process use, whoever asks."""
+"""The number of threads: by default as many as the machine lets the process use, in every command."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_quota_holds_for_running_building_and_measuring(tmp_path: Path, pools:
 
 
 def test_a_quota_holds_for_planning(tmp_path: Path, quota: None) -> None:
-    quantised = Tiny(type="Q8_0")  # each thread has activations of its own
+    quantised = Tiny(type="Q8_0")  # each thread has its own activations
     path = str(write_tiny_gguf(tmp_path / "m.gguf", quantised))
     automatic, one, two = (make(path, {"max_model_len": 64, "threads": n})[0].scratch for n in (None, 1, 2))
     assert automatic == one != two
@@ -64,7 +64,7 @@ def test_a_quota_holds_for_planning(tmp_path: Path, quota: None) -> None:
 def test_too_many_threads_are_a_warning(
     tmp_path: Path, pools: list[int], quota: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Four for each core are used at most. One line says so, whoever is asked for more."""
+    """At most four threads per core are used. One line of warning says so, in every command."""
     path = str(write_tiny_gguf(tmp_path / "m.gguf"))
     settings = {"threads": 999, "max_model_len": 64, "num_kv_blocks": 8}
     drafting = {"method": "draft_model", "model": path}
@@ -78,7 +78,9 @@ def test_too_many_threads_are_a_warning(
         (record,) = caplog.records
         assert record.getMessage() == "threads is 999: 4 are used, 4 for each core that this process may use"
         caplog.clear()
-    memory_needed(ModelSource(("m",), path, settings))  # the server looks before its engine does: it is not told twice
+    memory_needed(
+        ModelSource(("m",), path, settings)
+    )  # the server and its engine both check, but only the engine warns
     assert not caplog.records and max(pools) == 4
 
 

@@ -30,7 +30,7 @@ def last(backend: CpuBackend, row: Row) -> F32:
 
 
 def test_what_was_moved_and_copied_is_what_was_computed(backend: CpuBackend) -> None:
-    """The last token before the next one is moved away, over another, and back; then the block goes two blocks on."""
+    """A token is moved away, over another one, and back; then the block is copied over two blocks."""
     want = last(backend, Row(IDS))
     last(backend, Row(IDS[:39]))
     backend.transfer(transfers([(38, 100), (100, 101), (101, 38)], [(2, 6), (6, 7)]))

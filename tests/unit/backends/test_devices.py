@@ -1,4 +1,4 @@
-"""What a newcomer must touch for a device (CONTRIBUTING.md): a file, here toy.py, and its line in `DEVICES`."""
+"""What a contributor adds for a device (CONTRIBUTING.md): a file, here toy.py, and its line in `DEVICES`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def path(tmp_path: Path) -> Path:
     return write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(context=4096))
 
 
-# ---------------------------------------------------------------- a device of one's own
+# ---------------------------------------------------------------- a new device
 
 
 def test_a_file_and_a_line_make_a_device(path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_file_and_a_line_make_a_device(path: Path) -> None:
 
 
 def test_the_planner_asks_the_device(path: Path) -> None:
-    """Its storage type, its memory, its own rule for the pool, and steps of a size that it likes."""
+    """For its storage type, its memory, its rule for the pool and its preferred step size."""
     with LLM(path, lanes=3, max_num_batched_tokens=50, **TOY) as llm:
         resolved, cache = llm.parts.config, llm.parts.cache_config
         assert cache.dtype == resolved.kv_cache_dtype == "int8" and resolved.max_num_batched_tokens == 16
@@ -89,7 +89,7 @@ def test_without_trees_a_tree_is_its_likeliest_chain(path: Path) -> None:
 
 
 def test_a_draft_model_s_backend_knows_the_main_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They never run at once, so that they may share what a device has once."""
+    """They never run at the same time, so they can share what a device has only once."""
     made: list[ToyBackend] = []
     monkeypatch.setattr(toy, "ToyBackend", lambda *given: made.append(ToyBackend(*given)) or made[-1])
     LLM(path, speculative_config={"method": "draft_model", "model": str(path)}, **TOY).shutdown()
@@ -103,7 +103,7 @@ def test_a_draft_model_s_backend_knows_the_main_one(path: Path, monkeypatch: pyt
 def test_options_are_the_device_s_own() -> None:
     assert engine_config(backend="toy").backend_options == {"lanes": 1, "share": None}
     assert engine_config(backend_options={"threads": 2}, isa="avx2").backend_options == {"threads": 2, "isa": "avx2"}
-    # Those of another backend are known, checked and left out: one set of settings does for every backend.
+    # Options of another backend are known, checked and left out, so that one set of settings serves every backend.
     assert engine_config(lanes=2, threads=1).backend_options == {"threads": 1, "isa": "auto"}
     assert engine_config(backend="null", threads=1).backend_options == {}
 

@@ -1,4 +1,4 @@
-"""The null backend's output must betray every slip of the bookkeeping, or the control plane's tests prove nothing."""
+"""Every bookkeeping mistake must change the null backend's output, or the control plane's tests prove nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def batch(tokens: list[int], start: int, table: list[int], **fields: Any) -> Bat
 
 
 def decode(damage: Callable[[NullBackend, Batch], object] = lambda backend, step: None) -> int:
-    """The token after a prompt of 6 in blocks 2 and 5 and a decode step, `damage` done in between."""
+    """The token after a prompt of 6 (in blocks 2 and 5), `damage` to the cache, and a decode step."""
     backend = NullBackend(CACHE, VOCAB)
     backend.run(batch([1, 2, 3, 4, 5, 6], 0, [2, 5]))
     step = batch([7], 6, [2, 5])

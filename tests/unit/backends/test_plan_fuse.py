@@ -1,4 +1,4 @@
-"""What the passes over a trace leave of a forward pass, on any device."""
+"""The operations of a forward pass that are left after the fusion passes, on any device."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_device_says_which_weights_one_matmul_can_have(model: Model) -> None
 
 
 def heads(prepare: Callable[[Recorder, int, int], tuple[int, int]]) -> Trace:
-    """Attention over q and k that `prepare` made from the projections'."""
+    """Attention over q and k that `prepare` computes from the projections."""
     ops = Recorder()
     x = ops.embed(matrix(32))
     q, k, v = (ops.linear(x, matrix(rows)) for rows in (16, 8, 8))

@@ -134,7 +134,7 @@ def test_future_tokens_do_not_matter(model: Model) -> None:
 
 
 def test_block_copies_come_before_the_step(llama: Model) -> None:
-    """Copy-on-write: block 0 is copied to 5, and the sequence goes on there."""
+    """Copy-on-write: block 0 is copied to block 5, where the sequence continues."""
     shared = backend(llama)
     shared.run(batch(Row(IDS[:6])))
     shared.transfer(transfers(copies=[(0, 5)]))
@@ -190,7 +190,7 @@ def test_bounded_weight_memory_gives_the_same_logits(model: Model, monkeypatch: 
 
 
 def test_nan_stays_with_its_sequence(llama: Model) -> None:
-    """Poison one sequence's cache: its row is reported, its neighbour's is what it would be alone."""
+    """One sequence's cache has a NaN: its row is reported, and its neighbour's row is the same as alone."""
     poisoned = backend(llama)
     poisoned.run(batch(Row(IDS[:8], table=[0]), Row(IDS[8:16], table=[1])))
     poisoned.cache.layers[0][0].data[3] = np.nan

@@ -1,4 +1,4 @@
-"""A device as a newcomer would write it: one file, to be named in `backends.registry.DEVICES`. It computes nothing."""
+"""A device as a contributor would write it: one file, named in `backends.registry.DEVICES`. It computes nothing."""
 
 from __future__ import annotations
 

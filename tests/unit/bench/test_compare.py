@@ -66,7 +66,7 @@ def test_engines_take_turns_on_the_same_prompts(known: Any) -> None:
     rows = [(batch, length) for batch, length in SHORT.rows() for _ in range(SHORT.repeat)]
     expected = [("a", "4"), ("b", "4")]  # a warm-up
     for i, _ in enumerate(rows):
-        order = "ab" if i % 2 == 0 else "ba"  # another one first each time
+        order = "ab" if i % 2 == 0 else "ba"  # a different engine is first each time
         expected += [(name, tokens) for name in order for tokens in ("1", "4")]
     assert [(name, tokens) for name, _, _, tokens, *_ in calls] == expected
     shapes = [

@@ -1,4 +1,4 @@
-"""Templates that want all the time or memory there is: each ends in an error, soon, and small."""
+"""Templates that would use all time or memory: each ends in an error, quickly and with little memory."""
 
 # ruff: noqa: E501 (a template keeps to its line)
 
@@ -120,8 +120,8 @@ BOMBS = {
 
 @pytest.mark.parametrize("template", BOMBS.values(), ids=BOMBS)
 def test_bomb_ends_in_an_error_soon(template: str) -> None:
-    before, start = _peak_mb(), time.thread_time()  # not the wall clock: neighbours on a busy machine do not count
-    # Refused by us or by Jinja, not by an accident of ours: each of these says what is wrong with the template.
+    before, start = _peak_mb(), time.thread_time()  # not the wall clock: other processes of a busy machine do not count
+    # Refused by our code or by Jinja, not by a bug of ours: each of these says what is wrong with the template.
     with pytest.raises(TokenizerError, match=r"stopped|Range too big|not allowed|No filter|undefined|two values"):
         chat.render(template, [{"role": "user", "content": "hello"}])
     assert time.thread_time() - start < 1.0

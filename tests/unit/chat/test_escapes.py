@@ -1,4 +1,4 @@
-"""Templates that reach for Python's insides, the file system or other requests: none of it can be had."""
+"""Templates that try to reach Python's internals, the file system or other requests: all fail."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from octavo import chat
 from octavo.errors import TokenizerError
 
-# Ways to a class or a function's globals, from each kind of object that a template can get hold of.
+# Ways to a class or a function's globals, from each kind of object that a template can reach.
 OBJECTS = {
     "text": "''",
     "number": "(1)",

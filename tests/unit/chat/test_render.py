@@ -32,7 +32,7 @@ TALK: list[dict[str, Any]] = [
 ]
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"a": {"type": "integer"}}}}]
 
-# In the ways in which published templates are written.
+# As published templates are written.
 TEMPLATES = {
     "chatml": CHATML.replace("message['content']", "message['content']|string"),
     "whitespace": "  {% for m in messages %}\n    {%- if loop.first %}\n  A\n    {%- else %}B\n{% endif %}\n  {% endfor %}\n",

@@ -13,8 +13,8 @@ from octavo.cli.options import ENGINE, SAMPLING, bias, sampling_params, size
 from octavo.config import EngineConfig
 from octavo.types import SamplingParams
 
-# Not on the command line: the engine's seed (--seed is the request's), settings with a single value so far, and the
-# backend's options as one, which are there by their names.
+# Not on the command line: the engine's seed (--seed is the request's), settings with only one value so far, and
+# backend_options, whose options are there by their names.
 ENGINE_ONLY = {"seed", "preemption_mode", "backend_options"}
 # n > 1 and prompt_logprobs make no single streamed answer; logprobs is an option of `run` alone.
 API_ONLY = {"n", "prompt_logprobs", "logprobs", "structured_outputs"}

@@ -1,4 +1,4 @@
-"""The plan against what is really allocated."""
+"""The plan against the memory that is really allocated."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_packed_sizes_of_other_encodings(type: str, tmp_path: Path):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("backend", ["reference", "null"])
 def test_other_backends_predict_too(family: str, backend: str, tmp_path: Path):
-    """The reference backend dequantises weights as a first step needs them: of an untied embedding only some rows."""
+    """The reference backend dequantises the weights that a first step needs: of an untied embedding only some rows."""
     path = write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(family, tied=family == "gemma3"))
     settings = {"backend": backend, "max_model_len": 64, "num_kv_blocks": 8}
     plan, _, _ = make(str(path), dict(ENGINE.defaults) | settings)
@@ -65,7 +65,7 @@ def test_the_prediction_holds_for_a_real_model():
 
 
 def test_a_plan_costs_no_memory():
-    """It judges a model that would not fit; so it must not take the memory it speaks of."""
+    """It also judges models that do not fit, so it must not allocate the memory that it computes."""
     path, before = model_path("smollm2-135m"), peak_rss()
     plan, _, _ = make(str(path), dict(ENGINE.defaults) | {"num_kv_blocks": 1 << 20})
     assert plan.total > 20 << 30 and peak_rss() - before < 80 << 20

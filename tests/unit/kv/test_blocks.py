@@ -23,7 +23,7 @@ STEPS = 100
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """Tables of blocks by name, and which content each block has; `cached` in order of release."""
+    """Tables of blocks by name, and the content of each block. `cached` is in the order of release."""
 
     @initialize(num_blocks=st.integers(1, 12))
     def build(self, num_blocks: int) -> None:

@@ -113,7 +113,7 @@ def test_a_setting_out_of_range_is_named(name: str, value: object) -> None:
 
 
 def test_slots_fit_their_integers() -> None:
-    """However much memory there is: a slot is an int32."""
+    """A slot is an int32, so the pool is limited however much memory there is."""
     roomy = EngineConfig(kv_cache_memory=1 << 60, max_num_seqs=1 << 16)
     _, cache = resolve(roomy, QWEN_1_5B, 131_072, GIB, 1 << 60)
     assert 0 <= 2**31 - cache.num_blocks * cache.block_size <= 2 * cache.block_size

@@ -1,4 +1,4 @@
-"""Where tokens lie: the one mapping from an index of a sequence's KV to a slot."""
+"""The slot mapping: the only place that maps an index of a sequence's KV to a slot."""
 
 from __future__ import annotations
 

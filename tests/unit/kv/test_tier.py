@@ -1,4 +1,4 @@
-"""What a newcomer must touch for a place where evicted KV blocks go (CONTRIBUTING.md): a callable, and one line."""
+"""What a contributor adds for a place where evicted KV blocks go (CONTRIBUTING.md): a callable, and one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLOCK = 4
 
 
 class RamTier:
-    """Keeps what is evicted. Content is read when the pool says so, and not later."""
+    """Keeps evicted blocks. Their content must be read when the pool calls, not later."""
 
     def __init__(self, backend: NullBackend):
         self._slots = backend._slots
@@ -26,7 +26,7 @@ class RamTier:
 
 
 def test_what_is_evicted_is_still_what_its_key_says() -> None:
-    """With draft trees, whose accepted paths are moved, and with preemption."""
+    """Also with draft trees, whose accepted paths are moved, and with preemption."""
     small = engine(blocks=26, block_size=BLOCK, proposer=RandomTrees(ALONE, random.Random(2)))
     assert isinstance(small.cache, PagedCache) and isinstance(small._backend, NullBackend)
     small.cache.pool.on_evict = tier = RamTier(small._backend)  # the line

@@ -1,4 +1,4 @@
-"""Every family from file to logits: layouts, encodings, and what a bad file is answered."""
+"""Every family from file to logits: layouts, encodings, and the errors for bad files."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_bfloat16_folder(family: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("type", ["F16", "BF16", "Q4_0", "Q5_1", "Q8_0", "Q2_K", "Q4_K", "Q6_K"])
 def test_encodings(type: str, tmp_path: Path) -> None:
-    """A model holds its file's encoding, and computes what its values written as F32 compute."""
+    """A model keeps its file's encoding, and computes the same as with its values written as F32."""
     tiny = Tiny("qwen3", hidden=256, heads=4, head_dim=64, ffn=256, type=type)
     model = load_model(write_tiny_gguf(tmp_path / "q.gguf", tiny))
     assert model.weights["blk.0.attn_q.weight"].type == type
@@ -69,7 +69,7 @@ def test_encodings(type: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_weight_matters(family: str, tmp_path: Path) -> None:
-    """No tensor of the file is read and then left out of the forward pass."""
+    """Every tensor that is read takes part in the forward pass."""
     tiny = Tiny(family, layers=1, tied=False)
     before = logits(load_model(write_tiny_gguf(tmp_path / "m.gguf", tiny)))
     for name, array in tiny_arrays(tiny).items():

@@ -24,7 +24,7 @@ def windows(config: ModelConfig) -> tuple[int, ...]:
 
 
 def rope(config: ModelConfig, layer: int = -1) -> RopeConfig:
-    """By default of the last layer, which sees everything in Gemma's tiny models."""
+    """By default of the last layer, which has no window in Gemma's tiny models."""
     found = config.layers[layer].rope
     assert found is not None
     return found
@@ -108,7 +108,7 @@ def test_gemma_layers_alternate_and_scale() -> None:
 
 
 def test_gemma_layers_with_a_window_rotate_in_their_own_way() -> None:
-    """They have another base, and are not stretched to a longer context."""
+    """They have another base, and are not scaled for a longer context."""
     stretched = {"gemma3.rope.scaling.type": "linear", "gemma3.rope.scaling.factor": 8.0, "gemma3.rope.freq_base": 1e6}
     config = read({**tiny_metadata(Tiny("gemma3")), **stretched})
     assert (rope(config, 0).theta, rope(config, 0).scaling, rope(config, 0).divided) == (1e4, RopeScaling(), False)

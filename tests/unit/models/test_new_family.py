@@ -1,4 +1,4 @@
-"""What a newcomer must touch for a family (CONTRIBUTING.md): a file, here toy.py, and its line in `FAMILIES`."""
+"""What a contributor adds for a family (CONTRIBUTING.md): a file, here toy.py, and its line in `FAMILIES`."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_llama3_against_the_published_rule() -> None:
 
 
 def test_divisors_are_llama3_scaling_in_gguf() -> None:
-    """GGUF has no key for llama3's scaling: a tensor holds what to divide by."""
+    """GGUF has no key for llama3's scaling. A tensor holds the divisors instead."""
     plain = make_rope(RopeConfig(128, 5e5)).inv_freq
     scaled = make_rope(RopeConfig(128, 5e5, LLAMA31))
     divisors = (plain / scaled.inv_freq).astype(np.float32)
@@ -52,7 +52,7 @@ def test_divisors_are_llama3_scaling_in_gguf() -> None:
 
 
 def test_yarn_against_the_paper() -> None:
-    """Pairs that turn over beta_fast times are kept, under beta_slow stretched; between them a ramp over the index."""
+    """Pairs that rotate over beta_fast times are kept, those under beta_slow are scaled, with a ramp in between."""
     dim, base, context = 128, 1e6, 32768
 
     def boundary(turns: float) -> float:

@@ -1,4 +1,4 @@
-"""A family that Octavo does not have, as a newcomer would write its file: octavo/models/toy.py.
+"""A family that Octavo does not have, as a contributor would write its file: octavo/models/toy.py.
 
 Attention and MLP read the same normalised input and are added together. Layers differ in kv heads and MLP width, keys
 and values in theirs. Every other layer rotates a part of each head, the others rotate nothing.

@@ -1,4 +1,4 @@
-"""`build`: what the sampler is told about each row, and that unchanged rows cost next to nothing."""
+"""`build`: the sampler's arrays have the settings of each row, and unchanged rows cost almost nothing."""
 
 from __future__ import annotations
 

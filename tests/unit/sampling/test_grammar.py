@@ -197,7 +197,7 @@ def test_wrong_shapes_are_refused(wanted: object) -> None:
 
 
 class LargerWords(Words):
-    """Knows a token more than the model, and uses it wherever it can."""
+    """Has one token more than the model, and uses it wherever it can."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -210,7 +210,7 @@ class LargerWords(Words):
 
 
 def test_a_forced_text_is_spelled_in_tokens_that_the_model_has() -> None:
-    """Where one text is left only, llguidance allows its encoding only: with a token of nobody's, nothing at all."""
+    """If only one text is possible, llguidance allows only its encoding: none, if the model lacks one of its tokens."""
     larger = LargerWords()
     assert larger.encode("a hello") == [97, 32, SIZE]
     seq = sequence(Compiler(larger, SIZE), StructuredOutputs(regex="oh, hello, you"))

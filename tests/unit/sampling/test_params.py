@@ -1,4 +1,4 @@
-"""`check`: every field refuses what it cannot mean, and says which field and what it may be."""
+"""`check`: every field refuses invalid values, and the error names the field and the valid values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the scheduler puts into a step, and in which order."""
+"""Which tokens the scheduler puts into a step, and in which order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GREEDY = SamplingParams(temperature=0, max_tokens=20)
 
 
 class Rig:
-    """A scheduler whose sampled tokens the test chooses: 7 unless it says otherwise."""
+    """A scheduler whose sampled tokens the test chooses; by default 7."""
 
     def __init__(self, blocks: int = 64, block_size: int = 4, **settings: Any):
         defaults: dict[str, Any] = {"max_model_len": 200, "max_num_seqs": 8, "max_num_batched_tokens": 16}

@@ -1,4 +1,4 @@
-"""The short path: the same batches and the same deltas as the ordinary one, step by step, whatever happens."""
+"""The short path gives the same batches and deltas as the ordinary path, step by step, whatever happens."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CROWD = 20
 
 
 class EveryOther:
-    """A grammar: at even positions nothing but even tokens."""
+    """A grammar that allows only even tokens at even positions."""
 
     stopped = False
 
@@ -71,7 +71,7 @@ class Occasional:
 
 
 class Recorder(NullBackend):
-    """Keeps what it ran, as it was then and as it is."""
+    """Keeps every batch that it ran, and a copy of it as it was then."""
 
     def __init__(self, blocks: int, block_size: int):
         super().__init__(CacheConfig(blocks, block_size), VOCAB, [NAN], [CRASH])
@@ -82,7 +82,7 @@ class Recorder(NullBackend):
         return super().run(batch)
 
     def contents(self, batch: Batch) -> dict[str, bytes]:
-        """Everything a batch says. Of the block tables what lies in the context: the rest is nobody's business."""
+        """Everything in a batch that counts. Block tables count only within the context."""
         pairs = zip(batch.block_tables, batch.context_lens, strict=True)
         tables = [table[: -(-size // self._block_size)] for table, size in pairs]
         said = {"block_tables": b"".join(table.tobytes() for table in tables)}
@@ -96,7 +96,7 @@ class Recorder(NullBackend):
 
     @property
     def unchanged(self) -> bool:
-        """Whether the batches that were run are what they were then."""
+        """True if the batches that were run are unchanged since."""
         return all(
             self.contents(batch) == was and batch.block_tables.tobytes() == tables for batch, was, tables in self.ran
         )
@@ -144,7 +144,7 @@ def crowd(seed: int) -> list[Request]:
 
 
 class Life:
-    """An engine's life as `seed` has it: what comes, what is aborted, how the clock goes. Nothing else decides."""
+    """An engine and its random events: requests, aborts and the clock. They depend on `seed` alone."""
 
     def __init__(self, seed: int, short: bool, settings: dict[str, Any], truth: Answers | None = None):
         self.now = 0.0
@@ -185,7 +185,7 @@ class Life:
 
 
 def facts(delta: SequenceDelta) -> tuple[Any, ...]:
-    """All it says, in a form that compares."""
+    """All of its fields, in a form that can be compared."""
     return tuple(value.tolist() if isinstance(value, np.ndarray) else value for value in astuple(delta))
 
 
@@ -235,12 +235,12 @@ def test_both_paths_run_the_same_batches_and_say_the_same(
 
 
 def counts(engine: Engine) -> dict[str, Any]:
-    """The statistics, but for times."""
+    """The statistics without times."""
     return {name: value for name, value in dataclasses.asdict(engine.stats).items() if not name.endswith("_seconds")}
 
 
 def undisturbed(seed: int) -> Answers:
-    """What the requests of that life get where nothing happens to them, to draft from."""
+    """The answers of the same requests without any events, for drafts."""
     return drain(engine(blocks=300), [dataclasses.replace(item, deadline=None) for item in crowd(seed)])
 
 

@@ -1,4 +1,4 @@
-"""Prompts are cut so that the sequences that decode meanwhile are not held up."""
+"""Prompts are cut into chunks, so that sequences that decode at the same time are not delayed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_many_that_wait_outweigh_few_that_decode() -> None:
 
 
 def test_a_queue_does_not_starve_on_small_pieces() -> None:
-    """Small pieces cost more a token, which must not make them smaller still while others queue for their turn."""
+    """Small chunks cost more per token. This must not make them even smaller while other requests wait."""
     pace = Pace()
     for _ in range(30):
         pace.observe(8, 0, DECODE)

@@ -1,23 +1,25 @@
-"""Speculative sampling as the papers state it: the readable reference. The engine uses another rule; see below.
+"""Speculative sampling as the papers define it: the readable reference. The engine uses another rule, see below.
 
 Leviathan et al. (2211.17192), Chen et al. (2302.01318). p: the model's distribution after temperature, truncation,
 penalties and grammar; q: the drafter's, after its own. Draw x ~ q; accept it if u < min(1, p(x) / q(x)); at the first
-rejection draw from norm(max(0, p - q)) and stop; if all k stand, draw one more from p. What comes out is distributed as
-p at each place, whatever q is.
+rejection draw from norm(max(0, p - q)) and stop; if all k are accepted, draw one more from p. The output is distributed
+as p at each place, whatever q is.
 
 Trees (SpecInfer 2305.09781): siblings are tried in turn. When x is rejected, p becomes norm(max(0, p - q)), and q is
 renormalised without x, since the next sibling is drawn without replacement.
 
-A drafter without a distribution (n-grams, argmax) has q one-hot: x stands with probability p(x), and else p loses x.
+A drafter without a distribution (n-grams, argmax) has q one-hot: x is accepted with probability p(x), else p loses x.
 
 What the engine does instead. The random number of a token depends on (seed, position) alone, and a token is the inverse
 of p's cumulative distribution at that number: x = F_p^-1(u). So the engine computes what it would have drawn anyway at
-every drafted position, and keeps a draft if it is that very token. This is exact in the strongest sense: not only the
-distribution but the output itself is the same with speculation on or off. Its rate of acceptance is p(x) for a one-hot
-q, as above; for a drafter that draws with the same u it is the measure of {u : F_q^-1(u) = F_p^-1(u)}, at most
-sum(min(p, q)), which the papers' rule attains, and equal to it (1) where q = p. `coupled_acceptance` gives it.
+every drafted position, and accepts a draft if it is that very token. This is exact in the strongest sense: not only the
+distribution but the output itself is the same with speculation on or off.
 
-N trials are done at once, one a row.
+The engine's acceptance is p(x) for a one-hot q, as above. For a drafter that draws with the same u it is the measure of
+{u : F_q^-1(u) = F_p^-1(u)}, which `coupled_acceptance` computes. That is at most sum(min(p, q)), the acceptance of the
+papers' rule, and equal to it (1) where q = p.
+
+N trials are done at once, one per row.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ def verify(p: F64, q: F64, drafts: I64, rng: np.random.Generator) -> tuple[I64, 
 
 
 def verify_siblings(p: F64, q: F64, siblings: I64, rng: np.random.Generator) -> tuple[I64, I64]:
-    """(which sibling stands or -1 [N], the token [N]) for siblings [N, b], drawn from q without putting back."""
+    """(accepted sibling or -1 [N], token [N]) for siblings [N, b], drawn from q without replacement."""
     count = len(siblings)
     p, q = np.repeat(p[None], count, 0), np.repeat(q[None], count, 0)
     chosen, token = np.full(count, -1), np.zeros(count, np.int64)
@@ -93,13 +95,15 @@ def draw_siblings(q: F64, count: int, width: int, rng: np.random.Generator) -> I
 
 
 def acceptance(p: F64, q: F64) -> float:
-    """alpha: sum of min(p, q), the rate of the papers' rule."""
+    """The acceptance of the papers' rule, alpha: the sum of min(p, q)."""
     return float(np.minimum(p, q).sum())
 
 
 def coupled_acceptance(p: F64, q: F64) -> float:
-    """The rate of the engine's rule for a drafter that draws from q with the same random number: how much of [0, 1)
-    both cumulative distributions map to the same token."""
+    """The acceptance of the engine's rule for a drafter that draws from q with the same random number.
+
+    It is the part of [0, 1) that both cumulative distributions map to the same token.
+    """
     tops = np.minimum(np.cumsum(p), np.cumsum(q))
     bottoms = np.maximum(np.cumsum(p) - p, np.cumsum(q) - q)
     return float(np.maximum(tops - bottoms, 0).sum())

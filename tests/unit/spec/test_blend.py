@@ -1,4 +1,4 @@
-"""Several guesses, one draft."""
+"""Several guesses are blended into one draft."""
 
 from __future__ import annotations
 

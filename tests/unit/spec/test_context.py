@@ -1,4 +1,4 @@
-"""The methods that draft from the text itself, against plain searches through it."""
+"""The methods that draft from earlier text, against plain searches through it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sequence(tokens: list[int], salt: str = "") -> Sequence:
 
 
 def longest_match(tokens: list[int], most: int) -> tuple[int, int]:
-    """(length, the latest place it ended at) of the longest suffix that occurred before."""
+    """The longest suffix that occurred before: (length, latest place where it ended)."""
     for length in range(min(most, len(tokens) - 1), 0, -1):
         for place in range(len(tokens) - 1, length - 1, -1):
             if tokens[place - length : place] == tokens[-length:]:
@@ -50,7 +50,7 @@ def test_ngrams_find_a_longest_match(letters: int) -> None:
 
 
 def test_a_copy_with_a_change_goes_on_beside_where_it_left_its_source() -> None:
-    """A lone `1` follows the change: of its many places, the one next to the cursor is right, not the latest."""
+    """A single `1` follows the change. Of all places with a `1`, the one next to the cursor is right, not the last."""
     source = [9, 8, 7, 6, 1, 5, 4, 3]
     tokens, index = [*source, 1, 22, 1, 23, *source[:3], 50], NgramIndex(1, 8)
     index.extend(tokens[:-1])
@@ -123,7 +123,7 @@ def finish(drafter: SharedSuffixDrafter, tokens: list[int], salt: str = "", reas
     seq = sequence([0, *tokens], salt)
     drafter.draft([seq], [4])
     seq.status, seq.finish_reason = Status.FINISHED, reason
-    drafter.draft([sequence([0, 0, 0], salt)], [4])  # a newcomer makes it look who has finished
+    drafter.draft([sequence([0, 0, 0], salt)], [4])  # a new request makes it look for finished ones
 
 
 def test_earlier_outputs_help_later_ones_of_the_same_salt_only() -> None:
@@ -148,7 +148,7 @@ def test_the_shared_texts_are_bounded_kept_apart_and_free_of_errors() -> None:
 
 @pytest.mark.parametrize("make", [NgramDrafter, SuffixDrafter])
 def test_a_step_costs_microseconds(make: type) -> None:
-    """Generously: 200 us a step for a text of 4000 tokens; a search through the text would take a thousand."""
+    """A generous limit: 200 us per step for a text of 4000 tokens. A search through the text would take 1,000 us."""
     drafter, seq, rest = make(), sequence(text(4000, 300, seed=4)), text(500, 300, seed=5)
     drafter.draft([seq], [8])
     start = time.process_time()

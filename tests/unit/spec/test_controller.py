@@ -1,4 +1,4 @@
-"""The controller in worlds made up for it: what steps cost, how often drafts stand. Time is simulated."""
+"""The controller in simulated worlds: given costs of steps and acceptance of drafts, and a simulated clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEPS = 600
 
 
 class World:
-    """cost: seconds of a step by its rows. noise: relative, of what is measured."""
+    """cost: seconds of a step by its rows. noise: of the measured times, relative."""
 
     def __init__(self, cost: Callable[[int], float], noise: float = 0.05, seed: int = 0):
         self.cost, self.noise, self.now = cost, noise, 0.0
@@ -36,8 +36,8 @@ class World:
 
 
 class Guesser:
-    """Drafts tokens that stand with probability `alpha` each. often: share of the steps in which it has a guess.
-    price: seconds a drafted token, if it runs a model."""
+    """Drafts tokens that are accepted with probability `alpha` each. often: share of the steps in which it has a guess.
+    price: seconds per drafted token, if it runs a model."""
 
     def __init__(self, world: World, name: str, alpha: float, often: float = 1.0, price: float = 0.0):
         self.world, self.name, self.alpha, self.often, self.price = world, name, alpha, often, price
@@ -51,7 +51,7 @@ class Guesser:
         return [Guess(self._tokens(seq, limit) if self._has() else [], self.sure) for seq, limit in pairs]
 
     def _tokens(self, seq: Sequence, limit: int) -> list[int]:
-        """The token at each position is the position; a wrong one is the guesser's own."""
+        """The right token at each position is the position; a wrong token is specific to the guesser."""
         wrong = -len(self.name)
         return [len(seq.token_ids) + i if self._right() else wrong for i in range(limit)]
 
@@ -73,7 +73,7 @@ def accepted(seq: Sequence) -> int:
 
 
 def speed(world: World, guessers: list[Guesser], batch: int, steps: int = STEPS, trees: bool = False) -> float:
-    """Tokens a second over plain decoding's, the true cost of a plain step being known."""
+    """Tokens per second divided by those of plain decoding, from the true cost of a plain step."""
     controller = Controller(list(guessers), most=15, trees=trees, clock=world.clock)
     params = SamplingParams(max_tokens=None)
     sequences = [Sequence(Request(str(i), [1], params), 0, [1], 1) for i in range(batch)]
@@ -112,7 +112,7 @@ COSTS = {"flat": flat, "steep": steep, "stairs": stairs}
 
 @pytest.mark.parametrize("batch", [1, 16])
 def test_guesses_in_vain_rest_so_that_their_own_time_does_not_show(batch: int) -> None:
-    """Looking things up takes 6 % of a step here, and nothing ever stands."""
+    """Looking up guesses takes 6 % of a step here, and no draft is ever accepted."""
     world = World(lambda rows: 1.0 + 0.2 * (rows - batch), noise=0.0)
     vain = Guesser(world, "vain", alpha=0.0, price=0.06 / 15)
     vain.runs_model = False

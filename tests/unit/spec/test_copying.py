@@ -1,4 +1,4 @@
-"""Copies with changes: where they go on, and that a change once made is made again."""
+"""Copies with changes: drafting resumes at the right place, and a change that was made once is made again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SOURCE = [*range(100, 110), 7, *range(110, 120), 7, *range(120, 130), 99]  # 7 i
 
 
 def guess(tokens: list[int], limit: int = 3) -> Guess:
-    """After every token was looked up, as when the text is written one by one."""
+    """The guess after a lookup at every token, as when a text is written token by token."""
     index = NgramIndex(1, 16)
     for end in range(len(SOURCE), len(tokens) + 1):
         index.extend(tokens[:end])

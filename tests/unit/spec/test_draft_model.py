@@ -1,4 +1,4 @@
-"""The draft model's own cache: on the null backend any slip of the bookkeeping makes its drafts wrong."""
+"""The draft model's cache: on the null backend any bookkeeping mistake makes its drafts wrong."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFIG = EngineConfig(block_size=4, max_model_len=128, max_num_seqs=8, max_num_b
 
 
 class Unsure(NullBackend):
-    """Says the token after the right one in a share of its answers, so that later drafts rest on a wrong one."""
+    """Sometimes gives the right token plus one, so that later drafts follow a wrong token."""
 
     def __init__(self, cache: CacheConfig, share: float):
         super().__init__(cache, VOCAB)
@@ -34,7 +34,7 @@ class Unsure(NullBackend):
 
 
 class Watched(ModelDrafter):
-    """Checks each draft against what is known to come: its first wrong token must be one that was made wrong."""
+    """Checks each draft against the known answer: its first wrong token must be one that was made wrong on purpose."""
 
     answers: Answers
     seen = 0

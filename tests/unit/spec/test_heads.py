@@ -1,4 +1,4 @@
-"""The heads: their gradient, what they can learn, their file."""
+"""The drafting heads: their gradient, what they can learn, their file."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_it_learns_what_follows() -> None:
 
 
 def verified(drafter: HeadsDrafter, seq: Sequence, hidden: np.ndarray) -> None:
-    """Tells the drafter of a step whose row 0 chose the newest token of `seq`."""
+    """Reports a step to the drafter: its row 0 chose the newest token of `seq`."""
     entry = ScheduledSequence(seq, 1, 0, 0, 1, True, last_row=0)
     nothing = np.zeros(1, np.int32)
     drafter.observe([entry], StepResult(nothing, nothing > 0, hidden=hidden), 0.1)

@@ -1,4 +1,4 @@
-"""The search for layers, where it is known what each is worth."""
+"""The search for layers to skip, with a known worth of each layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WORTH = {1: 0.3, 2: 0.01, 3: 0.02, 4: 0.2, 5: 0.01, 6: 0.02, 7: 0.25, 8: 0.3}
 
 
 def judge(head: float) -> Judge:
-    """Each layer left out costs its worth in agreement. head: share of a pass that no skipping saves."""
+    """Skipping a layer lowers agreement by its worth. head: share of a pass that skipping cannot save."""
     return Judge(
         agreement=lambda layers: max(0.0, 1 - sum(w for layer, w in WORTH.items() if layer not in layers)),
         cost=lambda layers: head + (1 - head) * len(layers) / 10,

@@ -1,4 +1,4 @@
-"""What a newcomer must touch for a drafting method (CONTRIBUTING.md): a file, here a class, and its two lines."""
+"""What a contributor adds for a drafting method (CONTRIBUTING.md): a file, here a class, and its two lines."""
 
 from __future__ import annotations
 

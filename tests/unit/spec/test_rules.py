@@ -1,4 +1,4 @@
-"""The reference rules: what comes out is distributed as p, by chi-squared over a million draws a pair."""
+"""The reference rules: their output is distributed as p, by a chi-squared test over a million draws per pair."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def chi_squared_tail(counts: np.ndarray, p: rules.F64) -> float:
     return 0.5 * math.erfc(z / math.sqrt(2))
 
 
-TAIL = 1e-5  # of 66 tests; the seeds are fixed, so this is passed or failed for good
+TAIL = 1e-5  # of 66 tests; the seeds are fixed, so the result never changes by chance
 
 
 @pytest.mark.parametrize("number", range(PAIRS))

@@ -1,4 +1,4 @@
-"""speculative_config: what is taken, and that every mistake is named."""
+"""speculative_config: what is accepted, and that the error names each mistake."""
 
 from __future__ import annotations
 

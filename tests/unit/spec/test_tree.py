@@ -1,4 +1,4 @@
-"""Trees: merging chains, their rows in a batch, the path that stands. The null backend hashes each row's whole context,
+"""Trees: merging chains, their rows in a batch, the accepted path. The null backend hashes each row's whole context,
 so a wrong slot, position or ancestor changes the output."""
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def test_trees_change_nothing(blocks: int, temperature: float) -> None:
 
 
 def test_prefixes_of_what_was_compacted_can_be_shared() -> None:
-    """The blocks that a tree's accepted paths end up in are found by later prompts."""
+    """Later prompts find the blocks that hold a tree's accepted paths."""
     first = request("first", prompt(6), SamplingParams(temperature=0, max_tokens=30))
     truth = drain(engine(), [first])
     speculative = engine(proposer=RandomTrees(truth, random.Random(3)))
@@ -72,7 +72,7 @@ def test_prefixes_of_what_was_compacted_can_be_shared() -> None:
 
 
 def test_a_step_that_fails_does_not_repeat_its_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backend that dies after it has run: each sequence then runs alone. Moves made twice would spoil its KV."""
+    """The backend fails after it ran the step, so each sequence runs again alone. Repeated moves would spoil its KV."""
     params = SamplingParams(temperature=0, max_tokens=60)
     items = [request("a", prompt(9), params), request("b", prompt(5, 1), params)]
     truth = drain(engine(), items)
@@ -96,7 +96,7 @@ def test_a_step_that_fails_does_not_repeat_its_moves(monkeypatch: pytest.MonkeyP
 
 
 def test_a_transfer_that_fails_is_not_survived(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the pool holds is unknown then: going on would be guessing."""
+    """The pool's content is unknown then, so the engine must not continue."""
     item = request("a", prompt(9), SamplingParams(temperature=0, max_tokens=60))
     small = engine(proposer=RandomTrees(drain(engine(), [item]), random.Random(1)))
 

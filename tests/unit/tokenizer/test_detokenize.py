@@ -39,7 +39,7 @@ def pieces_of(tokenizer: Tokenizer, groups: Sequence[Sequence[int]], skip: bool,
 
 
 def one_by_one(tokenizer: Tokenizer, ids: Sequence[int], skip: bool, continuation: bool) -> list[str]:
-    """Twice, with the same texts: the second time they are known."""
+    """The pieces of decoding token by token, for the second time: then the tokens' texts are cached."""
     texts = TokenTexts(tokenizer, skip)
     for _ in range(2):
         detokenizer = Detokenizer(texts, continuation)
@@ -51,7 +51,7 @@ def one_by_one(tokenizer: Tokenizer, ids: Sequence[int], skip: bool, continuatio
 @given(data=st.data(), skip=st.booleans(), continuation=st.booleans())
 def test_pieces_add_up(tokenizer: Tokenizer, data: st.DataObject, skip: bool, continuation: bool) -> None:
     """For any ids: also broken characters, control tokens, and ids past the vocabulary."""
-    first = st.integers(0, min(600, tokenizer.vocab_size))  # where the byte tokens of all three are
+    first = st.integers(0, min(600, tokenizer.vocab_size))  # the range of the byte tokens in all three
     ids = st.lists(first | st.integers(0, tokenizer.vocab_size + 10), max_size=8)
     groups = data.draw(st.lists(ids, max_size=8))
     flat = [i for group in groups for i in group]
@@ -77,7 +77,7 @@ def test_text_survives_and_is_never_half_shown(tokenizer: Tokenizer, text: str) 
 
 @cache
 def known_bytes(tokenizer: Tokenizer) -> set[int]:
-    """Bytes with a token of their own: SmolLM2 has none for 21 that are rare or never in UTF-8, and drops them."""
+    """The bytes that have a token. SmolLM2 has none for 21 bytes that are rare or never occur in UTF-8."""
     found = {tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)}
     return {byte for byte in range(256) if bytes([byte]) in found}
 
@@ -116,7 +116,7 @@ def test_ids_of_no_token_are_no_text() -> None:
 
 
 def test_work_does_not_grow_with_the_text() -> None:
-    """One look-up a token, and nothing kept but the end of an unfinished character."""
+    """Each token takes one look-up, and only the bytes of an unfinished character are kept."""
 
     class Counting:
         space_prefix = False
@@ -139,7 +139,7 @@ def test_work_does_not_grow_with_the_text() -> None:
 
 
 def test_real_tokens_read_as_in_the_library(tokenizer: Tokenizer) -> None:
-    """Against the `tokenizers` library's own decoders, a second opinion on what each token means."""
+    """Against the decoders of the `tokenizers` library, as an independent source."""
     byte_level = tokenizer.token_text(tokenizer.encode(" ", add_special=False)[0]) == "\u0120"
     spaces = decoders.Replace("\u2581", " ")
     oracle = decoders.ByteLevel() if byte_level else decoders.Sequence([spaces, decoders.ByteFallback()])

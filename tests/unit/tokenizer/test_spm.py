@@ -38,7 +38,7 @@ def texts(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
     words=st.lists(st.text("ab ", max_size=30), min_size=1, max_size=8),
 )
 def test_derived_merges_give_what_sentencepiece_gives(pieces: list[str], words: list[str]) -> None:
-    """For any scores, also where a part is worse than the whole, and where one piece can be cut in several ways."""
+    """For any scores, also if a part has a worse score than the whole, or a piece can be split in several ways."""
     metadata = sentencepiece(pieces, add_space_prefix=False, add_bos_token=False)
     tokenizer = Tokenizer.from_gguf(metadata)
     for word in words:

@@ -1,4 +1,4 @@
-"""What a GGUF file says about a vocabulary, and what it may not say."""
+"""The vocabulary of a GGUF file: what is read, and what is refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_vocabulary() -> None:
 
 
 def test_end_tokens() -> None:
-    """The file's own first, then control tokens whose names say that they end a turn or a text."""
+    """First the file's end token, then control tokens whose names mean the end of a turn or a text."""
     end, text = (read_vocabulary(byte_level()).tokens.index(t) for t in ("<|im_end|>", "<|endoftext|>"))
     assert Tokenizer.from_gguf(byte_level()).eos_ids == (end, text)
     assert Tokenizer.from_gguf(byte_level(eos_token_id=text)).eos_ids == (text, end)
@@ -81,7 +81,7 @@ JUNK = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_siz
 @settings(max_examples=300, deadline=None)
 @given(data=st.data(), base=st.sampled_from([byte_level(), sentencepiece()]))
 def test_junk_gives_a_tokenizer_or_a_tokenizer_error(data: st.DataObject, base: dict[str, Any]) -> None:
-    """Nothing but TokenizerError, whatever values a file has; what is accepted encodes and decodes."""
+    """Whatever values a file has, the only error is TokenizerError. An accepted tokenizer encodes and decodes."""
     keys = [*base, "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_space_prefix", "tokenizer.chat_template"]
     changed = data.draw(st.dictionaries(st.sampled_from(keys), JUNK, min_size=1, max_size=2))
     try:

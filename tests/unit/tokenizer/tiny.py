@@ -1,4 +1,4 @@
-"""Small tokenizers in the form of GGUF metadata: enough of each kind to be always at hand."""
+"""Small tokenizers of each kind, as GGUF metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`octavo info | models | pull` as functions: what a person and a script read."""
+"""`octavo info | models | pull` as functions: their output for people and for scripts."""
 
 from __future__ import annotations
 

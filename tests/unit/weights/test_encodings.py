@@ -1,4 +1,4 @@
-"""The encodings, against the `gguf` package, or read plainly where they are ours, and against their own definition."""
+"""The encodings against the `gguf` package, or (our own) against a plain reader, and against their definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Good GGUF files: what goes in comes out, lazily and without reading tensors into memory."""
+"""Valid GGUF files: what was written is read, lazily and without loading tensors into memory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_tensors_come_back_byte_for_byte(tmp_path: Path) -> None:
 
 
 def test_encodings_of_our_own_are_not_gguf(tmp_path: Path) -> None:
-    """They have no type number, so that no file can name them, and none is written."""
+    """They have no type number, so a file cannot name them, and none is written."""
     with pytest.raises(AssertionError, match="GGUF has no U4_64"):
         write_gguf(tmp_path / "own.gguf", {}, {"w": random_weight("U4_64")})
     assert not list(tmp_path.iterdir())

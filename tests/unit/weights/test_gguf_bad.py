@@ -1,4 +1,4 @@
-"""Bad GGUF files: each wrong field is refused by name, quickly, and without memory."""
+"""Bad GGUF files: each wrong field is refused by name, quickly and without allocating memory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def gguf(
     num_tensors: int | None = None,
     num_pairs: int | None = None,
 ) -> bytes:
-    """A file with any field wrong; `data` bytes of zeros follow the aligned header."""
+    """Writes a file in which any field may be wrong. `data` bytes of zeros follow the aligned header."""
     counts = (len(tensors) if num_tensors is None else num_tensors, len(pairs) if num_pairs is None else num_pairs)
     raw = magic + struct.pack("<IQQ", version, *counts) + b"".join(pairs) + b"".join(tensors)
     return raw + bytes(-len(raw) % 32 + data)

@@ -1,4 +1,4 @@
-"""Safetensors folders: what the library writes is what we read; bad files are refused by field."""
+"""Safetensors folders: we read what the library writes, and the error for a bad file names the field."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put(path: Path, size: int) -> Path:
-    """A file of that size which takes no disk."""
+    """Creates a file of that size that takes no disk space."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.truncate(size)
@@ -40,7 +40,7 @@ def test_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch, empty_hom
 
 
 def test_aliases_say_what_their_parts_are() -> None:
-    """Packages name the member's folder after themselves; a hash of anything else never matches."""
+    """A package names the member's folder after itself. Hashes have the form of SHA-256."""
     for alias in ALIASES.values():
         assert alias.file.endswith(".gguf") and len(alias.sha256) == 64 and set(alias.sha256) <= set("0123456789abcdef")
         for part in alias.parts:
