@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from octavo.bar import terminal_width
+from octavo.cli import layout
 from octavo.cli.console import writable
 from octavo.cli.options import ENGINE, ModelArgument, speculation, takes
 
 if TYPE_CHECKING:
     from octavo.assembly.engine import Assembly
 
-COLUMNS = ("workload", "batch", "method", "tok_s", "speedup", "expected", "acceptance", "accepted_length", "step_cost")
-SHIPPED = "code_edit,summary,chat,json,random"
+GAP = "  "
+SHIPPED = "code_edit,code,summary,chat,json,random"
 
 
 @takes(engine=ENGINE)
@@ -35,7 +38,7 @@ def spec(
     *,
     engine: dict[str, Any],
 ) -> None:
-    """Compare speculative decoding with plain decoding, on five kinds of text.
+    """Compare speculative decoding with plain decoding, on six kinds of text.
 
     The first line shows how the cost of a step grows with its rows. Each further line shows the measured speed-up, the
     speed-up expected from acceptance and step cost, and whether the output was the same.
@@ -44,7 +47,7 @@ def spec(
     rows = []
     for row in measure(model, method, workload, batch, (repeat, tokens, temperature), engine):
         rows.append(row)
-        typer.echo(json.dumps(row) if as_json else shown(row))
+        typer.echo(json.dumps(row) if as_json else layout.packed(shown(row), terminal_width(sys.stdout), GAP))
     if plot is not None:
         from octavo.bench.plot import bars
 
@@ -110,13 +113,18 @@ def label(text: str) -> str:
     return str(config.get("method", "draft_model")) + extra
 
 
-def shown(row: dict[str, Any]) -> str:
+def shown(row: dict[str, Any]) -> list[str]:
+    """Returns the parts of a row's line. They are padded, so that whole lines stand below each other."""
     if "rows_cost" in row:
-        curve = "  ".join(f"{rows}: {cost:.2f}" for rows, cost in row["rows_cost"].items())
-        return f"{row['model']}, {row['threads']} threads; cost of a step by rows, one row = 1: {curve}"
-    facts = f"{row['workload']:<10} batch {row['batch']:<3} {row['method'][:40]:<40} {row['tok_s']:>7.1f} tok/s "
-    facts += f"{row['speedup']:>5.2f}x (expected {row['expected']:.2f}x)"
-    facts += (
-        f"  accepted {row['acceptance']:.0%}, {row['accepted_length']:.2f} tokens per step, step {row['step_cost']:.2f}"
-    )
-    return facts + ("" if row["same_output"] else "  OUTPUT DIFFERS")
+        head = f"{row['model']}, {row['threads']} threads; cost of a step by rows, one row = 1:"
+        return [head, *(f"{rows}: {cost:.2f}" for rows, cost in row["rows_cost"].items())]
+    return [
+        f"{row['workload']:<9}",
+        f"batch {row['batch']:<2}",
+        f"{row['method']:<30}",
+        f"{row['tok_s']:>6.1f} tok/s",
+        f"{row['speedup']:.2f}x (expected {row['expected']:.2f}x)",
+        f"accepted {row['acceptance']:.0%}, {row['accepted_length']:.2f} tokens per step",
+        f"step {row['step_cost']:.2f}",
+        *([] if row["same_output"] else ["OUTPUT DIFFERS"]),
+    ]

@@ -74,9 +74,11 @@ def wrapped(text: str, width: int | None) -> list[str]:
 
 
 def packed(parts: Sequence[str], width: int | None = None, separator: str = " | ") -> str:
-    """Returns the parts in one line, or in as few lines as hold them whole."""
-    lines = [parts[0]]
-    for part in parts[1:]:
+    """Returns the parts in one line, or without their padding in as few lines as hold them whole."""
+    if fits([whole := separator.join(parts)], width):
+        return whole.rstrip()
+    lines = [parts[0].strip()]
+    for part in map(str.strip, parts[1:]):
         longer = lines[-1] + separator + part
         if fits([longer], width):
             lines[-1] = longer
