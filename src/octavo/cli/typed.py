@@ -38,6 +38,7 @@ def entries(read: Callable[[str], str]) -> Iterator[Entry]:
         try:
             entry = whole(read(FIRST), read)
         except EOFError:
+            print()
             return
         except KeyboardInterrupt:
             print()
@@ -48,8 +49,9 @@ def entries(read: Callable[[str], str]) -> Iterator[Entry]:
 
 def whole(text: str, read: Callable[[str], str]) -> Entry:
     """Returns the entry that begins with `text`, and reads the lines that belong to it."""
+    text = text.strip("\n")  # a line that was pasted with its end is a line
     if "\n" in text:
-        return Entry(text.strip("\n"))
+        return Entry(text)
     line = text.strip()
     command, _, rest = line.partition(" ") if line.startswith("/") else ("", "", line)
     if rest.lstrip().startswith(QUOTES):

@@ -53,6 +53,7 @@ def test_a_backslash_at_the_end_continues() -> None:
 def test_commands() -> None:
     found, _ = typed("/set top_k 4", "/clear", '/system """be', 'brief"""')
     assert found == [Entry("top_k 4", "/set"), Entry("", "/clear"), Entry("be\nbrief", "/system")]
+    assert typed("/set top_k 4\n")[0] == found[:1], "pasted with the end of its line"
 
 
 def test_ctrl_c_drops_what_was_begun() -> None:
