@@ -58,7 +58,8 @@ def test_every_method_says_the_same_on_every_workload_at_every_batch_size(
 ) -> None:
     self_drafts = [json.dumps({"method": "layer_skip", "layers": [0, 1, 4]}), json.dumps({"model": model})]
     methods = [part for method in ("ngram", "suffix", "tree", "auto", *self_drafts) for part in ("--method", method)]
-    every = ["--workload", "code_edit,summary,chat,json,random", "--batch", ",".join(map(str, range(1, 17))), "--tokens", "12", "--repeat", "1", "--json"]
+    every = ["--workload", "code_edit,summary,chat,json,random", "--batch", ",".join(map(str, range(1, 17)))]
+    every += ["--tokens", "12", "--repeat", "1", "--json"]
     assert main(["bench", "spec", model, *SMALL, *every, *methods]) == 0
     _, *rows = lines(capsys)
     assert len(rows) == 5 * 16 * 7
