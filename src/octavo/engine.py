@@ -96,8 +96,7 @@ class Engine:
         """Makes the pending copies within the KV pool.
 
         Before a step these come from `schedule`, after it from `commit`; the next drafts may read the latter. A failure
-        is
-        not caught: see `Backend.transfer`."""
+        is not caught: see `Backend.transfer`."""
         if (transfers := self.cache.transfers.take()) is not None:
             self._timed("backend_seconds", self._backend.transfer, transfers)
 
@@ -125,8 +124,7 @@ class Engine:
 
     def _isolate(self, plan: Schedule) -> list[SequenceDelta]:
         """Runs each sequence alone. Repeating a batch is safe: it writes the same values to the same slots. Transfers
-        are not
-        repeated."""
+        are not repeated."""
         if len(plan.entries) == 1:
             request_id = plan.entries[0].seq.request.request_id
             log.exception("request %s failed", request_id)

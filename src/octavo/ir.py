@@ -1,8 +1,7 @@
 """A backend's view of a model: weights, geometry, and one forward pass written in the operations of `Ops`.
 
 The pass runs over a flat batch of T tokens. The reference backend computes as it is called; other backends call the
-function once with a recorder and replay the recording. So a model file never reads values: it
-only passes handles.
+function once with a recorder and replay the recording. So a model file never reads values: it only passes handles.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ class Weight:
     """A weight as stored in the model file. `shape` is (rows N, columns K), or (K,) for vectors.
 
     `type` is GGUF's name of the encoding ("F32", "Q4_K", ...); `data` its bytes. layout: ROWS, or in an artifact the
-    version of the CPU backend's panels (native/pack.h). A backend refuses a layout
-    that it cannot read.
+    version of the CPU backend's panels (native/pack.h). A backend refuses a layout that it cannot read.
     """
 
     name: str

@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 class BlockPool:
     """on_evict: called with the key and the block before a cached block is reused. Its content stays intact until the
-    next
-    transfers are made or the next batch runs."""
+    next transfers are made or the next batch runs."""
 
     def __init__(self, num_blocks: int, on_evict: Callable[[bytes, int], None] | None = None):
         assert num_blocks > 0

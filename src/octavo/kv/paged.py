@@ -120,8 +120,7 @@ def _reusable_tokens(seq: Sequence) -> int:
     """How many tokens may come from the cache: all but the last, whose logits are needed.
 
     If the prompt's logits are requested too (`prompt_logprobs`, mean pooling), only tokens whose rows were returned
-    before
-    a preemption may."""
+    before a preemption may."""
     if seq.index == 0 and seq.request.wants_prompt_rows and seq.num_scored_tokens < seq.num_prompt_tokens - 1:
         return seq.num_scored_tokens
     return len(seq.token_ids) - 1

@@ -35,8 +35,8 @@ def build(rows: list[tuple[Sequence, int]], vocab_size: int) -> SamplingArrays:
     """The sampler's arrays for these logit rows: (sequence, index in it of the token that the row's logits choose).
 
     The history of a row is the `position` tokens before it; past the known tokens it continues with the sequence's
-    drafts. A row inside the prompt is scored, not sampled, and
-    gets no edits. Steps may share the arrays, so callers must not write to them.
+    drafts. A row inside the prompt is scored, not sampled, and gets no edits. Steps may share the arrays, so callers
+    must not write to them.
     """
     for seq, position in rows:
         sampler = _sampler(seq, vocab_size)

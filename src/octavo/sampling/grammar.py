@@ -1,9 +1,8 @@
 """Structured output: text that must follow a JSON schema, a regular expression, a choice or a Lark grammar.
 
 `Compiler.compile` makes a `Grammar` once, outside the engine's step. Each sequence has a `Matcher`, whose masks say
-which
-tokens may come next. Masks of draft positions follow the drafts, and rejected drafts are rolled back.
-Built on llguidance (https://github.com/guidance-ai/llguidance): Earley parsing over derivatives of regular expressions.
+which tokens may come next. Masks of draft positions follow the drafts, and rejected drafts are rolled back. Built on
+llguidance (https://github.com/guidance-ai/llguidance): Earley parsing over derivatives of regular expressions.
 """
 
 from __future__ import annotations
@@ -114,8 +113,7 @@ class _Vocabulary:
         """The text in tokens of the model: tokens the model lacks are replaced by byte tokens.
 
         Where a grammar allows only one text, llguidance allows only the next token of its encoding. So that token must
-        be one
-        of the model's.
+        be one of the model's.
         """
         for token in ids:
             if token < len(self.tokens):

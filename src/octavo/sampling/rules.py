@@ -11,8 +11,7 @@ The order is vLLM's. For each logit row, on its own (no row ever reads another):
 
 Arithmetic, for a twin: float32 unless said otherwise, each operation rounded once (no fused multiply-add). exp is in
 float32; sums are float64, cumulative ones in the order stated. So two implementations differ only in the last bit of
-exp. They choose different tokens only where a cumulative mass
-is within that rounding of its threshold.
+exp. They choose different tokens only where a cumulative mass is within that rounding of its threshold.
 """
 
 from __future__ import annotations
@@ -121,8 +120,7 @@ def weights(x: F32, row: int, arrays: SamplingArrays) -> F32:
     """[V]: unnormalised probabilities of a row of edited logits, exp(z - max z) with z = x / temperature; 0 = cut off.
 
     Each filter sees the renormalised result of the one before it and keeps at least one token. The order of tokens
-    below is
-    falling z and, of equal z, rising token id.
+    below is falling z and, of equal z, rising token id.
 
     min_p: keep z - max z >= float32(log(min_p)), i.e. p >= min_p * max p.
     top_k: keep the first k.

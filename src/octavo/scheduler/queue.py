@@ -88,8 +88,7 @@ class RequestQueue:
 
         One block is held back for each running sequence, which will soon need it. Otherwise that sequence would preempt
         the new one at once. While nothing changes no block is freed, so a refusal is remembered, unless prompts are
-        being
-        computed: they may become a cached prefix of a waiting sequence.
+        being computed: they may become a cached prefix of a waiting sequence.
         """
         if not self.may_admit:
             return None

@@ -28,8 +28,7 @@ def blend(guesses: list[tuple[Guess, float]], trees: bool) -> Blend:
     """guesses: each with its alpha, the probability that a token is accepted, given that all before it are.
 
     The guess with the most expected tokens is the trunk. With `trees` the others branch off where they disagree. A
-    branch's first token can be accepted only if the earlier
-    alternatives are rejected.
+    branch's first token can be accepted only if the earlier alternatives are rejected.
     """
     out = Blend()
     nodes: dict[tuple[int, int], int] = {}  # (parent, token) -> node

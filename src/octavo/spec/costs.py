@@ -1,8 +1,7 @@
 """The time of a step on this machine by its number of rows, measured while the engine runs.
 
 Reading the weights dominates a step of few rows, so further rows are nearly free. With more rows arithmetic dominates.
-The crossover depends on the model, its
-quantisation and the CPU.
+The crossover depends on the model, its quantisation and the CPU.
 
 Costs are kept relative to a unit, the seconds of a one-row step. The unit follows the drift that all steps share
 (longer contexts, a busier machine), so a ratio measured long ago stays valid.
@@ -50,8 +49,7 @@ class StepCosts:
         """The most rows that may be tried now.
 
         Beyond the measured rows the curve is a guess, so trials grow step by step. A machine with expensive rows is
-        then
-        detected by a short trial."""
+        then detected by a short trial."""
         return min(ROWS - 1, max(self._ratios, default=1) * 3 // 2 + 2)
 
     def curve(self) -> F32:

@@ -2,8 +2,7 @@
 the main one.
 
 Each sequence has a shadow: a `Sequence` over the same token list with the draft model's blocks and a separate count of
-computed tokens. After a step, the shadow keeps the KV of accepted
-drafts and forgets the rest.
+computed tokens. After a step, the shadow keeps the KV of accepted drafts and forgets the rest.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Which layers to keep for drafting (SWIFT 2410.06916 searches online; here it is done once, offline).
 
 Layers are ranked by how often the pass without that one layer still chooses the model's own next token. Then the least
-important layers are removed one after another, and the set with the best expected speed wins. A few
-swaps refine it.
+important layers are removed one after another, and the set with the best expected speed wins. A few swaps refine it.
 """
 
 from __future__ import annotations

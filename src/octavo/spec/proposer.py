@@ -1,8 +1,7 @@
 """The engine's interface to speculation: guesses at each sequence's next tokens. An ordinary step verifies them.
 
 The engine sees a `Proposer`. It holds one `Drafter` for each method and decides how much of their guesses to verify:
-`Fixed` here, or
-`controller.Controller`.
+`Fixed` here, or `controller.Controller`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writes GGUF files (version 3, little endian): the metadata of an artifact, and the tests' models.
 
-Source: the GGUF specification (ggml/docs/gguf.md). Python values get the types that llama.cpp expects: int
-is u32 (i32 when negative, 64 bits when it must be), float is f32, bool, str; numpy scalars and arrays keep their type.
+Source: the GGUF specification (ggml/docs/gguf.md). Python values get the types that llama.cpp expects: int is u32 (i32
+when negative, 64 bits when it must be), float is f32, bool, str; numpy scalars and arrays keep their type.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from octavo.config import CacheConfig, EngineConfig, check_integer, usable_threa
 from octavo.errors import ConfigError
 from octavo.ir import Model
 
-MAX_THREADS = 1024  # a machine drowns in more before it computes
+MAX_THREADS = 1024  # more would exhaust a machine before it computes anything
 ISAS = ("auto", "amx", "avx512", "avx2", "i8mm", "neon", "portable")
 OPTIONS: dict[str, Any] = {
     "threads": None,  # None: one for each physical core that the process may use
