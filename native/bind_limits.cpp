@@ -100,11 +100,11 @@ class ReadBuffer {
 void bind_limits(nb::module_& m) {
   m.def("limit_loops", &loops, "isa"_a, "(kind, instruction) of the instructions whose throughput can be measured.");
   m.def("ops_per_second", &ops_per_second, "isa"_a, "instruction"_a, "pool"_a, "repeat"_a,
-        "Operations a second of all the pool's threads together, the best of `repeat` tries of some 10 ms.");
-  nb::class_<ReadBuffer>(m, "ReadBuffer", "Memory that is read to see how fast that goes.")
+        "Operations per second of all the pool's threads together: the best of `repeat` runs of about 10 ms.");
+  nb::class_<ReadBuffer>(m, "ReadBuffer", "A buffer that is read to measure the speed of memory.")
       .def(nb::init<Pool&, size_t>(), "pool"_a, "bytes"_a)
       .def_prop_ro("bytes", &ReadBuffer::bytes)
       .def("bytes_per_second", &ReadBuffer::bytes_per_second, "isa"_a, "pool"_a, "streams"_a, "repeat"_a,
-           "Read by all the pool's threads together, each from 1, 2, 4 or 8 places at a time; the best of `repeat` "
-           "tries.");
+           "Bytes per second that all threads read, each from `streams` (1, 2, 4 or 8) places at once; best of "
+           "`repeat`.");
 }

@@ -138,9 +138,9 @@ Floats quantized(const std::string& isa, const std::string& type, In<float, 2> x
 }  // namespace
 
 void bind_matmul(nb::module_& m) {
-  m.def("unpack", &unpack, "type"_a, "source"_a, "N"_a, "K"_a, "A tensor packed and unpacked again: [N, K] float32.");
+  m.def("unpack", &unpack, "type"_a, "source"_a, "N"_a, "K"_a, "Packs a tensor and unpacks it again: [N, K] float32.");
   m.def("matmul", &matmul, "isa"_a, "type"_a, "source"_a, "N"_a, "x"_a, "max_tile"_a = 0, "repeat"_a = 1,
         "(x @ w.T [T, N], seconds of the best of `repeat` runs on the calling thread).");
   m.def("quantized", &quantized, "isa"_a, "type"_a, "x"_a,
-        "x as int8 activations for products with `type` stand for it: [T, K] float32.");
+        "The values of x as int8 activations for matmuls with `type`: [T, K] float32.");
 }

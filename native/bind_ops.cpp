@@ -141,7 +141,7 @@ void bind_ops(nb::module_& parent) {
       [](KvCache& cache) {
         return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(cache.layer(0).base, {cache.bytes()}, nb::find(cache));
       },
-      "kv"_a, "The whole pool's bytes: layer after layer, block after block.");
+      "kv"_a, "The whole pool's bytes: block after block, each with all layers.");
 #if defined(OCTAVO_SANITIZE)  // mistakes that the sanitizers must find: tests/native/test_sanitizers.py
   m.def("overrun", [](KvCache& cache, ptrdiff_t at) { cache.layer(0).base[at] = 0; }, "kv"_a, "at"_a);
   m.def("overflow", [](int x) { return x + 1; }, "x"_a);

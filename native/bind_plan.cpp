@@ -155,7 +155,7 @@ void bind_plan(nb::module_& m) {
             unpack_row(w.format, w.panel(row / kPanel), row % kPanel, w.K, out);
             return nb::ndarray<nb::numpy, float, nb::ndim<1>>(out, {size_t(w.K)}, owner);
           },
-          "row"_a, "The row as float32: what the packed form stands for.");
+          "row"_a, "The values of a row as float32: [K].");
 
   nb::class_<Weights>(m, "Weights", "Memory for a model's packed weights.")
       .def(nb::init<size_t>(), "bytes"_a)
@@ -165,7 +165,7 @@ void bind_plan(nb::module_& m) {
           [](Weights& w) {
             return nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(w.memory.data(), {w.memory.bytes()}, nb::find(w));
           },
-          "All of it, to be written to a file: uint8 [bytes], read-only.")
+          "The whole memory, for writing to a file: uint8 [bytes], read-only.")
       .def("pack", &Weights::pack, "pool"_a, "type"_a, "source"_a, "N"_a, "K"_a, "offset"_a, nb::keep_alive<0, 1>());
   m.def(
       "packed_bytes",
@@ -184,7 +184,7 @@ void bind_plan(nb::module_& m) {
         return std::make_pair(act_group(kFormats[format]), 1u << side_of(kFormats[format]));
       },
       "type"_a,
-      "(k of an activation scale, bit set of the sums wanted) for products with this type; (0, 0) for dense types.");
+      "(k of an activation scale, bit set of the sums wanted) for matmuls with this type; (0, 0) for dense types.");
 
   nb::class_<KvCache>(m, "KvCache")
       .def(
@@ -251,10 +251,11 @@ void bind_plan(nb::module_& m) {
       .def("hidden", &Plan::hidden, "buffer"_a, "norm"_a, "eps"_a)
       .def_prop_ro("scratch_bytes", &Plan::scratch_bytes)
       .def("barriers", &Plan::barriers, "tokens"_a,
-           "Operations of the trunk that a step of that many tokens waits for.")
-      .def("profile", &Plan::profile, "on"_a, "Counts the seconds of each operation from now on, or no longer.")
+           "The number of operations in the trunk that a step of that many tokens waits for.")
+      .def("profile", &Plan::profile, "on"_a, "Starts or stops counting the seconds of each operation, from 0.")
       .def("profiled", &Plan::profiled, "decoding"_a,
-           "{operation: seconds} since then, of the steps with one token a sequence, or of the others.")
+           "{operation: seconds} since `profile(True)`: of decoding steps (one token per sequence), or of the other "
+           "steps.")
       .def(
           "run", &run, "token_ids"_a, "positions"_a, "slot_mapping"_a, "query_starts"_a, "context_lens"_a,
           "block_tables"_a, "logit_rows"_a, "targets"_a, "sampling"_a.none(), "parents"_a.none(), "tokens"_a,

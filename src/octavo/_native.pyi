@@ -21,18 +21,18 @@ def limit_loops(isa: str) -> list[tuple[str, str]]:
 
 def ops_per_second(isa: str, instruction: str, pool: Pool, repeat: int) -> float:
     """
-    Operations a second of all the pool's threads together, the best of `repeat` tries of some 10 ms.
+    Operations per second of all the pool's threads together: the best of `repeat` runs of about 10 ms.
     """
 
 class ReadBuffer:
-    """Memory that is read to see how fast that goes."""
+    """A buffer that is read to measure the speed of memory."""
 
     def __init__(self, pool: Pool, bytes: int) -> None: ...
     @property
     def bytes(self) -> int: ...
     def bytes_per_second(self, isa: str, pool: Pool, streams: int, repeat: int) -> float:
         """
-        Read by all the pool's threads together, each from 1, 2, 4 or 8 places at a time; the best of `repeat` tries.
+        Bytes per second that all threads read, each from `streams` (1, 2, 4 or 8) places at once; best of `repeat`.
         """
 
 def unpack(
@@ -41,7 +41,7 @@ def unpack(
     N: int,
     K: int,
 ) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
-    """A tensor packed and unpacked again: [N, K] float32."""
+    """Packs a tensor and unpacks it again: [N, K] float32."""
 
 def matmul(
     isa: str,
@@ -62,7 +62,7 @@ def quantized(
     x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)],
 ) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
     """
-    x as int8 activations for products with `type` stand for it: [T, K] float32.
+    The values of x as int8 activations for matmuls with `type`: [T, K] float32.
     """
 
 class Pool:
@@ -95,7 +95,7 @@ class PackedWeight:
     @property
     def K(self) -> int: ...
     def row(self, row: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]:
-        """The row as float32: what the packed form stands for."""
+        """The values of a row as float32: [K]."""
 
 class Weights:
     """Memory for a model's packed weights."""
@@ -105,7 +105,7 @@ class Weights:
     def bytes(self) -> int: ...
     @property
     def data(self) -> Annotated[NDArray[numpy.uint8], dict(shape=(None,), writable=False)]:
-        """All of it, to be written to a file: uint8 [bytes], read-only."""
+        """The whole memory, for writing to a file: uint8 [bytes], read-only."""
 
     def pack(
         self,
@@ -120,7 +120,7 @@ class Weights:
 def packed_bytes(type: str, N: int, K: int) -> int: ...
 def act_spec(type: str) -> tuple[int, int]:
     """
-    (k of an activation scale, bit set of the sums wanted) for products with this type; (0, 0) for dense types.
+    (k of an activation scale, bit set of the sums wanted) for matmuls with this type; (0, 0) for dense types.
     """
 
 class KvCache:
@@ -190,14 +190,16 @@ class Plan:
     @property
     def scratch_bytes(self) -> int: ...
     def barriers(self, tokens: int) -> int:
-        """Operations of the trunk that a step of that many tokens waits for."""
+        """
+        The number of operations in the trunk that a step of that many tokens waits for.
+        """
 
     def profile(self, on: bool) -> None:
-        """Counts the seconds of each operation from now on, or no longer."""
+        """Starts or stops counting the seconds of each operation, from 0."""
 
     def profiled(self, decoding: bool) -> dict[str, float]:
         """
-        {operation: seconds} since then, of the steps with one token a sequence, or of the others.
+        {operation: seconds} since `profile(True)`: of decoding steps (one token per sequence), or of the other steps.
         """
 
     def run(
