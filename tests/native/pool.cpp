@@ -1,4 +1,5 @@
-// The pool under ThreadSanitizer: every unit of every operation runs once, after all units of the operation before it, over many runs.
+// The pool under ThreadSanitizer, over many runs: every unit of every operation runs once, after all units of the
+// operation before it.
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -34,7 +35,8 @@ int main() {
       for (const auto& op : job.runs)
         for (int count : op)
           if (count != 1) return std::puts("a unit did not run once"), 1;
-      if (round % 100 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));  // the workers park, and must wake again
+      // The workers park, and must wake again.
+      if (round % 100 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
   }
   std::puts("ok");
