@@ -9,14 +9,17 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from octavo.tokenizer.spm import derive_merges
+from octavo.tokenizer.vocab import Kind
 from octavo.types import F32
 from octavo.weights.gguf_writer import write_gguf
 from tests.quantize import quantize
@@ -56,6 +59,7 @@ class Tiny:
     """type: GGUF encoding of the matrices; K-quants need hidden, ffn and heads * head_dim to be multiples of 256.
 
     gguf, hf: further metadata, without the architecture's prefix in GGUF's case.
+    sentencepiece: a vocabulary of SPM_SIZE pieces that puts a space before a text, as Llama 2's; otherwise bytes.
     """
 
     family: str = "llama"
@@ -73,6 +77,7 @@ class Tiny:
     seed: int = 0
     gguf: dict[str, Any] = field(default_factory=dict)
     hf: dict[str, Any] = field(default_factory=dict)
+    sentencepiece: bool = False
 
 
 def write_tiny_gguf(path: Path, tiny: Tiny = Tiny(), marks: Sequence[str] = ()) -> Path:
@@ -82,7 +87,8 @@ def write_tiny_gguf(path: Path, tiny: Tiny = Tiny(), marks: Sequence[str] = ()) 
         if tiny.family == "llama" and (".attn_q." in name or ".attn_k." in name):
             array = _interleave(array, tiny.head_dim)
         weights[name] = quantize(array, tiny.type if array.ndim > 1 else "F32", name)
-    write_gguf(path, _marked(tiny_metadata(tiny), marks), weights)
+    metadata = tiny_metadata(tiny)
+    write_gguf(path, _marked(metadata, marks) if marks else metadata, weights)
     return path
 
 
@@ -109,7 +115,10 @@ def write_tiny_hf(folder: Path, tiny: Tiny = Tiny(), dtype: str = "F32") -> Path
         arrays[hf_name(name, names)] = np.ascontiguousarray(array - 1 if folded else array).astype(cast)
     save_file(arrays, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(tiny_config(tiny)))
-    write_tokenizer(folder, tiny.vocab)
+    if tiny.sentencepiece:
+        write_spm_tokenizer(folder)
+    else:
+        write_tokenizer(folder, tiny.vocab)
     return folder
 
 
@@ -173,11 +182,16 @@ def tiny_metadata(tiny: Tiny) -> dict[str, Any]:
         **({"attention.sliding_window": tiny.window or 16, "attention.sliding_window_pattern": 2} if gemma else {}),
         **tiny.gguf,
     }
-    tokens, merges = tiny_vocabulary(tiny.vocab)
-    return {
+    head = {
         "general.architecture": tiny.family,
         "general.name": f"tiny {tiny.family}",
         **{f"{tiny.family}.{key}": value for key, value in keys.items()},
+    }
+    if tiny.sentencepiece:
+        return head | spm_metadata()
+    tokens, merges = tiny_vocabulary(tiny.vocab)
+    return {
+        **head,
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",
         "tokenizer.ggml.tokens": tokens,
@@ -208,7 +222,7 @@ def tiny_config(tiny: Tiny) -> dict[str, Any]:
         "rope_theta": 10_000.0,
         "tie_word_embeddings": tiny.tied,
         "sliding_window": tiny.window or (16 if gemma else None),
-        "eos_token_id": tokens.index("<|im_end|>"),
+        "eos_token_id": 2 if tiny.sentencepiece else tokens.index("<|im_end|>"),
         **({"query_pre_attn_scalar": tiny.head_dim, "sliding_window_pattern": 2} if gemma else {}),
         **tiny.hf,
     }
@@ -232,6 +246,52 @@ def write_tokenizer(folder: Path, vocab: int) -> None:
     tokenizer.add_special_tokens(list(SPECIALS))
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {"eos_token": "<|im_end|>", "bos_token": "<|endoftext|>", "chat_template": CHAT_TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+@cache
+def spm_data() -> dict[str, Any]:
+    """A vocabulary that sentencepiece trained, with byte fallback and a space before each text; `source` says more."""
+    path = Path(__file__).parent / "data" / "tokenizers" / "spm.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+SPM_SIZE = 400
+
+
+def spm_metadata() -> dict[str, Any]:
+    """The keys of a tokenizer in GGUF; bos 1 and eos 2 go without saying."""
+    data = spm_data()
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": data["pieces"],
+        "tokenizer.ggml.scores": np.array(data["scores"], np.float32),
+        "tokenizer.ggml.token_type": np.array(data["kinds"], np.int32),
+        "tokenizer.chat_template": CHAT_TEMPLATE,
+    }
+
+
+def write_spm_tokenizer(folder: Path, legacy: bool = True) -> None:
+    """tokenizer.json as transformers writes it for Llama 2: legacy with a normaliser, newer ones with Metaspace."""
+    data = spm_data()
+    ranked = sorted(
+        (i for i, kind in enumerate(data["kinds"]) if kind == Kind.NORMAL), key=lambda i: -data["scores"][i]
+    )
+    merges = derive_merges([data["pieces"][i] for i in ranked])
+    ids = {piece: i for i, piece in enumerate(data["pieces"])}
+    tokenizer = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    if legacy:
+        steps = [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+        tokenizer.normalizer = normalizers.Sequence(steps)
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    strip = decoders.Strip(content=" ", left=1)
+    back = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), strip]
+    tokenizer.decoder = decoders.Sequence(back)
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True, "chat_template": CHAT_TEMPLATE}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 

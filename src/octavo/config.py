@@ -35,6 +35,7 @@ class EngineConfig:
     kv_cache_dtype: one of the backend's, such as "bf16"; "auto" is its own choice.
     kv_cache: "paged", or "contiguous" (the baseline: each sequence reserves max_model_len up front).
     scheduler: "continuous", or "static" (the baseline: a batch runs until its last sequence ends).
+    tokenizer_pre: the pre-tokenizer of a GGUF file, instead of the name in the file: see `tokenizer.pre`.
     backend: a name in `backends.registry`. backend_options: settings that this backend alone looks at, such as the cpu
     backend's `threads` and `isa`. `engine_config` takes them by name, like all others.
     """
@@ -56,6 +57,7 @@ class EngineConfig:
     backend: str = "cpu"
     backend_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    tokenizer_pre: str | None = None
     speculative_config: dict[str, Any] | None = field(default=None)
 
 

@@ -35,8 +35,8 @@ class Words:
         piece = VOCABULARY[token_id]
         return piece if isinstance(piece, bytes) else piece.encode()
 
-    def decode(self, ids: list[int], skip_special: bool = True) -> str:
-        return b"".join(self.token_bytes(i, skip_special) for i in ids).decode("utf-8", "replace")
+    def token_name(self, token_id: int) -> str:
+        return self.token_bytes(token_id).decode("utf-8", "backslashreplace")
 
 
 class Talk:

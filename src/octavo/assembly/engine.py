@@ -122,7 +122,7 @@ def assemble(
         model = build_model(checkpoint)
         config, cache = resolve_config(model, config, checkpoint.size)
         with ThreadPoolExecutor(1) as side:  # the tokenizer is built while native code packs the weights
-            reading = side.submit(load_tokenizer, checkpoint, tokenizer)
+            reading = side.submit(load_tokenizer, checkpoint, tokenizer, config.tokenizer_pre)
             backend = make_backend(model, config, cache, progress)
             try:
                 words = reading.result()
@@ -155,13 +155,13 @@ def _no_collections() -> Iterator[None]:
             gc.enable()
 
 
-def load_tokenizer(checkpoint: Checkpoint, source: str | Path | None = None) -> Tokenizer:
-    """The tokenizer that came with the model, or the one at `source`."""
-    if source is not None:
-        return Tokenizer.from_file(source)
-    if "general.architecture" in checkpoint.metadata:  # GGUF's, in a file or an artifact
-        return Tokenizer.from_gguf(checkpoint.metadata)
-    return Tokenizer.from_file(checkpoint.path)
+def load_tokenizer(checkpoint: Checkpoint, source: str | Path | None = None, pre: str | None = None) -> Tokenizer:
+    """The tokenizer that came with the model, or the one at `source`. pre: see `EngineConfig.tokenizer_pre`."""
+    if source is None and "general.architecture" in checkpoint.metadata:  # GGUF's, in a file or an artifact
+        return Tokenizer.from_gguf(checkpoint.metadata, pre)
+    if pre is not None:
+        raise ConfigError(f"tokenizer_pre {pre!r}: only a tokenizer inside a GGUF file can be given a pre-tokenizer")
+    return Tokenizer.from_file(checkpoint.path if source is None else source)
 
 
 def make_backend(

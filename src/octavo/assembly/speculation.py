@@ -48,7 +48,7 @@ class Speculation:
     cache: CacheConfig
     source: str
     make_backend: Callable[..., Backend]  # assemble's
-    load_words: Callable[[Checkpoint], Tokenizer]
+    load_words: Callable[[Checkpoint, None, str | None], Tokenizer]  # assemble's
 
     def proposer(self) -> Proposer:
         """Returns the proposer for the settings. Raises ConfigError or ModelFileError."""
@@ -114,7 +114,7 @@ class Speculation:
         except OctavoError as error:
             raise ConfigError(f"speculative_config: model: {error}") from None
         model = build_model(checkpoint)
-        self._check_vocabulary(model, self.load_words(checkpoint))
+        self._check_vocabulary(model, self.load_words(checkpoint, None, self.config.tokenizer_pre))
         blocks = self.settings.draft_kv_blocks or self.cache.num_blocks
         cache = dataclasses.replace(self.cache, num_blocks=blocks)
         length = min(self.config.max_model_len or model.max_context, model.max_context)
@@ -130,7 +130,7 @@ class Speculation:
         if not (
             same
             and model.vocab_size == self.model.vocab_size
-            and all(words.decode([spot]) == self.tokenizer.decode([spot]) for spot in spots)
+            and all(words.token_bytes(spot) == self.tokenizer.token_bytes(spot) for spot in spots)
         ):
             raise ConfigError(
                 f"speculative_config: the draft model {model.name} ({model.vocab_size} tokens) must have the "

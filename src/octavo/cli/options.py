@@ -173,6 +173,12 @@ ENGINE = Table(
             parse=speculation,
             metavar="METHOD|JSON",
         ),
+        Row(
+            "tokenizer_pre",
+            str | None,
+            "Pre-tokenizer of a GGUF file, such as llama-bpe or qwen2, if the file names none or a wrong one.",
+            metavar="NAME",
+        ),
         Row("backend", str, "cpu, reference (numpy: slow and exact) or null (computes nothing; for tests)."),
     ),
     _defaults(EngineConfig(), **DEVICE.options),

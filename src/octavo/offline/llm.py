@@ -214,7 +214,9 @@ class LLM:
         self._check_length(max((len(start.ids) for start in starts), default=0) + params.max_tokens)
         found = beam.search(starts, params, self.parts.tokenizer.eos_ids, self._expand)
         for sequence in (sequence for sequences in found for sequence in sequences):
-            sequence.text = self.parts.tokenizer.decode(sequence.output_token_ids, continuation=True)
+            sequence.text = self.parts.tokenizer.decode(
+                sequence.output_token_ids, after=sequence.tokens[: sequence.num_prompt_tokens]
+            )
         return [BeamSearchOutput(sequences) for sequences in found]
 
     def _expand(self, beams: list[BeamSearchSequence], count: int) -> list[Candidates]:

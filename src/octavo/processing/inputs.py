@@ -112,7 +112,7 @@ class RequestMaker:
         """
         for word in params.bad_words:
             for written in (word, " " + word.lstrip()):
-                ids = self._tokenizer.encode(written, add_special=False)
+                ids = self._tokenizer.spell(written)
                 if ids and max(ids) < self._vocab_size:
                     yield tuple(ids)
 

@@ -44,7 +44,8 @@ class OutputProcessor:
             metrics=RequestMetrics(request.arrival),
         )
         texts = self._texts[request.params.skip_special_tokens]
-        writers = [Writer(request, index, output, Detokenizer(texts)) for index in range(request.params.n)]
+        after = request.prompt_token_ids
+        writers = [Writer(request, index, output, Detokenizer(texts, after)) for index in range(request.params.n)]
         output.outputs += [writer.output for writer in writers]
         self._writers[request.request_id] = writers
         return output
@@ -110,7 +111,7 @@ class OutputProcessor:
 
     def _word(self, token: int) -> str:
         if token not in self._words:
-            self._words[token] = self._tokenizer.decode([token], skip_special=False)
+            self._words[token] = self._tokenizer.token_name(token)
         return self._words[token]
 
 

@@ -71,7 +71,8 @@ class Runtime:
         self.client = EngineClient(self.tokenizer, self.supervisor.send, self.metrics)
 
     def _tokenizer(self) -> Tokenizer:
-        return load_tokenizer(open_checkpoint(resolve(self.model.source)), self.model.tokenizer)
+        checkpoint = open_checkpoint(resolve(self.model.source))
+        return load_tokenizer(checkpoint, self.model.tokenizer, self.model.settings.get("tokenizer_pre"))
 
     async def stop(self) -> None:
         await self.supervisor.stop()

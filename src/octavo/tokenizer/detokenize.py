@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Protocol
+
+LONGEST_CHARACTER = 4  # bytes in UTF-8, and so tokens
 
 
 class TokenBytes(Protocol):
@@ -43,17 +45,20 @@ class Detokenizer:
     Bytes of an incomplete character are held back. Invalid bytes become U+FFFD, as the Unicode standard recommends
     (3.9, "maximal subpart") and `bytes.decode` does.
 
-    continuation: the ids continue a prompt, so a leading space is text. Otherwise it is dropped if the tokenizer puts a
-    space before every text (Llama 2). Sequences of the same tokenizer may share `texts`.
+    after: the ids of the prompt that these ids continue. Their text is not returned, but a leading space is then text,
+    and a character that they leave incomplete is returned as a whole. None: the ids begin a text, so a leading space is
+    dropped if the tokenizer puts one before every text (Llama 2). Sequences of the same tokenizer may share `texts`.
     """
 
     __slots__ = ("_drop_space", "_held", "_plain", "_texts")
 
-    def __init__(self, texts: TokenTexts, continuation: bool = False):
+    def __init__(self, texts: TokenTexts, after: Sequence[int] | None = None):
         self._texts = texts
         self._held = b""  # an incomplete character
-        self._drop_space = texts.space_prefix and not continuation
+        self._drop_space = texts.space_prefix and after is None
         self._plain = not self._drop_space  # a token adds its own text: nothing is held, no space to drop
+        if after and texts[after[-1]] is None:
+            self.add(after[-LONGEST_CHARACTER:])
 
     def add(self, ids: Iterable[int]) -> str:
         """Returns the text that these ids complete; may be empty."""

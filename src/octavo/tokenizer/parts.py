@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Encoder
@@ -22,14 +24,14 @@ class Encoders:
     parsing: Encoder
     plain: Encoder
 
-    def encode(self, text: str, parse_special: bool) -> list[int]:
-        """Raises RequestError for text that is not Unicode: a lone surrogate, as in JSON's "\\ud800"."""
-        encoder = self.parsing if parse_special else self.plain
-        try:
-            return encoder.encode(text, add_special_tokens=False).ids
-        except TypeError:  # the library does not say where; Python's own error does
-            _check_unicode(text)
-            raise
+
+def encode(encoder: Encoder, text: str) -> list[int]:
+    """Raises RequestError for text that is not Unicode: a lone surrogate, as in JSON's "\\ud800"."""
+    try:
+        return encoder.encode(text, add_special_tokens=False).ids
+    except TypeError:  # the library does not say where; Python's own error does
+        _check_unicode(text)
+        raise
 
 
 def _check_unicode(text: str) -> None:
@@ -75,6 +77,47 @@ def without_special(parsing: Encoder) -> Encoder:
     plain = _encoder(parsing.model, parsing.normalizer, parsing.pre_tokenizer)
     plain.add_tokens([token for token in parsing.get_added_tokens_decoder().values() if not token.special])
     return plain
+
+
+def without_prefix(plain: Encoder) -> Encoder:
+    """An encoder that shares everything with `plain` but puts no space before a text; `plain` itself if it does not."""
+    steps = {name: _state(getattr(plain, name)) for name in ("normalizer", "pre_tokenizer")}
+    bare = {name: _without_prefix(state) for name, state in steps.items()}
+    if bare == steps:
+        return plain
+    parts = Encoder.from_str(json.dumps({**EMPTY, **bare}))
+    encoder = _encoder(plain.model, parts.normalizer, parts.pre_tokenizer)
+    encoder.add_tokens(list(plain.get_added_tokens_decoder().values()))
+    return encoder
+
+
+# A tokenizer without content, to read steps with.
+EMPTY: dict[str, Any] = {
+    "version": "1.0",
+    "added_tokens": [],
+    "model": {"type": "BPE", "vocab": {}, "merges": []},
+}
+SEQUENCES = ("normalizers", "pretokenizers")  # the keys of steps within a step
+
+
+def _state(step: Any) -> Any:
+    return None if step is None else json.loads(step.__getstate__())
+
+
+def _without_prefix(step: Any) -> Any:
+    """A step, as JSON, without what puts a space before a text; None if nothing is left."""
+    match step:
+        case {"type": "Prepend"}:
+            return None
+        case {"type": "Metaspace"}:
+            return {**step, "prepend_scheme": "never"}
+        case {"type": "ByteLevel"}:
+            return {**step, "add_prefix_space": False}
+        case {"type": "Sequence"}:
+            key = next(name for name in SEQUENCES if name in step)
+            kept = [_without_prefix(inner) for inner in step[key]]
+            return {**step, key: [inner for inner in kept if inner is not None]}
+    return step
 
 
 def _encoder(

@@ -31,11 +31,15 @@ def token_bytes(text: str, kind: int) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def read(metadata: Mapping[str, Any], vocab: Vocabulary) -> Parts:
-    """The tokenizer of a GGUF file of this family. Raises TokenizerError for invalid scores or byte tokens.
+def read(metadata: Mapping[str, Any], vocab: Vocabulary, name: str | None = None) -> Parts:
+    """The tokenizer of a GGUF file of this family. name: must be None, as SentencePiece has no pre-tokenizers.
+
+    Raises TokenizerError for invalid scores or byte tokens.
 
     add_space_prefix puts a space before the text, and before text that follows a special token.
     """
+    if name is not None:
+        raise TokenizerError(f"tokenizer_pre {name!r}: the model's tokenizer is SentencePiece, without a pre-tokenizer")
     space_prefix = flag(metadata, "add_space_prefix", True)
     steps = [normalizers.Prepend(SPACE)] if space_prefix else []
     normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from tokenizers import Tokenizer as Encoder
 
 from octavo.errors import TokenizerError
 from octavo.tokenizer import files, gguf
 from octavo.tokenizer.detokenize import Detokenizer, TokenTexts
 from octavo.tokenizer.fill import FillTokens, find_fill_tokens
-from octavo.tokenizer.parts import Parts
+from octavo.tokenizer.parts import Parts, encode, without_prefix
 from octavo.tokenizer.vocab import Kind
 
 
@@ -33,9 +35,12 @@ class Tokenizer:
         self.chat_template = parts.chat_template
 
     @classmethod
-    def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
-        """The tokenizer that a GGUF file's metadata describes. Raises TokenizerError naming the key at fault."""
-        return cls(gguf.read(metadata))
+    def from_gguf(cls, metadata: Mapping[str, Any], pre: str | None = None) -> Tokenizer:
+        """The tokenizer that a GGUF file's metadata describes. pre: a pre-tokenizer to use instead of the file's.
+
+        Raises TokenizerError naming the key at fault.
+        """
+        return cls(gguf.read(metadata, pre))
 
     @classmethod
     def from_file(cls, path: str | Path) -> Tokenizer:
@@ -81,20 +86,39 @@ class Tokenizer:
         parse_special: text like "<|im_end|>" becomes the control token; otherwise it is spelled as plain text.
         """
         parts = self._parts
-        ids = parts.encoders.encode(text, parse_special)
+        ids = encode(parts.encoders.parsing if parse_special else parts.encoders.plain, text)
         if not add_special:
             return ids
         before = list(parts.prefix_ids)
         return (ids if ids[: len(before)] == before else before + ids) + list(parts.suffix_ids)
 
-    def decode(self, ids: Iterable[int], skip_special: bool = True, continuation: bool = False) -> str:
-        """Returns the text of `ids`, with U+FFFD for invalid UTF-8. continuation: see Detokenizer."""
-        pieces = Detokenizer(TokenTexts(self, skip_special), continuation)
+    def spell(self, text: str) -> list[int]:
+        """Returns the ids of a text inside another: without a space before it, and without control tokens.
+
+        Their bytes are those of the text, unless the tokenizer normalises it or cannot spell it.
+        """
+        return encode(self._inner, text)
+
+    @cached_property
+    def _inner(self) -> Encoder:
+        return without_prefix(self._parts.encoders.plain)
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True, after: Sequence[int] | None = None) -> str:
+        """Returns the text of `ids`, with U+FFFD for invalid UTF-8. after: see Detokenizer."""
+        pieces = Detokenizer(TokenTexts(self, skip_special), after)
         return pieces.add(ids) + pieces.flush()
 
     def token_text(self, token_id: int) -> str:
         """The token as the model file stores it, such as "\\u0120the" or "<0x0A>"."""
         return self._parts.vocab.tokens[token_id]
+
+    def token_name(self, token_id: int) -> str:
+        """The token's text inside a text. A part of a character is named as in OpenAI's API: "bytes:\\xf0\\x9f"."""
+        raw = self.token_bytes(token_id)
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
     def token_bytes(self, token_id: int, skip_special: bool = False) -> bytes:
         """Returns the bytes that a token adds to a text; empty for ids outside the vocabulary."""

@@ -69,17 +69,25 @@ class Vocabulary:
         return before, after
 
 
-def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
-    """The vocabulary in a GGUF file's metadata. Raises TokenizerError naming the key at fault."""
+def read_vocabulary(metadata: Mapping[str, Any], unstated: Mapping[str, int]) -> Vocabulary:
+    """The vocabulary in a GGUF file's metadata. unstated: the ids of absent keys, if they are control tokens.
+
+    Raises TokenizerError naming the key at fault.
+    """
     tokens = string_list(metadata, "tokens")
     kinds = _kinds(metadata, len(tokens))
-    ends = [token_id(metadata, name, len(tokens)) for name in ("eos_token_id", "eot_token_id", "eom_token_id")]
+
+    def named(name: str) -> int | None:
+        default = unstated.get(name, len(tokens))
+        special = default < len(tokens) and kinds[default] in (Kind.CONTROL, Kind.UNKNOWN)
+        return default if special and KEY + name not in metadata else token_id(metadata, name, len(tokens))
+
     return Vocabulary(
         tokens,
         kinds,
-        bos_id=token_id(metadata, "bos_token_id", len(tokens)),
-        eos_ids=end_ids(tokens, kinds, ends),
-        unknown_id=token_id(metadata, "unknown_token_id", len(tokens)),
+        bos_id=named("bos_token_id"),
+        eos_ids=end_ids(tokens, kinds, list(map(named, ("eos_token_id", "eot_token_id", "eom_token_id")))),
+        unknown_id=named("unknown_token_id"),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import pytest
@@ -10,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octavo.errors import RequestError, TokenizerError
-from octavo.tokenizer import Tokenizer, bpe
+from octavo.tokenizer import Tokenizer, bpe, pre
 from octavo.tokenizer.vocab import Kind
-from tests.unit.tokenizer.tiny import MERGES, byte_level
+from tests.unit.tokenizer.tiny import byte_level
 
 # Worked out by hand from each family's pattern.
 WORDS = {
@@ -40,16 +39,16 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize(("pre", "text", "words"), [(pre, *case) for pre, cases in WORDS.items() for case in cases])
-def test_words(pre: str, text: str, words: list[str]) -> None:
-    pieces = bpe.splitter(bpe.PRE[pre].patterns).pre_tokenize_str(text)
+@pytest.mark.parametrize(("name", "text", "words"), [(name, *case) for name, cases in WORDS.items() for case in cases])
+def test_words(name: str, text: str, words: list[str]) -> None:
+    pieces = bpe.splitter(pre.PRE[name].patterns).pre_tokenize_str(text)
     assert [bpe.token_bytes(piece, Kind.NORMAL).decode() for piece, _ in pieces] == words
 
 
-@pytest.mark.parametrize("pre", bpe.PRE)
+@pytest.mark.parametrize("name", pre.PRE)
 @given(text=st.text())
-def test_no_pre_tokenizer_loses_text(pre: str, text: str) -> None:
-    pieces = bpe.splitter(bpe.PRE[pre].patterns).pre_tokenize_str(text)
+def test_no_pre_tokenizer_loses_text(name: str, text: str) -> None:
+    pieces = bpe.splitter(pre.PRE[name].patterns).pre_tokenize_str(text)
     assert b"".join(bpe.token_bytes(piece, Kind.NORMAL) for piece, _ in pieces) == text.encode()
 
 
@@ -77,16 +76,6 @@ def test_qwen_composes_characters() -> None:
     tokenizer = Tokenizer.from_gguf(byte_level("qwen2"))
     assert tokenizer.encode("e\u0301") == tokenizer.encode("\u00e9")
     assert tokenizer.decode(Tokenizer.from_gguf(byte_level()).encode("e\u0301")) == "e\u0301"
-
-
-def test_unknown_pre_tokenizer_is_default_with_a_warning() -> None:
-    with pytest.warns(UserWarning, match=r"tokenizer\.ggml\.pre 'novel' is not known"):
-        tokenizer = Tokenizer.from_gguf(byte_level("novel", (*MERGES, "1 1")))
-    default = Tokenizer.from_gguf(byte_level("default", (*MERGES, "1 1")))
-    assert tokenizer.encode("hello 1111") == default.encode("hello 1111")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        Tokenizer.from_gguf(byte_level(pre=None))  # type: ignore[arg-type]  # no key at all: no warning
 
 
 def test_special_text_is_a_control_token_only_where_asked_for() -> None:

@@ -34,7 +34,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 
 
 def pieces_of(tokenizer: Tokenizer, groups: Sequence[Sequence[int]], skip: bool, continuation: bool) -> list[str]:
-    detokenizer = Detokenizer(TokenTexts(tokenizer, skip), continuation)
+    detokenizer = Detokenizer(TokenTexts(tokenizer, skip), [] if continuation else None)
     return [*(detokenizer.add(group) for group in groups), detokenizer.flush()]
 
 
@@ -42,7 +42,7 @@ def one_by_one(tokenizer: Tokenizer, ids: Sequence[int], skip: bool, continuatio
     """The pieces of decoding token by token, for the second time: then the tokens' texts are cached."""
     texts = TokenTexts(tokenizer, skip)
     for _ in range(2):
-        detokenizer = Detokenizer(texts, continuation)
+        detokenizer = Detokenizer(texts, [] if continuation else None)
         pieces = [*(detokenizer.add_one(i) for i in ids), detokenizer.flush()]
     return pieces
 
@@ -55,7 +55,7 @@ def test_pieces_add_up(tokenizer: Tokenizer, data: st.DataObject, skip: bool, co
     ids = st.lists(first | st.integers(0, tokenizer.vocab_size + 10), max_size=8)
     groups = data.draw(st.lists(ids, max_size=8))
     flat = [i for group in groups for i in group]
-    whole = tokenizer.decode(flat, skip, continuation)
+    whole = tokenizer.decode(flat, skip, [] if continuation else None)
     assert "".join(pieces_of(tokenizer, groups, skip, continuation)) == whole
     assert one_by_one(tokenizer, flat, skip, continuation) == pieces_of(
         tokenizer, [[i] for i in flat], skip, continuation
@@ -148,4 +148,4 @@ def test_real_tokens_read_as_in_the_library(tokenizer: Tokenizer) -> None:
         texts = [tokenizer.token_text(i) for i in ids]
         if any(text.startswith(("<0x", "[PAD")) for text in texts):
             continue  # the library writes each broken byte as U+FFFD, not each broken character
-        assert tokenizer.decode(ids, continuation=True) == oracle.decode(texts)
+        assert tokenizer.decode(ids, after=[]) == oracle.decode(texts)

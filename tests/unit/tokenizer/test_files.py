@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Encoder
 
 from octavo.errors import TokenizerError
 from octavo.tokenizer import Tokenizer
-from octavo.tokenizer.bpe import PRE
+from octavo.tokenizer.pre import PRE
 from tests.unit.tokenizer.tiny import MERGES, PIECES, SPECIAL, byte_level, sentencepiece
 
 TEXTS = (

@@ -17,7 +17,7 @@ from tests.unit.tokenizer.tiny import byte_level, sentencepiece
 
 def test_vocabulary() -> None:
     metadata = byte_level()
-    vocab = read_vocabulary(metadata)
+    vocab = read_vocabulary(metadata, {})
     assert vocab.tokens == metadata["tokenizer.ggml.tokens"] and vocab.tokens is not metadata["tokenizer.ggml.tokens"]
     control = vocab.ids_of(Kind.CONTROL)
     assert [vocab.tokens[i] for i in control] == ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -27,7 +27,7 @@ def test_vocabulary() -> None:
 
 def test_end_tokens() -> None:
     """First the file's end token, then control tokens whose names mean the end of a turn or a text."""
-    end, text = (read_vocabulary(byte_level()).tokens.index(t) for t in ("<|im_end|>", "<|endoftext|>"))
+    end, text = (read_vocabulary(byte_level(), {}).tokens.index(t) for t in ("<|im_end|>", "<|endoftext|>"))
     assert Tokenizer.from_gguf(byte_level()).eos_ids == (end, text)
     assert Tokenizer.from_gguf(byte_level(eos_token_id=text)).eos_ids == (text, end)
     assert Tokenizer.from_gguf(byte_level(eos_token_id=5, eot_token_id=7)).eos_ids == (5, 7, text, end)
@@ -77,7 +77,6 @@ def test_chat_template() -> None:
 JUNK = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.text(max_size=3))
 
 
-@pytest.mark.filterwarnings("ignore:tokenizer.ggml.pre")
 @settings(max_examples=300, deadline=None)
 @given(data=st.data(), base=st.sampled_from([byte_level(), sentencepiece()]))
 def test_junk_gives_a_tokenizer_or_a_tokenizer_error(data: st.DataObject, base: dict[str, Any]) -> None:

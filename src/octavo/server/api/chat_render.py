@@ -92,7 +92,8 @@ class ChatRenderer:
     def _logprobs(self, maps: list[LogprobMap] | None, token_ids: list[int]) -> Json | None:
         if self._top_logprobs is None or maps is None:
             return None
-        return logprobs.chat(maps, token_ids, self._top_logprobs)
+        assert self._job.runtime.tokenizer is not None
+        return logprobs.chat(maps, token_ids, self._top_logprobs, self._job.runtime.tokenizer)
 
     def _chunk(
         self,

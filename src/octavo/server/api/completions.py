@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
@@ -27,6 +26,7 @@ from octavo.server.http.body import read
 from octavo.server.http.errors import ApiError, bad_request
 from octavo.server.http.openapi import describe
 from octavo.server.runtime import Runtime
+from octavo.tokenizer import Detokenizer, Tokenizer, TokenTexts
 from octavo.types import SamplingParams
 
 router = APIRouter()
@@ -154,8 +154,7 @@ class CompletionRenderer:
         self._body = body
         self._job = job
         self._n = body.n or 1
-        self._begun: set[int] = set()  # choices whose first part was sent
-        self._written: Counter[int] = Counter()  # characters of each choice's tokens so far, for text_offset
+        self._writers: dict[int, logprobs.CompletionLogprobs] = {}  # of the choices that have begun
 
     def head(self) -> bytes:
         return b""
@@ -164,11 +163,7 @@ class CompletionRenderer:
         if not (new.text or new.finish_reason or new.logprobs):
             return b""
         index = generation.number * self._n + new.index
-        choice = self._choice(index, generation, new, index not in self._begun)
-        self._begun.add(index)
-        if choice["logprobs"] is not None:
-            self._written[index] += sum(map(len, choice["logprobs"]["tokens"]))
-        return sse.data(self._frame([choice]))
+        return sse.data(self._frame([self._choice(index, generation, new)]))
 
     def tail(self) -> bytes:
         last = sse.data(self._frame([], usage_of(self._job))) if self._body.with_usage else b""
@@ -176,26 +171,29 @@ class CompletionRenderer:
 
     def whole(self) -> bytes:
         answers = [(made, answer) for made in self._job.generations for answer in best(made.output.outputs, self._n)]
-        choices = [self._choice(index, *each, first=True) for index, each in enumerate(answers)]
+        choices = [self._choice(index, *each) for index, each in enumerate(answers)]
         return sse.encode(self._frame(choices, usage_of(self._job)))
 
     def error(self, error: ApiError) -> bytes:
         return sse.data(error.body()) + sse.DONE
 
-    def _choice(
-        self, index: int, generation: Generation, new: CompletionOutput | OutputDelta, first: bool
-    ) -> dict[str, Any]:
-        """Formats an answer or a part of it. first: it begins the answer, so the echoed prompt stands before it."""
+    def _choice(self, index: int, generation: Generation, new: CompletionOutput | OutputDelta) -> dict[str, Any]:
+        """Formats an answer or a part of it. Before its first part stands the prompt, if it is echoed."""
         output, text = generation.output, new.text
         maps: list[LogprobMap | None] = list(new.logprobs or [])
         ids = new.token_ids
+        if first := index not in self._writers:
+            self._writers[index] = self._writer(generation)
         if first and self._body.echo:
             text = self._prompt_text(generation) + text
             maps, ids = (output.prompt_logprobs or []) + maps, output.prompt_token_ids + ids
+        shown, most = None, self._body.logprobs
+        if most is not None:
+            shown = self._writers[index].add(maps, ids, most, text if first else "")
         made = {
             "index": index,
             "text": text,
-            "logprobs": self._logprobs(maps, ids, self._written[index]),
+            "logprobs": shown,
             "finish_reason": new.finish_reason,
             "stop_reason": new.stop_reason,
         }
@@ -203,23 +201,22 @@ class CompletionRenderer:
             made["prompt_logprobs"] = [logprobs.ranked(entry) for entry in output.prompt_logprobs]
         return made
 
+    @property
+    def _tokenizer(self) -> Tokenizer:
+        assert self._job.runtime.tokenizer is not None
+        return self._job.runtime.tokenizer
+
     def _prompt_text(self, generation: Generation) -> str:
-        tokenizer = self._job.runtime.tokenizer
-        assert tokenizer is not None
+        """A character that the prompt's ids leave incomplete belongs to the answer, which completes it."""
         output = generation.output
-        return tokenizer.decode(output.prompt_token_ids) if output.prompt is None else output.prompt
+        if output.prompt is not None:
+            return output.prompt
+        return Detokenizer(TokenTexts(self._tokenizer)).add(output.prompt_token_ids)
 
-    def _token_text(self, token: int) -> str:
-        tokenizer = self._job.runtime.tokenizer
-        assert tokenizer is not None
-        return tokenizer.decode([token], skip_special=False)
-
-    def _logprobs(
-        self, maps: Sequence[LogprobMap | None] | None, token_ids: list[int], offset: int
-    ) -> dict[str, Any] | None:
-        if self._body.logprobs is None or maps is None:
-            return None
-        return logprobs.completions(maps, token_ids, self._body.logprobs, offset, self._token_text)
+    def _writer(self, generation: Generation) -> logprobs.CompletionLogprobs:
+        request = generation.request
+        after = None if self._body.echo else request.prompt_token_ids
+        return logprobs.CompletionLogprobs(self._tokenizer, after, request.params.skip_special_tokens)
 
     def _frame(self, choices: list[dict[str, Any]], total: Usage | None = None) -> dict[str, Any]:
         job = self._job

@@ -101,7 +101,7 @@ class ResponsesRenderer:
     def _reasoning_tokens(self) -> int:
         tokenizer = self._job.runtime.tokenizer
         texts = [item["content"][0]["text"] for item in self._items if item["type"] == "reasoning"]
-        return sum(len(tokenizer.encode(text, add_special=False)) for text in texts) if tokenizer else 0
+        return sum(len(tokenizer.spell(text)) for text in texts) if tokenizer else 0
 
     def _part(self, part: Part) -> bytes:
         match part:

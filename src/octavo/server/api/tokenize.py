@@ -79,9 +79,7 @@ async def tokenize(request: Request) -> Response:
         ids = await _ids(runtime, body)
         tokenizer = runtime.tokenizer
         assert tokenizer is not None
-        token_strs = (
-            [tokenizer.decode([token], skip_special=False) for token in ids] if body.return_token_strs else None
-        )
+        token_strs = list(map(tokenizer.token_name, ids)) if body.return_token_strs else None
         return _json(Tokenized(len(ids), runtime.info.max_model_len, ids, token_strs))
 
 

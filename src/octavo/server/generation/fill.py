@@ -47,10 +47,7 @@ def fill_prompt(
 
     Texts are read literally: what looks like a control token in a program is no control token.
     """
-
-    def spell(text: str) -> list[int]:
-        return tokenizer.encode(text, add_special=False, parse_special=False)
-
+    spell = tokenizer.spell
     head = spell(before) if isinstance(before, str) else before
     gap = [marks.prefix, *head, marks.suffix, *spell(after), marks.middle, *spell(begun)]
     return Tokens([*tokenizer.prefix_ids, *_spell_files(marks, files, spell), *gap])

@@ -124,7 +124,9 @@ class OllamaRenderer:
         }
 
     def _logprobs(self, maps: list[LogprobMap], token_ids: list[int]) -> list[Json]:
-        found: list[Json] = logprobs.chat(maps, token_ids, self._top_logprobs or 0)["content"]
+        assert self._job.runtime.tokenizer is not None
+        shown = logprobs.chat(maps, token_ids, self._top_logprobs or 0, self._job.runtime.tokenizer)
+        found: list[Json] = shown["content"]
         return found
 
 
