@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from octavo.backends.base import Backend
 from octavo.config import CacheConfig, EngineConfig, check
+from octavo.errors import RequestError
 from octavo.kv import manager
 from octavo.sampling import params
 from octavo.scheduler import create
@@ -107,9 +108,9 @@ class Engine:
         try:
             batch = self._timed("build_seconds", self._builder.build, plan, wants_hidden)
             result = self._timed("backend_seconds", self._backend.run, batch)
-        except Exception:
+        except Exception as error:
             self.stats.backend_errors += 1
-            return self._isolate(plan)
+            return self._isolate(plan, error)
         seconds = self.stats.backend_seconds - before
         deltas = self._timed("commit_seconds", self.scheduler.commit, plan, result)
         if self._observer is not None:
@@ -122,15 +123,23 @@ class Engine:
         except Exception:
             log.exception("the proposer failed to learn from a step")
 
-    def _isolate(self, plan: Schedule) -> list[SequenceDelta]:
+    def _isolate(self, plan: Schedule, error: Exception) -> list[SequenceDelta]:
         """Runs each sequence alone. Repeating a batch is safe: it writes the same values to the same slots. Transfers
         are not repeated."""
         if len(plan.entries) == 1:
-            request_id = plan.entries[0].seq.request.request_id
-            log.exception("request %s failed", request_id)
-            return self.scheduler.end_request(request_id, "error")
+            return self._fail(plan.entries[0].seq.request.request_id, error)
         deltas: list[SequenceDelta] = []
         for entry in plan.entries:
             if entry.seq.status is not Status.FINISHED:
                 deltas += self._run(plan.alone(entry))
+        return deltas
+
+    def _fail(self, request_id: str, error: Exception) -> list[SequenceDelta]:
+        deltas = self.scheduler.end_request(request_id, "error")
+        if isinstance(error, RequestError):  # a grammar that cannot be followed, for example
+            log.warning("request %s ends: %s", request_id, error)
+            for delta in deltas:
+                delta.error = (str(error), error.field)
+        else:
+            log.error("request %s failed", request_id, exc_info=error)
         return deltas

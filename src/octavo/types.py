@@ -317,6 +317,7 @@ class SequenceDelta(msgspec.Struct, array_like=True, gc=False):
     prompt_logprobs: list[TokenLogprob] | None = None  # for prompt tokens scored in this step, in order
     hidden: F32 | None = None  # [tokens, D]: of a pooled request's prompt tokens in this step
     pooled: F64 | None = None  # [D]: what a pooled request asked for, with its last delta
+    error: tuple[str, str | None] | None = None  # with "error": message and field, if the user can correct it
 
     @property
     def finished(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import itertools
 import time
 from collections import deque
@@ -22,7 +24,8 @@ from octavo.server.engine.metrics import EngineMetrics
 from octavo.server.engine.protocol import Command, Event, Message, Step, Stop
 from octavo.server.engine.worker import Worker
 from octavo.server.generation.inbox import Generation, Inbox
-from octavo.types import Request, SamplingParams, SequenceDelta, TokenLogprob
+from octavo.server.http.errors import ApiError
+from octavo.types import Request, SamplingParams, SequenceDelta, StructuredOutputs, TokenLogprob
 
 PROMPT = [40 + i % 50 for i in range(40)]  # five steps of 8 tokens
 
@@ -163,3 +166,26 @@ def test_the_counters_of_an_abort_that_ends_the_work_are_told(parts: Assembly) -
     loop.run()
     assert isinstance(last := loop.events[-1], Step) and last.stats is not None and last.tokens == 0
     assert (loop.metrics.gauge("running"), loop.metrics.gauge("kv_usage")) == (0, 0)
+
+
+@pytest.mark.parametrize("limit", ["allowed", "bad words"])
+def test_a_grammar_that_nothing_can_follow_is_the_users_mistake(loop: Loop, limit: str) -> None:
+    pytest.importorskip("llguidance")
+    grammar = StructuredOutputs(regex="a[bc]")
+    params = SamplingParams(max_tokens=4, structured_outputs=grammar)
+    made = Request("r", PROMPT, params, bad_word_ids=((ord("a") - 33,),))
+    if limit == "allowed":
+        made = Request("r", PROMPT, dataclasses.replace(params, allowed_token_ids=(3,)))
+    found = loop.add(made)
+    loop.run()
+    with pytest.raises(ApiError, match="bad_words or allowed_token_ids forbid") as caught:
+        asyncio.run(found.inbox.next())
+    assert caught.value.status == 400 and caught.value.param == "structured_outputs"
+
+
+def test_the_vocabulary_of_grammars_is_built_when_idle_and_not_in_a_request(loop: Loop) -> None:
+    pytest.importorskip("llguidance")
+    loop.run()
+    compilations = loop._worker._compilations
+    compilations._threads.shutdown()
+    assert "_native" in vars(compilations._compiler)

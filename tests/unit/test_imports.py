@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "weights": VOCABULARY | {"ir"},
     "tokenizer": VOCABULARY | {"weights"},
     "chat": VOCABULARY | {"tokenizer"},
-    "answers": VOCABULARY,
+    "answers": VOCABULARY | {"sampling"},
     "models": VOCABULARY | {"ir", "weights"},
     "backends": set(),
     "backends.base": VOCABULARY | {"ir"},

@@ -82,6 +82,8 @@ def _edits(rows: list[tuple[Sequence, int]], vocab_size: int) -> _Edits:
         edits.counts.append(sampler.history.at(seq, position) if chosen and sampler.history else _NO_COUNTS)
         edits.masks.append(sampler.mask(seq, position) if chosen else None)
         edits.biases.append(sampler.bias(seq, position) if chosen else _NO_BIAS)
+        if chosen:
+            sampler.check(seq, position, edits.masks[-1], edits.biases[-1])
     return edits
 
 

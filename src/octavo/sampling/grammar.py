@@ -1,13 +1,15 @@
 """Structured output: text that must follow a JSON schema, a regular expression, a choice or a Lark grammar.
 
 `Compiler.compile` makes a `Grammar` once, outside the engine's step. Each sequence has a `Matcher`, whose masks say
-which tokens may come next. Masks of draft positions follow the drafts, and rejected drafts are rolled back. Built on
-llguidance (https://github.com/guidance-ai/llguidance): Earley parsing over derivatives of regular expressions.
+which tokens may come next. Masks of draft positions follow the drafts, and rejected drafts are rolled back.
+Built on llguidance (https://github.com/guidance-ai/llguidance): Earley parsing over derivatives of regular expressions.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -17,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from octavo.errors import RequestError, lacking_extra
+from octavo.sampling import formats
 from octavo.types import U32, Sequence, StructuredOutputs
 
 FIELD = "structured_outputs"
@@ -25,6 +28,7 @@ MAX_CHOICES = 1024
 MAX_COMPILE_SECONDS = 5.0  # a slower compilation is refused; llguidance's limits end it soon after
 MAX_MASK_SECONDS = 0.5  # for one mask: every running sequence waits while it is computed
 CACHE_SIZE = 64
+MAX_REASON = 300  # characters of an error
 # A blank line and an indentation. Without a bound a small model can write white space until its length limit.
 JSON_OPTIONS: Any = {"whitespace_flexible": True, "whitespace_pattern": r"(\x0D?\x0A){0,2}[\x20\x09]{0,20}"}
 
@@ -40,7 +44,7 @@ class TokenBytes(Protocol):
 
     def token_bytes(self, token_id: int, skip_special: bool = False) -> bytes: ...
 
-    def encode(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]: ...
+    def spell(self, text: str) -> list[int]: ...
 
 
 class Compiler:
@@ -51,11 +55,16 @@ class Compiler:
         self._vocab_size = vocab_size
         self._known: OrderedDict[str, Grammar] = OrderedDict()
 
+    def prepare(self) -> None:
+        """Builds what all grammars share: a second for 150,000 tokens, for which the first grammar waits otherwise."""
+        _ = self._native
+
     def compile(self, wanted: StructuredOutputs) -> Grammar:
         """Raises RequestError if the schema or grammar is invalid, too large or too slow."""
         source = _source(wanted)
         if (known := self._known.get(source)) is not None:
             return known
+        self.prepare()
         start = time.monotonic()
         grammar = Grammar(self._new(source), self._end_mask)
         grammar.matcher().mask_after([])  # the first mask builds most of the lexer: here it delays no sequence
@@ -71,12 +80,12 @@ class Compiler:
         limits = library.LLParserLimits(initial_lexer_fuel=1_000_000, max_grammar_size=200_000, verbose_errors=False)
         matcher = library.LLMatcher(self._native, source, log_level=0, limits=limits)
         if matcher.is_error():
-            raise RequestError(f"{FIELD}: {_first_line(matcher.get_error())}", FIELD)
+            raise RequestError(f"{FIELD}: {_reason(matcher.get_error())}", FIELD)
         return matcher
 
     @cached_property
     def _native(self) -> Any:
-        """llguidance's tokenizer. It takes 0.6 s for 50,000 tokens, so it is created at first use."""
+        """llguidance's tokenizer."""
         vocabulary: Any = _Vocabulary(self._tokenizer, self._vocab_size)
         return _llguidance().LLTokenizer(vocabulary, self._vocab_size, list(self._ends))
 
@@ -98,33 +107,43 @@ class _Vocabulary:
     bos_token_id = None
 
     def __init__(self, tokenizer: TokenBytes, size: int):
-        self._encode = tokenizer.encode
+        self._spell = tokenizer.spell
         self.tokens = [tokenizer.token_bytes(token) for token in range(size)]
-        self._token_bytes = tokenizer.token_bytes
         self.special_token_ids = sorted(token for token in tokenizer.special_ids if token < size)
         self.eos_token_id = tokenizer.eos_ids[0] if tokenizer.eos_ids else size - 1
 
     def __call__(self, text: bytes | str) -> list[int]:
-        words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        ids = self._encode(words, add_special=False, parse_special=False)
-        return ids if max(ids, default=0) < len(self.tokens) else list(self._spelled(ids))
+        """Returns tokens of the model whose bytes are exactly `text`, as the tokenizer spells it where it can.
 
-    def _spelled(self, ids: list[int]) -> Iterator[int]:
-        """The text in tokens of the model: tokens the model lacks are replaced by byte tokens.
-
-        Where a grammar allows only one text, llguidance allows only the next token of its encoding. So that token must
-        be one of the model's.
+        Where a grammar allows only one text, llguidance allows only the next token of this spelling. If its bytes were
+        others, the mask would allow a token that the grammar then refuses.
         """
-        for token in ids:
-            if token < len(self.tokens):
-                yield token
-            else:
-                yield from (self._of_byte[byte] for byte in self._token_bytes(token) if byte in self._of_byte)
+        raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+        with contextlib.suppress(UnicodeDecodeError):
+            ids = self._spell(raw.decode())
+            if max(ids, default=0) < len(self.tokens) and b"".join([self.tokens[i] for i in ids]) == raw:
+                return ids
+        return list(self._longest(raw))
+
+    def _longest(self, raw: bytes) -> Iterator[int]:
+        """At each place the longest token. A byte without a token ends the spelling."""
+        start = 0
+        while start < len(raw):
+            sizes = range(min(self._most_bytes, len(raw) - start), 0, -1)
+            size = next((size for size in sizes if raw[start : start + size] in self._ids), 0)
+            if size == 0:
+                return
+            yield self._ids[raw[start : start + size]]
+            start += size
 
     @cached_property
-    def _of_byte(self) -> dict[int, int]:
-        """Maps each byte to the token of just that byte."""
-        return {token[0]: i for i, token in enumerate(self.tokens) if len(token) == 1}
+    def _ids(self) -> dict[bytes, int]:
+        special = set(self.special_token_ids)
+        return {raw: token for token, raw in enumerate(self.tokens) if raw and token not in special}
+
+    @cached_property
+    def _most_bytes(self) -> int:
+        return max(map(len, self._ids), default=0)
 
 
 class Grammar:
@@ -151,21 +170,23 @@ class Matcher:
 
         After a draft that the grammar forbids the result does not matter: that draft will be rejected.
         """
-        known, first = seq.token_ids, seq.num_prompt_tokens
-        drafts = seq.drafts[: max(0, position - len(known))]
-        return self.mask_after([*known[first:position], *drafts])
+        first = seq.num_prompt_tokens
+        known, drafts = seq.token_ids[first:position], seq.drafts[: max(0, position - len(seq.token_ids))]
+        return self.mask_after([*known, *drafts], len(known))
 
-    def mask_after(self, tokens: list[int]) -> U32:
-        """The mask after exactly these output tokens. Raises RequestError if the grammar has grown too complex."""
-        self._move_to(tokens)
+    def mask_after(self, tokens: list[int], num_known: int = 0) -> U32:
+        """The mask after exactly these output tokens, of which `num_known` are final and the others drafts.
+
+        Raises RequestError if a final token breaks the grammar, or the grammar has grown too complex.
+        """
+        self._move_to(tokens, num_known)
         if self.stopped:
             return self._end_mask
         start = time.monotonic()
         mask = np.frombuffer(self._native.compute_bitmask(), np.uint32)[
             : len(self._end_mask)
         ]  # the last word may be longer than the vocabulary
-        if self._native.is_error():
-            raise RequestError(f"{FIELD}: {_first_line(self._native.get_error())}", FIELD)
+        self._check()
         if time.monotonic() - start > MAX_MASK_SECONDS:
             raise RequestError(f"{FIELD}: the grammar is too slow to follow: make it simpler", FIELD)
         return mask
@@ -175,13 +196,22 @@ class Matcher:
         """Whether only the end may follow."""
         return bool(self._native.is_stopped())
 
-    def _move_to(self, tokens: list[int]) -> None:
+    def _move_to(self, tokens: list[int], num_known: int) -> None:
         common = _common_length(self._taken, tokens)
         if common < len(self._taken):
             self._native.rollback(len(self._taken) - common)
         fresh = tokens[common:]
         taken = self._native.try_consume_tokens(fresh) if fresh and not self.stopped else 0
         self._taken = tokens[: common + taken]
+        self._check()
+        if len(self._taken) < num_known and not self.stopped:
+            token = tokens[len(self._taken)]
+            raise RequestError(f"{FIELD}: token {token} of the answer breaks the grammar, so the answer ends", FIELD)
+
+    def _check(self) -> None:
+        """Raises RequestError if llguidance has given up. It would then call the grammar stopped, and drop it."""
+        if self._native.is_error():
+            raise RequestError(f"{FIELD}: {_reason(self._native.get_error())}", FIELD)
 
 
 def _common_length(left: list[int], right: list[int]) -> int:
@@ -238,13 +268,16 @@ def _source(wanted: StructuredOutputs) -> str:
             return _bounded(matcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, wanted.choice))))
         return _bounded(matcher.grammar_from_lark(wanted.grammar or ""))
     except (ValueError, RecursionError, UnicodeEncodeError) as error:
-        raise RequestError(f"{FIELD}: {_first_line(str(error))}", FIELD) from error
+        raise RequestError(f"{FIELD}: {_reason(str(error))}", FIELD) from error
 
 
 def _schema(wanted: StructuredOutputs) -> str:
     if wanted.json_object:
         return '{"type": "object"}'
-    return wanted.json if isinstance(wanted.json, str) else json.dumps(wanted.json)
+    if isinstance(wanted.json, str) and '"format"' not in wanted.json:
+        return wanted.json
+    schema = json.loads(wanted.json) if isinstance(wanted.json, str) else wanted.json
+    return json.dumps(formats.without_unknown(schema))
 
 
 def _bounded(source: str) -> str:
@@ -253,5 +286,14 @@ def _bounded(source: str) -> str:
     return source
 
 
-def _first_line(message: str) -> str:
-    return message.strip().partition("\n")[0][:300] or "the grammar cannot be used"
+POINTER = re.compile(r"[\s^]*|\s*\d+ \|.*")  # lines that quote the source, or point into it
+
+
+def _reason(message: str) -> str:
+    """llguidance's message in one line: without the lines that draw where the mistake is."""
+    lines = message.strip().splitlines()
+    drawn = {i for i, line in enumerate(lines) if POINTER.fullmatch(line)}
+    drawn |= {i for i in range(1, len(lines) - 1) if lines[i].startswith("  ") and i + 1 in drawn}
+    text = " ".join(line.strip() for i, line in enumerate(lines) if i not in drawn)
+    text = text.replace(" (in regex)", "").replace("regex parse error: error: ", "")
+    return text[:MAX_REASON] or "the grammar cannot be used"

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from octavo.errors import RequestError
 from octavo.sampling.rules import pack
 from octavo.types import F32, I32, U32, Matcher, SamplingParams, Sequence
 
@@ -132,11 +133,14 @@ class Sampler:
         return self.settings.seed
 
     def mask(self, seq: Sequence, position: int) -> U32 | None:
-        """The tokens allowed at this position, if that changes between positions; otherwise None."""
+        """The tokens allowed at this position, if that changes between positions; otherwise None.
+
+        Where a grammar allows only the end, allowed_token_ids gives way.
+        """
         if self.matcher is None:
             return None
         mask = self.matcher.mask(seq, position)
-        return mask if self.settings.mask is None else mask & self.settings.mask
+        return mask if self.settings.mask is None or self.matcher.stopped else mask & self.settings.mask
 
     def bias(self, seq: Sequence, position: int) -> Entries:
         """logit_bias, plus bans: end tokens before `min_tokens`, and tokens that would complete a bad word.
@@ -149,6 +153,24 @@ class Sampler:
             tokens, values = _entries(_bans(banned))
             return np.concatenate([entries[0], tokens]), np.concatenate([entries[1], values])
         return entries
+
+    def check(self, seq: Sequence, position: int, mask: U32 | None, bias: Entries) -> None:
+        """Raises RequestError if the grammar allows no token but those that bad_words and allowed_token_ids forbid.
+
+        A draft may lead to such a place; it is not accepted, so only the sequence's next position counts.
+        """
+        limited = self._bad_words or self.settings.mask is not None
+        if mask is None or not limited or position > len(seq.token_ids):
+            return
+        tokens, values = bias
+        banned = tokens[values == -np.inf]
+        left = mask.copy()
+        np.bitwise_and.at(left, banned >> 5, ~(np.uint32(1) << (banned & 31).astype(np.uint32)))
+        if not left.any():
+            raise RequestError(
+                "structured_outputs: bad_words or allowed_token_ids forbid every token that the grammar allows next",
+                "structured_outputs",
+            )
 
     def _completions(self, seq: Sequence, position: int) -> list[int]:
         """Last tokens of those bad words whose other tokens end the output so far (the prompt does not count)."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
+from octavo.answers.tool_formats import HERMES
+from octavo.answers.tool_grammar import forced
 from octavo.errors import RequestError
 from octavo.sampling import params
 from octavo.sampling.grammar import Compiler
@@ -32,7 +36,7 @@ class Words:
     def token_bytes(self, token_id: int, skip_special: bool = False) -> bytes:
         return self.tokens[token_id]
 
-    def encode(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]:
+    def spell(self, text: str) -> list[int]:
         return list(text.encode())
 
 
@@ -203,7 +207,7 @@ class LargerWords(Words):
         super().__init__()
         self.tokens.append(b"hello")
 
-    def encode(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]:
+    def spell(self, text: str) -> list[int]:
         parts = text.split("hello")
         ids = [list(part.encode()) for part in parts]
         return ids[0] + [token for part in ids[1:] for token in [SIZE, *part]]
@@ -212,6 +216,132 @@ class LargerWords(Words):
 def test_a_forced_text_is_spelled_in_tokens_that_the_model_has() -> None:
     """If only one text is possible, llguidance allows only its encoding: none, if the model lacks one of its tokens."""
     larger = LargerWords()
-    assert larger.encode("a hello") == [97, 32, SIZE]
+    assert larger.spell("a hello") == [97, 32, SIZE]
     seq = sequence(Compiler(larger, SIZE), StructuredOutputs(regex="oh, hello, you"))
     assert write(seq, 0) == "oh, hello, you"
+
+
+def test_a_token_that_breaks_the_grammar_ends_the_answer(compiler: Compiler) -> None:
+    """A matcher that is left behind by the text must not go on as if nothing had happened."""
+    seq = sequence(compiler, StructuredOutputs(choice=("abc",)))
+    seq.token_ids += [ord("a"), ord("x")]
+    with pytest.raises(RequestError, match=r"breaks the grammar") as caught:
+        allowed(seq, 4)
+    assert caught.value.field == "structured_outputs"
+
+
+def test_a_matcher_that_has_given_up_is_an_error(compiler: Compiler) -> None:
+    class GivenUp:
+        """llguidance after an error: it also says that it has stopped, which would end the text as if it were whole."""
+
+        def is_error(self) -> bool:
+            return True
+
+        def is_stopped(self) -> bool:
+            return True
+
+        def get_error(self) -> str:
+            return "parser: too many items"
+
+    seq = sequence(compiler, StructuredOutputs(regex="[ab]+"))
+    allowed(seq, 2)
+    seq.sampler.matcher._native = GivenUp()  # type: ignore[union-attr]
+    with pytest.raises(RequestError, match="too many items"):
+        allowed(seq, 2)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        (StructuredOutputs(regex="("), "unclosed group"),
+        (StructuredOutputs(regex="[a"), "unclosed character class"),
+        (StructuredOutputs(regex="a(?=b)"), "look-around"),
+        (StructuredOutputs(regex="(a)\\1"), "backreferences are not supported"),
+        (StructuredOutputs(json={"type": "string", "pattern": "("}), "unclosed group"),
+        (StructuredOutputs(json={"type": "strin"}), "Invalid type: strin"),
+        (StructuredOutputs(grammar="start: nobody"), "unknown name"),
+        (StructuredOutputs(grammar='start: "a" /(/'), "unclosed group"),
+    ],
+)  # fmt: skip
+def test_errors_keep_their_reason(compiler: Compiler, wanted: StructuredOutputs, reason: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(reason)) as caught:
+        compiler.compile(wanted)
+    assert "^" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_unknown_formats_are_annotations_and_known_ones_are_kept(compiler: Compiler) -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "format": {"enum": ["phone"]},  # a property of that name, and a value, are no formats
+            "a": {"type": "string", "format": "phone", "maxLength": 2},
+            "b": {"type": ["string", "null"], "format": "x-thing", "maxLength": 1},
+            "c": {"$ref": "#/$defs/day"},
+            "d": {"const": {"format": "phone"}},
+        },
+        "required": ["format", "a", "b", "c", "d"],
+        "additionalProperties": False,
+        "$defs": {"day": {"type": "string", "format": "date"}},
+    }
+    for given in (schema, json.dumps(schema)):
+        text = write(sequence(compiler, StructuredOutputs(json=given)), 3, most=2000)
+        made = json.loads(text)
+        assert made["format"] == "phone" and made["d"] == {"format": "phone"}
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", made["c"])
+
+
+def test_a_format_that_is_no_text_is_still_a_mistake(compiler: Compiler) -> None:
+    with pytest.raises(RequestError, match="structured_outputs"):
+        compiler.compile(StructuredOutputs(json={"type": "string", "format": {"a": 1}}))
+
+
+def test_a_tool_with_an_unknown_format_can_be_forced(compiler: Compiler) -> None:
+    parameters = {"type": "object", "properties": {"a": {"type": "string", "format": "phone", "maxLength": 2}}}
+    tool = {"type": "function", "function": {"name": "call", "parameters": parameters}}
+    compiler.compile(forced(HERMES, [tool], parallel=False))
+
+
+def test_the_vocabulary_is_not_built_on_a_requests_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Words):
+        def token_bytes(self, token_id: int, skip_special: bool = False) -> bytes:
+            time.sleep(0.002)
+            return super().token_bytes(token_id)
+
+    monkeypatch.setattr("octavo.sampling.grammar.MAX_COMPILE_SECONDS", 0.5)
+    assert Compiler(Slow(), SIZE).compile(StructuredOutputs(regex="ab"))  # 0.6 s for its 301 tokens
+    prepared = Compiler(WORDS, SIZE)
+    prepared.prepare()
+    assert "_native" in vars(prepared)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"allowed_token_ids": (ord("x"),)}, {"bad_word_ids": ((ord("a"),), (ord("b"),))}],
+    ids=["allowed", "bad words"],
+)
+def test_a_grammar_that_contradicts_other_limits_is_refused(compiler: Compiler, more: dict[str, Any]) -> None:
+    seq = sequence(compiler, StructuredOutputs(regex="[ab]"))
+    for name, value in more.items():
+        if name == "bad_word_ids":
+            seq.request.bad_word_ids = value
+        else:
+            seq = sequence(compiler, StructuredOutputs(regex="[ab]"), **{name: value})
+    with pytest.raises(RequestError, match="bad_words or allowed_token_ids forbid") as caught:
+        allowed(seq, 2)
+    assert caught.value.field == "structured_outputs"
+
+
+def test_a_draft_may_lead_where_nothing_is_allowed(compiler: Compiler) -> None:
+    seq = sequence(compiler, StructuredOutputs(regex="[ab]c"), allowed_token_ids=(ord("a"),))
+    seq.drafts = [ord("a")]
+    assert allowed(seq, 2) == {ord("a")} and allowed(seq, 3) == set()
+    seq.token_ids.append(ord("a"))
+    seq.drafts = []
+    with pytest.raises(RequestError, match="forbid"):
+        allowed(seq, 3)
+
+
+def test_the_end_of_a_whole_text_needs_no_permission(compiler: Compiler) -> None:
+    seq = sequence(compiler, StructuredOutputs(choice=("ab",)), allowed_token_ids=(ord("a"), ord("b")))
+    seq.token_ids += list(b"ab")
+    assert allowed(seq, 4) == set(WORDS.eos_ids)

@@ -82,10 +82,11 @@ class EngineClient:
 
     def _take(self, deltas: list[SequenceDelta]) -> None:
         ended: list[Generation] = []  # ended last: a sibling's output may still follow in this step
+        mistakes = {delta.request_id: RequestError(*delta.error) for delta in deltas if delta.error is not None}
         made, now = self._processor.process(deltas), time.monotonic()
         for new in made:
             if (generation := self._generations.get(new.request_id)) is not None:  # None: failed with a sibling
-                self._deliver(generation, new, now)
+                self._deliver(generation, new, now, mistakes.get(new.request_id))
                 if new.finish_reason is not None:
                     ended.append(generation)
         for generation in ended:
@@ -94,11 +95,14 @@ class EngineClient:
         for request_id in self._processor.take_aborts():
             self._send(Abort(request_id))
 
-    def _deliver(self, generation: Generation, new: OutputDelta, now: float) -> None:
+    def _deliver(
+        self, generation: Generation, new: OutputDelta, now: float, mistake: RequestError | None = None
+    ) -> None:
+        """mistake: the user's, if that is why the request ends with "error"."""
         if new.token_ids:
             self._metrics.tokens(generation, new.index, len(new.token_ids), now)
         if new.finish_reason == "error":
-            self._fail(generation, errors.engine_failed())
+            self._fail(generation, errors.engine_failed() if mistake is None else errors.from_octavo(mistake))
         elif new.finish_reason == "deadline":
             self._fail(generation, errors.past_deadline(generation.num_output_tokens))
         else:

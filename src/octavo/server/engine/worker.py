@@ -16,6 +16,7 @@ from octavo.server.engine.protocol import Abort, Add, Command, Inspect, Ping, Po
 from octavo.server.engine.server_connection import ServerConnection
 from octavo.types import Request, SequenceDelta
 
+IDLE = 0.3  # seconds without a command or work, after loading, until the engine prepares for grammars
 COMPILE_POLL = 0.005  # seconds between checks for compiled grammars while the engine is idle
 STATS_PERIOD = 0.1  # seconds between stats while there is work: they cost more than the deltas of a step
 
@@ -34,8 +35,11 @@ class Worker:
 
     def run(self) -> None:
         while not self._stopped:
-            for command in self._connection.receive(self._patience()):
+            commands = self._connection.receive(self._patience())
+            for command in commands:
                 self._handle(command)
+            if not (commands or self._engine.has_work or self._compilations.prepared):
+                self._compilations.prepare()
             for request, problem in self._compilations.take():
                 self._add(request) if problem is None else self._refuse(request, problem)
             if self._engine.has_work:
@@ -46,7 +50,9 @@ class Worker:
         """Seconds to wait for a command: 0 while the engine has work, None (no limit) when it is idle."""
         if self._engine.has_work:
             return 0
-        return COMPILE_POLL if self._compilations.pending else None
+        if self._compilations.pending:
+            return COMPILE_POLL
+        return None if self._compilations.prepared else IDLE
 
     def _handle(self, command: Command) -> None:
         match command:
