@@ -40,7 +40,7 @@ FLAGS = (
 )
 TIMEOUT = 30.0  # seconds to wait for one response of the browser
 KEYS = {"Enter": (13, "\r"), "Escape": (27, ""), "Tab": (9, ""), "ArrowRight": (39, ""), "ArrowDown": (40, "")}
-SHIFT = 8
+CONTROL, SHIFT = 2, 8
 
 
 def find() -> str:

@@ -1,4 +1,4 @@
-"""Servers that many tests share: a tiny random model by default, SmolLM2 where text must be sensible."""
+"""What many tests share: servers (a tiny random model, SmolLM2 where text must be sensible) and a browser."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.models import model_path
+from tests.server import browser as chromium
+from tests.server.browser import Browser
+from tests.server.fake import Fake, serve
 from tests.server.harness import Server, serving
+from tests.server.page_probes import PAGE, READY
+from tests.server.state import state
 from tests.tiny import Tiny, write_tiny_gguf
 
 
@@ -50,3 +55,29 @@ def smollm(logs: Path) -> Iterator[Server]:
     with serving(path, "--served-model-name", "smollm2", "--max-model-len", "2048", folder=logs) as server:
         yield server
         assert "Traceback" not in server.log
+
+
+@pytest.fixture(scope="session")
+def window() -> Iterator[Browser]:
+    with chromium.browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    with serve(Fake(page=PAGE, pieces=["Hello ", "there", "."], state=state())) as running:
+        yield running
+
+
+@pytest.fixture
+def page(window: Browser, fake: Fake) -> Iterator[Browser]:
+    """The page, opened; at the end no script has failed and the policy has blocked nothing."""
+    window.complaints.clear()
+    window.requested.clear()
+    window.window(1280, 860)
+    window.open(f"{fake.url}/icon.svg")  # the port may be that of an earlier test, and the browser knows it
+    window.js("localStorage.clear(), sessionStorage.clear()")
+    window.open(fake.url)
+    window.wait(READY)
+    yield window
+    assert window.complaints == []

@@ -22,13 +22,13 @@ POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self
 
 @dataclass
 class Fake:
-    """pieces: the chunks of an answer; if empty, max_tokens words. delay: seconds before each chunk.
+    """pieces: the chunks of an answer, as text or as deltas; if empty, max_tokens words. delay: seconds before each.
 
     trouble(number of the request, counted from 0): None, an HTTP status, "event" (an error within the stream), "cut"
     (the connection breaks), "silent" (the stream ends without [DONE]) or "hang".
     """
 
-    pieces: list[str] = field(default_factory=list)
+    pieces: list[str | dict[str, Any]] = field(default_factory=list)
     delay: float = 0.0
     first_delay: float = 0.0
     cached_tokens: int = 0
@@ -129,7 +129,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         chat = self.path.endswith("chat/completions")
-        pieces = self.fake.pieces or [f"word{index} " for index in range(body.get("max_tokens") or 16)]
+        words: list[str | dict[str, Any]] = [f"word{index} " for index in range(body.get("max_tokens") or 16)]
+        pieces = self.fake.pieces or words
         if chat:
             self.event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
         self.fake.closing.wait(self.fake.first_delay)
@@ -138,7 +139,7 @@ class Handler(BaseHTTPRequestHandler):
                 return self.fail(trouble)
             self.fake.closing.wait(self.fake.delay)
             last = {"finish_reason": "stop"} if index == len(pieces) - 1 else {}
-            text = {"delta": {"content": piece}} if chat else {"text": piece}
+            text = {"delta": {"content": piece} if isinstance(piece, str) else piece} if chat else {"text": piece}
             self.event({"choices": [{"index": 0, **text, **last}]})
         if self.fake.usage and (body.get("stream_options") or {}).get("include_usage"):
             details = {"cached_tokens": self.fake.cached_tokens}

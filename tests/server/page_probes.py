@@ -8,12 +8,12 @@ import octavo
 from tests.server.browser import Browser
 
 PAGE = Path(octavo.__file__).parent / "server" / "page"
-DONE = "document.querySelector('.answer:last-child[aria-busy=false]')"
+DONE = "document.querySelector('.answer:last-child[aria-busy=false] .below > *')"
 DRAWN = "document.querySelector('.map').getAttribute('aria-label')?.includes('20 blocks')"
 READY = "!document.querySelector('#model').disabled"
 
 # How much of a block's cell is filled, and whether its middle is: the shape alone, without the colour.
-CELL = """(index) => import('/blocks.js').then(({ layout }) => {
+CELL = """(index) => import('/live/blocks.js').then(({ layout }) => {
     const map = document.querySelector('.map'), { size, pitch, columns } = layout(20, map.parentElement.clientWidth);
     const [x, y] = [Math.round((index % columns) * pitch), Math.round(Math.floor(index / columns) * pitch)];
     const { data } = map.getContext('2d').getImageData(x, y, size, size);

@@ -27,6 +27,7 @@ def state(**changes: Any) -> dict[str, Any]:
         "state": "ready",
         "restarts": 0,
         "problem": None,
+        "chat_template": True,
         "info": INFO,
         "queue": {"requests": 2, "tokens": 340},
         "throughput": [0] * 54 + [100, 110, 120, 130, 140, 7],

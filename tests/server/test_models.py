@@ -8,10 +8,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from octavo.assembly.engine import load_tokenizer
+from octavo.models.registry import open_checkpoint
+from octavo.server.api.live import model_state
 from octavo.server.model_pool import memory_needed
-from octavo.server.settings import ModelSource
+from octavo.server.runtime import Runtime
+from octavo.server.settings import ModelSource, ServerSettings
 from tests.server.harness import Server, serving, until
-from tests.tiny import Tiny, write_tiny_gguf
+from tests.tiny import Tiny, write_tiny_gguf, write_tiny_hf
 
 ASK = {"prompt": "x", "max_tokens": 2, "temperature": 0, "seed": 1}
 KV = ("--kv-cache-memory", "8M")
@@ -74,3 +78,13 @@ def test_a_model_that_cannot_be_loaded_fails_alone(tiny_model: Path, tmp_path: P
         assert status == 503 and "version" in answer["error"]["message"]
         assert server.post("/v1/completions", ASK)[0] == 200
         assert server.status("/health") == 200 and "Traceback" not in server.log
+
+
+def test_the_state_tells_a_base_model_from_one_that_chats(tiny_model: Path, tmp_path: Path) -> None:
+    base = write_tiny_hf(tmp_path)
+    (base / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>"}')
+    for path, given, expected in ((tiny_model, None, True), (base, None, False), (base, "{{ messages }}", True)):
+        runtime = Runtime(ModelSource(("m",), str(path), chat_template=given), ServerSettings(models=()))
+        assert model_state(runtime)["chat_template"] is (True if given else None)  # not known before it is loaded
+        runtime.tokenizer = load_tokenizer(open_checkpoint(path), None)
+        assert model_state(runtime)["chat_template"] is expected

@@ -3,42 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.server import browser as chromium
 from tests.server.browser import SHIFT, Browser
-from tests.server.fake import Fake, serve, wait_for
+from tests.server.fake import Fake, wait_for
 from tests.server.page_probes import CELL, CONTRAST, DONE, DRAWN, PAGE, READY, say, set_field, text
 from tests.server.state import state
-
-
-@pytest.fixture(scope="module")
-def window() -> Iterator[Browser]:
-    with chromium.browser() as opened:
-        yield opened
-
-
-@pytest.fixture
-def fake() -> Iterator[Fake]:
-    with serve(Fake(page=PAGE, pieces=["Hello ", "there", "."], state=state())) as running:
-        yield running
-
-
-@pytest.fixture
-def page(window: Browser, fake: Fake) -> Iterator[Browser]:
-    """The page, opened; at the end no script has failed and the policy has blocked nothing."""
-    window.complaints.clear()
-    window.requested.clear()
-    window.window(1280, 860)
-    window.open(fake.url)
-    window.js("sessionStorage.clear()")
-    window.wait(READY)
-    yield window
-    assert window.complaints == []
 
 
 def test_it_needs_nothing_but_its_own_files() -> None:
@@ -47,12 +20,12 @@ def test_it_needs_nothing_but_its_own_files() -> None:
     named = re.findall(r'(?:src|href)="([^"#]+)"', index)
     assert named and all((PAGE / name).is_file() for name in named)
     assert not re.search(r"<style|style=|<script(?![^>]*src)|\son\w+=|javascript:", index)
-    for path in PAGE.glob("*.js"):
+    for path in PAGE.rglob("*.js"):
         source = path.read_text()
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", source)
         imported = re.findall(r'from "(.+?)"', source)
         assert all((path.parent / name).is_file() for name in imported), path.name
-    assert not re.search(r"https?://(?!www\.w3\.org)", "".join(p.read_text() for p in PAGE.glob("*.[chs][stv][msg]*")))
+    assert not re.search(r"https?://(?!www\.w3\.org)", "".join(p.read_text() for p in PAGE.rglob("*.[chs][stv][msg]*")))
 
 
 def test_an_answer_streams_in(page: Browser, fake: Fake) -> None:
@@ -62,7 +35,7 @@ def test_an_answer_streams_in(page: Browser, fake: Fake) -> None:
     page.wait(DONE)
     assert text(page, ".user") == "Good morning" and text(page, ".answer .text") == "Hello there."
     note = r"3 tokens · 7 of the prompt cached · first token after \d+ ms · [\d.]+ tokens/s$"
-    assert re.match(note, text(page, ".note"))
+    assert re.match(note, text(page, ".answer .note"))
     body = fake.bodies[0]
     assert body["model"] == "fake-1" and body["stream"] and body["stream_options"] == {"include_usage": True}
     assert body["messages"] == [{"role": "user", "content": "Good morning"}]
@@ -98,7 +71,7 @@ def test_markdown(page: Browser, fake: Fake) -> None:
     tags = page.js("[...document.querySelectorAll('.text *')].map(n => n.localName).join(' ')")
     assert tags == (
         "h3 p em strong code ol li ul li li blockquote p div table thead tr th th tbody tr td td "
-        "figure figcaption span button pre code p"
+        "figure figcaption span button pre code span span span p"
     )
     assert text(page, ".text pre") == "if a_b_c:\n    pass\n\n# no heading"
     assert page.js("document.querySelector('.text ol').start") == 3
@@ -108,7 +81,7 @@ def test_markdown(page: Browser, fake: Fake) -> None:
 def test_no_text_takes_long_to_show(page: Browser) -> None:
     """Unclosed Markdown marks stay fast, because each pattern is bounded."""
     for hard in ("**a ", "[", "`` a", "_a ", "> ", "- ", "~~x ", "\\n\\n|"):
-        took = page.js(f"""import('/markdown.js').then(({{ update }}) => {{
+        took = page.js(f"""import('/text/markdown.js').then(({{ update }}) => {{
             const from = performance.now();
             update(document.createElement('div'), {hard!r}.repeat(15000));
             return performance.now() - from; }})""")
@@ -117,7 +90,7 @@ def test_no_text_takes_long_to_show(page: Browser) -> None:
 
 def test_events_are_read_however_they_are_cut(page: Browser) -> None:
     stream = ": note\\r\\ndata: é1\\r\\n\\r\\ndata:a\\ndata: b\\n\\nevent: x\\ndata: €\\r\\r"
-    found = page.js(f"""import('/sse.js').then(async ({{ events }}) => {{
+    found = page.js(f"""import('/lib/sse.js').then(async ({{ events }}) => {{
         const results = [];
         for (const size of [1, 2, 3, 1000]) {{
             const bytes = new TextEncoder().encode("{stream}");
@@ -144,7 +117,7 @@ def test_the_keyboard_does_all(page: Browser, fake: Fake) -> None:
     assert page.js("document.querySelector('#send').hidden && !document.querySelector('#stop').hidden")
     page.press("Escape")
     page.wait(DONE)
-    assert text(page, ".note") == "stopped" and 1 <= len(text(page, ".answer .text").split()) < 200
+    assert text(page, ".answer .note") == "stopped" and 1 <= len(text(page, ".answer .text").split()) < 200
     wait_for(lambda: fake.cut_off == 1)  # the page closes the stream, so the server stops generating
 
 
@@ -152,7 +125,7 @@ def test_focus_can_be_seen_wherever_it_goes(page: Browser, fake: Fake) -> None:
     say(page, "x")
     page.wait(DONE)
     seen = set()
-    for _ in range(16):
+    for _ in range(40):
         page.press("Tab")
         name, outline, border = page.js("""(() => {
             const n = document.activeElement, outline = getComputedStyle(n).outlineStyle;
@@ -162,7 +135,17 @@ def test_focus_can_be_seen_wherever_it_goes(page: Browser, fake: Fake) -> None:
         seen.add(name)
         accent = page.js("getComputedStyle(document.querySelector('.spark .line')).stroke")
         assert outline != "none" or border == accent, f"no sign of the focus on {name}"
-    assert {"new-chat", "open-settings", "toggle-theme", "model", "map"} <= seen
+    assert {
+        "toggle-list",
+        "new",
+        "open",
+        "toggle-live",
+        "open-settings",
+        "toggle-theme",
+        "model",
+        "map",
+        "term",
+    } <= seen
 
 
 def test_a_reload_keeps_the_conversation_and_new_chat_ends_it(page: Browser, fake: Fake) -> None:
@@ -195,20 +178,30 @@ def test_settings_go_into_the_request(page: Browser, fake: Fake) -> None:
 
 
 def test_a_key_is_asked_for_and_not_kept_for_ever(window: Browser, fake: Fake) -> None:
+    """Settings open at the field by themselves: at the start without a key, and whenever a key is refused."""
     fake.key = "sesame"
     window.open(fake.url)
-    window.wait("document.querySelector('#status').innerText === 'needs an API key'")
+    window.wait("document.querySelector('#settings').open && document.activeElement.name === 'key'")
+    assert text(window, "#key-problem") == "This server needs an API key."
+    window.click("#close-settings")
+    assert text(window, "#status") == "needs an API key"
+    assert "This server needs an API key." in text(window, "#banner")
+    window.click("#banner button")
+    set_field(window, "key", "wrong")
+    window.click("#close-settings")
+    window.wait("document.querySelector('#key-problem').innerText === 'The server does not know this key.'")
+    window.click("#close-settings")
     say(window, "x")
     window.wait(DONE)
     assert "an API key is needed" in text(window, ".answer .problem[role=alert]")
-    window.click(".actions button:last-child")
-    assert window.js("document.activeElement.name") == "key"
+    assert window.js("document.querySelector('#settings').open && document.activeElement.name") == "key"
     set_field(window, "key", "sesame")
     window.click("#close-settings")
     window.wait(READY)
     window.wait("document.querySelector('#status').innerText === 'ready'")
+    assert window.js("document.querySelector('#banner').hidden")
     window.click(".retry")
-    window.wait("document.querySelector('.note')?.innerText.startsWith('3')")
+    window.wait("document.querySelector('.answer .note')?.innerText.startsWith('3')")
     assert not window.js("JSON.stringify(localStorage).includes('sesame')")
 
 
@@ -231,7 +224,7 @@ def test_trouble_is_shown_and_can_be_tried_again(page: Browser, fake: Fake, trou
     if isinstance(trouble, str):
         assert text(page, ".answer .text") == "Hello"  # the partial answer is kept
     page.click(".answer .retry")
-    page.wait("document.querySelector('.note')?.innerText.startsWith('3')")
+    page.wait("document.querySelector('.answer .note')?.innerText.startsWith('3')")
     assert text(page, ".answer .text") == "Hello there." and fake.bodies[1]["messages"] == fake.bodies[0]["messages"]
 
 
@@ -300,7 +293,7 @@ def test_the_map_can_be_walked_over(page: Browser) -> None:
 
 def test_layouts_fit_any_pool(page: Browser) -> None:
     for blocks, width in [(1, 392), (100, 392), (1024, 358), (5000, 392), (200_000, 392), (50, 20)]:
-        grid = page.js(f"import('/blocks.js').then(({{ layout }}) => layout({blocks}, {width}))")
+        grid = page.js(f"import('/live/blocks.js').then(({{ layout }}) => layout({blocks}, {width}))")
         assert grid["cells"] * grid["each"] >= blocks and grid["columns"] * grid["rows"] >= grid["cells"]
         assert grid["columns"] * grid["pitch"] <= width + 3 and grid["size"] >= 3
 
@@ -337,7 +330,7 @@ def test_an_engine_that_is_not_at_work(
 ) -> None:
     fake.state = state(**changes)
     page.wait(f"document.querySelector('#status').innerText.replace('\\u00a0', ' ') === {status!r}")
-    assert problem in text(page, "#live-problem")
+    assert problem in text(page, "#banner")
 
 
 def test_a_server_that_is_gone_is_said_to_be_and_found_again(page: Browser, fake: Fake) -> None:

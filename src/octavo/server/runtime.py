@@ -145,9 +145,11 @@ class Runtime:
         return self.client.snapshot if self.client is not None and self.ready else None
 
     @property
-    def has_template(self) -> bool:
-        assert self.tokenizer is not None
-        return bool(self.model.chat_template or self.tokenizer.chat_template)
+    def has_template(self) -> bool | None:
+        """Whether the model has a chat template; a base model has none. None until the model is first loaded."""
+        if self.model.chat_template:
+            return True
+        return None if self.tokenizer is None else bool(self.tokenizer.chat_template)
 
     @property
     def template(self) -> str:

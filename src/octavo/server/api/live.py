@@ -41,6 +41,7 @@ def model_state(runtime: Runtime) -> dict[str, Any]:
     return {
         "id": runtime.name,
         **runtime.supervisor.describe(),
+        "chat_template": runtime.has_template,
         "info": None if info is None else msgspec.structs.asdict(info),
         "queue": {"requests": admission.waiting_requests, "tokens": admission.waiting_tokens},
         "throughput": metrics.throughput(),

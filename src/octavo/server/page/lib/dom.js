@@ -28,14 +28,20 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** A quiet text button. */
+export const button = (label, onclick, attributes = {}) =>
+  el("button", { type: "button", class: "plain small", ...attributes, onclick }, label);
+
+/** An icon of index.html's set. */
+export const icon = (name) => svg("svg", { "aria-hidden": "true" }, svg("use", { href: `#icon-${name}` }));
+
 /** A button that copies what `text()` returns, and says so. */
 export function copyButton(text) {
-  const button = el("button", { type: "button", class: "plain small" }, "Copy");
-  button.addEventListener("click", async () => {
-    button.textContent = (await copy(text())) ? "Copied" : "Not allowed";
-    setTimeout(() => (button.textContent = "Copy"), 1600);
+  const node = button("Copy", async () => {
+    node.textContent = (await copy(text())) ? "Copied" : "Not allowed";
+    setTimeout(() => (node.textContent = "Copy"), 1600);
   });
-  return button;
+  return node;
 }
 
 async function copy(text) {

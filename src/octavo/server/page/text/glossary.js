@@ -1,7 +1,7 @@
 // The glossary dialog. Its text is glossary.md, a copy of docs/glossary.md: a test keeps the two equal.
 
-import { getGlossary } from "./api.js";
-import { setText } from "./dom.js";
+import { getGlossary } from "../lib/api.js";
+import { setText } from "../lib/dom.js";
 import { update } from "./markdown.js";
 
 /** nodes: { dialog, body, opener, close }. The text is fetched when the dialog first opens. */

@@ -1,8 +1,8 @@
-// The message box: Enter sends, Shift+Enter makes a new line, Esc stops the answer.
+// The message box: Enter sends, Shift+Enter makes a new line.
 
-/** nodes: { form, prompt, send, stop }. onSend(text), onStop(). */
+/** nodes: { form, prompt, send, stop }. onSend(text): false if it could not be sent. onStop(). */
 export class Composer {
-  constructor(nodes, onSend, onStop) {
+  constructor(nodes, { onSend, onStop }) {
     Object.assign(this, nodes);
     this.writing = false; // an answer is
     this.onSend = onSend;
@@ -13,9 +13,6 @@ export class Composer {
       this.submit();
     });
     this.stop.addEventListener("click", onStop);
-    document.addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && this.writing && !document.querySelector("dialog[open]")) onStop();
-    });
     this.refresh();
   }
 
@@ -29,8 +26,7 @@ export class Composer {
   submit() {
     const text = this.prompt.value.trim();
     if (!text || this.writing) return;
-    this.set("");
-    this.onSend(text);
+    if (this.onSend(text) !== false) this.set("");
   }
 
   set(text) {

@@ -1,7 +1,7 @@
 // Asks how the engine stands, as often as somebody looks.
 
-import { getState } from "./api.js";
-import { setText } from "./dom.js";
+import { getState } from "../lib/api.js";
+import { setText } from "../lib/dom.js";
 import { Panel } from "./panel.js";
 
 const FAST = 500; // ms between questions while the view is open and something runs
@@ -10,10 +10,13 @@ const SLOW = 3000; // while the view is closed: for the status line only
 const FAILING = 4000;
 const GIVEN_UP = new Set([401, 403, 404]); // asking again is no use until something changes here
 
-/** nodes: { panel, body, problem, status }. key(), model(), own(): as they are now; own: the id of this page's request. */
+/**
+ * nodes: { panel, body, status }. parts: key(), model() and own() as they are now (own: the id of this page's request),
+ * onProblem(text or "", error): what is wrong with the engine, onModels(all): what the server says of each model.
+ */
 export class Live {
-  constructor(nodes, key, model, own) {
-    Object.assign(this, nodes, { key, model, own });
+  constructor(nodes, parts) {
+    Object.assign(this, nodes, parts);
     this.view = new Panel(this.body);
     this.timer = null;
     this.asking = null;
@@ -49,7 +52,8 @@ export class Live {
   show(state) {
     const models = state.models ?? [];
     const model = models.find(({ id }) => id === this.model()) ?? models[0];
-    this.setProblem(model?.problem ? `The engine: ${model.problem}` : "");
+    this.onProblem(model?.problem ? `The engine: ${model.problem}` : "");
+    this.onModels(models);
     this.setStatus(model?.state ?? "unknown", model ? standing(model) : "no model");
     if (model && this.visible) this.view.update(model, state.rss ?? null, this.own());
     return models.some(({ snapshot }) => snapshot?.stats?.running > 0);
@@ -59,17 +63,12 @@ export class Live {
     const known = { 401: ["needs an API key", "unknown"], 404: ["no live view", "unknown"], 0: ["no connection", "failed"] };
     const [text, state] = known[error.status] ?? ["error", "failed"];
     this.setStatus(state, text);
-    this.setProblem(error.status === 404 ? "This server does not report its state." : error.message);
+    this.onProblem(error.status === 404 ? "" : error.message, error);
   }
 
   setStatus(state, text) {
     this.status.dataset.state = state;
     setText(this.status, text);
-  }
-
-  setProblem(text) {
-    setText(this.problem, text);
-    this.problem.hidden = !text;
   }
 }
 

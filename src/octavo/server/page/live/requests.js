@@ -1,7 +1,7 @@
 // The table of sequences that the engine holds.
 
-import { el } from "./dom.js";
-import { count } from "./format.js";
+import { el } from "../lib/dom.js";
+import { count } from "../lib/format.js";
 
 const MOST = 24; // rows; the rest is counted
 

@@ -36,7 +36,19 @@ async function refusal(response) {
 
 export const getState = async (key, signal) => (await call("octavo/state", key, { signal })).json();
 
-export const getGlossary = async () => (await call("glossary.md")).text();
+let glossary = null; // a promise, once somebody asks; it never changes
+
+export function getGlossary() {
+  glossary ??= call("glossary.md").then((response) => response.text());
+  glossary.catch(() => (glossary = null)); // the server is gone: the next time, perhaps
+  return glossary;
+}
+
+/** What went wrong, in a sentence or two for the user. */
+export function explain(error) {
+  if (!(error instanceof ApiError)) return `This page failed: ${error.message}`;
+  return error.retryAfter ? `${error.message} Try again in ${Math.ceil(error.retryAfter)} s.` : error.message;
+}
 
 /** { id, root } each. root: the model's name in /octavo/state, where `id` is another name of it. */
 export async function getModels(key) {
@@ -45,20 +57,26 @@ export async function getModels(key) {
 }
 
 /**
- * Asks for a chat completion and tells of its text as it comes: onText(text, id of the request).
+ * Asks for an answer and tells of its parts as they come: onDelta(delta, id of the request). A delta has some of
+ * { content, reasoning_content, tool_calls }.
  *
  * Returns { tokens, cached, finish, ttft, rate } (null where unknown). Throws ApiError, also for a stream that breaks
  * off: an answer that just stops is not to be taken for a whole one.
  */
-export async function ask(request, key, signal, onText) {
+export const chat = (request, ...rest) => generate("v1/chat/completions", request, ...rest);
+
+/** The same for a text that the model continues. */
+export const complete = (request, ...rest) => generate("v1/completions", request, ...rest);
+
+async function generate(path, request, key, signal, onDelta) {
   const started = performance.now();
   const body = JSON.stringify({ ...request, stream: true, stream_options: { include_usage: true } });
-  const response = await call("v1/chat/completions", key, { method: "POST", body, signal });
+  const response = await call(path, key, { method: "POST", body, signal });
   const seen = { finish: null, usage: null, first: null, last: null, chunks: 0 };
   try {
     for await (const data of events(response.body)) {
       if (data === "[DONE]") return summary(seen, started);
-      take(JSON.parse(data), seen, onText);
+      take(JSON.parse(data), seen, onDelta);
     }
   } catch (error) {
     if (error instanceof ApiError || error.name === "AbortError") throw error;
@@ -68,17 +86,17 @@ export async function ask(request, key, signal, onText) {
   return summary(seen, started);
 }
 
-function take(chunk, seen, onText) {
+function take(chunk, seen, onDelta) {
   if (chunk.error) throw new ApiError(chunk.error.message ?? "The server could not finish this answer.");
   seen.usage = chunk.usage ?? seen.usage;
   const choice = chunk.choices?.[0];
   seen.finish = choice?.finish_reason ?? seen.finish;
-  const text = choice?.delta?.content;
-  if (!text) return;
+  const delta = choice?.delta ?? { content: choice?.text };
+  if (!delta.content && !delta.reasoning_content && !delta.tool_calls?.length) return;
   seen.last = performance.now();
   seen.first ??= seen.last;
   seen.chunks += 1;
-  onText(text, chunk.id);
+  onDelta(delta, chunk.id);
 }
 
 function summary({ finish, usage, first, last, chunks }, started) {

@@ -1,10 +1,11 @@
 // The live view: everything the engine does at this moment, drawn from one answer of /octavo/state.
 
+import { el, setText } from "../lib/dom.js";
+import { count, percent, plural, quantile, seconds, short } from "../lib/format.js";
+import { explained, term } from "../text/terms.js";
 import { BlockMap, kind, tally } from "./blocks.js";
 import { Colours } from "./colours.js";
-import { el, setText } from "./dom.js";
-import { count, percent, plural, quantile, seconds, short } from "./format.js";
-import { meters } from "./meters.js";
+import { Meters } from "./meters.js";
 import { nickname, Requests, sequence } from "./requests.js";
 import { sparkline } from "./sparkline.js";
 
@@ -14,24 +15,22 @@ export class Panel {
   constructor(parent) {
     this.colours = new Colours();
     this.sequences = [];
-    this.running = tile("Running", "Sequences that the engine is computing");
-    this.waiting = tile("Waiting", "Requests in the queue");
-    this.rate = sparkline("Tokens/s");
-    this.ttft = sparkline("TTFT");
-    this.itl = sparkline("ITL");
-    this.rate.node.title = "Tokens generated per second, over all requests";
-    this.ttft.node.title = "Time to first token: from a request's arrival to its first token";
-    this.itl.node.title = "Inter-token latency: the time between two tokens of one answer";
+    this.running = tile(explained("Running", "Sequences that the engine is computing."));
+    this.waiting = tile(explained("Waiting", "Requests in the queue, until the engine has room for them."));
+    this.rate = sparkline("Tokens/s", explained("Tokens/s", "Tokens generated per second, over all requests."));
+    this.ttft = sparkline("TTFT", term("TTFT", "ttft"));
+    this.itl = sparkline("ITL", term("ITL", "itl"));
     this.requests = new Requests((index) => this.map.highlight(index));
-    this.legend = el("ul", { class: "legend" });
+    this.sums = Object.fromEntries(KINDS.map((name) => [name, el("b", {}, "–")]));
+    this.legend = el("ul", { class: "legend" }, ...KINDS.map((name) => entry(name, this.sums[name])));
     this.usage = el("small");
-    this.meters = el("div");
+    this.meters = new Meters();
     parent.append(
       el("div", { class: "tiles" }, this.running.node, this.waiting.node, this.rate.node),
       el("div", { class: "sparks" }, this.ttft.node, this.itl.node),
-      section("KV blocks", this.usage, this.mapNodes(), this.legend),
-      section("Sequences", null, this.requests.node),
-      this.meters,
+      section(term("KV blocks", "block"), this.usage, this.mapNodes(), this.legend),
+      section(term("Sequences", "sequence"), null, this.requests.node),
+      this.meters.node,
     );
   }
 
@@ -56,7 +55,7 @@ export class Panel {
     this.figures(model);
     this.blocks(snapshot, slots, model.info);
     this.requests.update(this.sequences, slots, waiting ? `${plural(waiting, "request")} waiting` : "", own);
-    this.meters.replaceChildren(...meters(stats, model.info?.memory, rss));
+    this.meters.update(stats, model.info?.memory, rss);
   }
 
   figures({ throughput = [], recent_ttft: ttft = [], recent_itl: itl = [] }) {
@@ -76,7 +75,7 @@ export class Panel {
     const facts = [percent(held / (sums.total || 1)) + " in use", info && `${plural(info.block_size, "token")} each`];
     if (this.map.each > 1) facts.push(`${this.map.each} per cell`);
     setText(this.usage, facts.filter(Boolean).join(" · "));
-    this.legend.replaceChildren(...["used", "shared", "cached", "free"].map((name) => entry(name, sums[name])));
+    for (const name of KINDS) setText(this.sums[name], count(sums[name]));
     const said = `${sums.total} blocks: ${sums.used} used, ${sums.shared} shared, ${sums.cached} cached, ${sums.free} free.`;
     this.canvas.setAttribute("aria-label", `Map of the KV cache. ${said} Use the arrow keys to move over it.`);
     this.canvas.parentElement.hidden = !sums.total;
@@ -95,9 +94,10 @@ export class Panel {
   }
 }
 
-function tile(label, title) {
+function tile(label) {
   const value = el("b", {}, "–");
-  return { node: el("div", { class: "tile", title }, el("span", {}, label), value), set: (number) => setText(value, count(number)) };
+  const node = el("div", { class: "tile" }, el("p", {}, label), value);
+  return { node, set: (number) => setText(value, count(number)) };
 }
 
 function section(title, aside, ...children) {
@@ -105,11 +105,12 @@ function section(title, aside, ...children) {
 }
 
 const MEANING = {
-  used: "in one sequence, drawn in its colour",
-  shared: "in several sequences that begin with the same tokens",
-  cached: "in no sequence, kept for reuse",
-  free: "empty",
+  used: "In one sequence, drawn in its colour.",
+  shared: "In several sequences that begin with the same tokens.",
+  cached: "In no sequence, kept for reuse.",
+  free: "Empty.",
 };
+const KINDS = Object.keys(MEANING);
 
-const entry = (name, number) =>
-  el("li", { title: MEANING[name] }, el("i", { class: `key ${name}` }), `${name} `, el("b", {}, count(number)));
+const entry = (name, sum) =>
+  el("li", {}, el("i", { class: `key ${name}` }), explained(name, MEANING[name]), " ", sum);

@@ -1,6 +1,6 @@
 // Code spans, emphasis and links within a line of Markdown. Each pattern is bounded, so that no text takes long.
 
-import { el } from "./dom.js";
+import { el } from "../lib/dom.js";
 
 const LONGEST = 1000; // characters between an opening mark and its closing one
 const some = (set) => `${set}{1,${LONGEST}}?`;

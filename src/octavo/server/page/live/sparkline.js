@@ -1,20 +1,23 @@
 // A figure with the line of its past: what it is now, and the shape of how it got there.
 
-import { el, setText, svg } from "./dom.js";
+import { el, setText, svg } from "../lib/dom.js";
 
 const WIDTH = 100;
 const HEIGHT = 28;
 const TOP = 2; // room for the line's own thickness
 
-/** { node, update(values, now, detail) }. values: numbers, the oldest first; the line's foot is 0. now, detail: text. */
-export function sparkline(label) {
+/**
+ * { node, update(values, now, detail) }. values: numbers, the oldest first; the line's foot is 0. now, detail: text.
+ * title: the node that shows the label.
+ */
+export function sparkline(label, title) {
   const area = svg("path", { class: "area" });
   const line = svg("path", { class: "line" });
   const box = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" };
   const picture = svg("svg", box, area, line);
   const value = el("b", {}, "–");
   const more = el("small");
-  const node = el("div", { class: "spark" }, el("div", { class: "spark-head" }, el("span", {}, label), more), value, picture);
+  const node = el("div", { class: "spark" }, el("div", { class: "spark-head" }, title, more), value, picture);
   const update = (values, now, detail = "") => {
     setText(value, now);
     setText(more, detail);

@@ -3,8 +3,9 @@
 // A text is cut into blocks first. As an answer grows only its last block changes, so `update` renders that one anew and
 // leaves the others (and a selection in them) alone.
 
-import { copyButton, el } from "./dom.js";
+import { copyButton, el } from "../lib/dom.js";
 import { inline } from "./inline.js";
+import { coloured } from "./syntax.js";
 
 const FENCE = /^\s*(`{3,}|~{3,})\s*([\w+#.-]*)[^`]*$/;
 const HEADING = /^\s{0,3}(#{1,6})\s+(.*?)\s*#*$/;
@@ -70,7 +71,7 @@ function code(lines, [opening, fence, language]) {
   const strip = (line) => (line.slice(0, indent).trim() === "" ? line.slice(indent) : line);
   const text = lines.slice(1, end).map(strip).join("\n");
   const head = el("figcaption", {}, el("span", {}, language || "text"), copyButton(() => text));
-  const pre = el("pre", { tabindex: "0", "aria-label": `Code${language ? `, ${language}` : ""}` }, el("code", {}, text));
+  const pre = el("pre", { tabindex: "0", "aria-label": `Code${language ? `, ${language}` : ""}` }, el("code", {}, ...coloured(text, language)));
   return el("figure", { class: "code" }, head, pre);
 }
 
