@@ -73,7 +73,7 @@ struct RopeAngles final : Op {
   float scale;
   int out;
   RopeAngles(int inv_freq, float scale, int out) : inv_freq(inv_freq), scale(scale), out(out) {}
-  std::string name(Context&) const override { return "rotation angles"; }
+  std::string name(Context&) const override { return "rope angles"; }
   void run(Context& c, int begin, int end, int) const override {
     const std::vector<float>& f = c.constants[size_t(inv_freq)];
     for (int t = begin; t < end; ++t)
@@ -99,7 +99,7 @@ struct Qkv final : Op {
         angles(angles),
         rope_dim(rope_dim),
         interleaved(interleaved) {}
-  std::string name(Context&) const override { return "rotate + cache write"; }
+  std::string name(Context&) const override { return "rope + cache write"; }
   void run(Context& c, int begin, int end, int) const override {
     const KvLayer& kv = c.kv.layer(layer);
     const Buffer &bq = c.buffer(q), &bk = c.buffer(k), &bv = c.buffer(v);

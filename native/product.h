@@ -45,7 +45,7 @@ struct Linear final : Op {
       : quantize(quantize), x(x), segments(std::move(list)), first{0} {
     for (const Segment& s : segments) first.push_back(first.back() + c.weights[size_t(s.weight)].panels());
   }
-  std::string name(Context& c) const override {  // "product 576 -> 576 + 192 + 192 Q4_1"
+  std::string name(Context& c) const override {  // "matmul 576 -> 576 + 192 + 192 Q4_1"
     std::string to, kinds;
     for (const Segment& s : segments) {
       const PackedWeight& w = c.weights[size_t(s.weight)];
@@ -53,7 +53,7 @@ struct Linear final : Op {
       const std::string kind = kFormats[w.format].name;
       if (kinds.find(kind) == std::string::npos) kinds += " " + kind;
     }
-    return "product " + std::to_string(c.weights[size_t(segments[0].weight)].K) + " -> " + to + kinds;
+    return "matmul " + std::to_string(c.weights[size_t(segments[0].weight)].K) + " -> " + to + kinds;
   }
   int units(const Context& c) const override { return c.rows ? first.back() : 0; }
   void run(Context& c, int begin, int end, int thread) const override {

@@ -88,7 +88,7 @@ def test_a_profile_names_every_operation(tmp_path: Path) -> None:
     made.profile(True)
     made.run(batch())
     prefill = made.profiled()["prefill"]
-    assert f"product {TINY.hidden} -> {VOCAB} F32" in prefill and "attention" in prefill and "sample" in prefill
+    assert f"matmul {TINY.hidden} -> {VOCAB} F32" in prefill and "attention" in prefill and "sample" in prefill
     assert all(seconds >= 0 for seconds in prefill.values()) and sum(prefill.values()) > 0
     assert list(prefill.values()) == sorted(prefill.values(), reverse=True)
     made.run(make_batch([Row([1], start=70)]))
