@@ -9,8 +9,9 @@ import pytest
 
 from octavo.assembly import engine as assembly
 from octavo.assembly.engine import assemble, engine_config
-from octavo.errors import OctavoError
-from tests.tiny import write_tiny_gguf
+from octavo.errors import ConfigError, OctavoError, TokenizerError
+from tests import tiny
+from tests.tiny import Tiny, write_tiny_gguf, write_tiny_hf
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -30,3 +31,17 @@ def test_no_collections_while_loading(
     with pytest.raises(OctavoError):
         assemble(tmp_path / "bad.gguf", config)
     assert gc.isenabled() is enabled
+
+
+def test_a_pre_tokenizer_given_by_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It replaces the name in a GGUF file, also an unknown one; a folder's tokenizer has no names."""
+    plain = tiny.tiny_metadata(Tiny(layers=1)) | {"tokenizer.ggml.pre": "novel"}
+    monkeypatch.setattr(tiny, "tiny_metadata", lambda _: plain)
+    novel = write_tiny_gguf(tmp_path / "novel.gguf", Tiny(layers=1))
+    with pytest.raises(TokenizerError, match="novel"):
+        assemble(novel, engine_config(backend="null"))
+    made = assemble(novel, engine_config(backend="null", tokenizer_pre="gpt-2"))
+    assert made.config.tokenizer_pre == "gpt-2" and made.tokenizer.encode("a")
+    folder = write_tiny_hf(tmp_path / "folder", Tiny(layers=1))
+    with pytest.raises(ConfigError, match="tokenizer_pre 'gpt-2'"):
+        assemble(folder, engine_config(backend="null", tokenizer_pre="gpt-2"))

@@ -10,6 +10,7 @@ import pytest
 from octavo import LLM, SamplingParams
 from octavo.answers.tool_formats import HERMES
 from octavo.answers.tool_grammar import forced
+from octavo.errors import RequestError
 from octavo.types import StructuredOutputs
 from tests.tiny import SPM_SIZE, Tiny, write_tiny_gguf, write_tiny_hf
 
@@ -80,3 +81,19 @@ def test_bad_words_are_found_inside_words_and_at_their_start(llm: LLM) -> None:
     request = llm._maker.make(llm._maker.tokens("a"), SamplingParams(bad_words=("time",)))
     assert {tuple(tokenizer.spell("time")), tuple(tokenizer.spell(" time"))} == set(request.bad_word_ids)
     assert b"".join(map(tokenizer.token_bytes, tokenizer.spell("time"))) == b"time"
+
+
+def test_limits_that_contradict_a_grammar_are_an_error(llm: LLM) -> None:
+    wanted = StructuredOutputs(grammar='start: "a" /[bc]/')
+    params = SamplingParams(max_tokens=9, structured_outputs=wanted, allowed_token_ids=(3 + ord("x"),))
+    for _ in range(2):
+        with pytest.raises(RequestError, match="bad_words or allowed_token_ids forbid"):
+            llm.generate("Once upon a", params, use_tqdm=False)
+        with pytest.raises(RequestError, match="bad_words or allowed_token_ids forbid"):
+            list(llm.stream("Once upon a", params))
+    assert write(llm, wanted)[0] in ("ab", "ac"), "others are not affected"
+
+
+def test_a_control_token_can_be_a_bad_word(llm: LLM) -> None:
+    request = llm._maker.make(llm._maker.tokens("a"), SamplingParams(bad_words=("</s>",)))
+    assert (2,) in request.bad_word_ids

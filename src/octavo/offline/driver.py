@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Generator, Iterable
 
 from octavo.engine import Engine
+from octavo.errors import RequestError
 from octavo.offline.progress import DeltaListener
 from octavo.outputs import OutputDelta, RequestOutput
 from octavo.processing.pooling import Pooling
@@ -28,6 +29,7 @@ class Driver:
         self._processor = OutputProcessor(tokenizer)
         self._inboxes: dict[str, deque[OutputDelta]] = {}  # request id -> deltas that its stream has not yet read
         self._pooling = Pooling()
+        self._mistakes: dict[str, RequestError] = {}  # request id -> why it ended with "error", if it is the user's
 
     @property
     def processor_seconds(self) -> float:
@@ -38,6 +40,7 @@ class Driver:
         """Returns the answers (or the vectors of pooled prompts) in order. watch: called with each step's deltas.
 
         If a request is refused or the caller is interrupted, all requests of this call are aborted.
+        Raises RequestError at the end if a request could not follow its grammar.
         """
         try:
             outputs = [self._add(request, text) for request, text in jobs]
@@ -48,6 +51,8 @@ class Driver:
         except BaseException:
             self.abort(request.request_id for request, _ in jobs)
             raise
+        for request, _ in jobs:
+            self._raise_mistake(request.request_id)
         return outputs
 
     def stream(self, request: Request, text: str | None = None) -> Stream:
@@ -64,6 +69,7 @@ class Driver:
             del self._inboxes[request.request_id]
             if not output.finished:
                 self.abort([request.request_id])
+        self._raise_mistake(request.request_id)
         return output
 
     def abort(self, request_ids: Iterable[str]) -> None:
@@ -82,7 +88,12 @@ class Driver:
         self.abort(self._processor.take_aborts())
         return new
 
+    def _raise_mistake(self, request_id: str) -> None:
+        if (mistake := self._mistakes.pop(request_id, None)) is not None:
+            raise mistake
+
     def _deliver(self, deltas: list[SequenceDelta]) -> list[OutputDelta]:
+        self._mistakes |= {delta.request_id: RequestError(*delta.error) for delta in deltas if delta.error is not None}
         new = self._processor.process(self._pooling.collect(deltas))
         for out in new:
             if (inbox := self._inboxes.get(out.request_id)) is not None:

@@ -112,7 +112,7 @@ class RequestMaker:
         """
         for word in params.bad_words:
             for written in (word, " " + word.lstrip()):
-                ids = self._tokenizer.spell(written)
+                ids = self._tokenizer.spell(written, parse_special=True)
                 if ids and max(ids) < self._vocab_size:
                     yield tuple(ids)
 

@@ -286,6 +286,7 @@ def _bounded(source: str) -> str:
     return source
 
 
+PATTERN = re.compile(r"regex parse error:\n +(.*)\n[ ^]*\n")
 POINTER = re.compile(r"[\s^]*|\s*\d+ \|.*")  # lines that quote the source, or point into it
 
 
@@ -295,5 +296,7 @@ def _reason(message: str) -> str:
     drawn = {i for i, line in enumerate(lines) if POINTER.fullmatch(line)}
     drawn |= {i for i in range(1, len(lines) - 1) if lines[i].startswith("  ") and i + 1 in drawn}
     text = " ".join(line.strip() for i, line in enumerate(lines) if i not in drawn)
-    text = text.replace(" (in regex)", "").replace("regex parse error: error: ", "")
+    quoted = PATTERN.search(message)  # a schema may have many patterns
+    where = f"in {quoted[1][:80]!r}: " if quoted and "invalid regex" not in text else ""
+    text = text.replace(" (in regex)", "").replace("regex parse error: error: ", f"regex parse error: {where}")
     return text[:MAX_REASON] or "the grammar cannot be used"

@@ -79,15 +79,15 @@ def without_special(parsing: Encoder) -> Encoder:
     return plain
 
 
-def without_prefix(plain: Encoder) -> Encoder:
-    """An encoder that shares everything with `plain` but puts no space before a text; `plain` itself if it does not."""
-    steps = {name: _state(getattr(plain, name)) for name in ("normalizer", "pre_tokenizer")}
+def without_prefix(whole: Encoder) -> Encoder:
+    """An encoder that shares everything with `whole` but puts no space before a text; `whole` itself if it does not."""
+    steps = {name: _state(getattr(whole, name)) for name in ("normalizer", "pre_tokenizer")}
     bare = {name: _without_prefix(state) for name, state in steps.items()}
     if bare == steps:
-        return plain
+        return whole
     parts = Encoder.from_str(json.dumps({**EMPTY, **bare}))
-    encoder = _encoder(plain.model, parts.normalizer, parts.pre_tokenizer)
-    encoder.add_tokens(list(plain.get_added_tokens_decoder().values()))
+    encoder = _encoder(whole.model, parts.normalizer, parts.pre_tokenizer)
+    encoder.add_tokens(list(whole.get_added_tokens_decoder().values()))
     return encoder
 
 

@@ -92,16 +92,18 @@ class Tokenizer:
         before = list(parts.prefix_ids)
         return (ids if ids[: len(before)] == before else before + ids) + list(parts.suffix_ids)
 
-    def spell(self, text: str) -> list[int]:
-        """Returns the ids of a text inside another: without a space before it, and without control tokens.
+    def spell(self, text: str, parse_special: bool = False) -> list[int]:
+        """Returns the ids of a text inside another: without a space before it.
 
-        Their bytes are those of the text, unless the tokenizer normalises it or cannot spell it.
+        Their bytes are those of the text, unless the tokenizer normalises it or cannot spell it. parse_special: see
+        `encode`.
         """
-        return encode(self._inner, text)
+        return encode(self._inner[parse_special], text)
 
     @cached_property
-    def _inner(self) -> Encoder:
-        return without_prefix(self._parts.encoders.plain)
+    def _inner(self) -> tuple[Encoder, Encoder]:
+        encoders = self._parts.encoders
+        return without_prefix(encoders.plain), without_prefix(encoders.parsing)
 
     def decode(self, ids: Iterable[int], skip_special: bool = True, after: Sequence[int] | None = None) -> str:
         """Returns the text of `ids`, with U+FFFD for invalid UTF-8. after: see Detokenizer."""

@@ -257,7 +257,7 @@ def test_a_matcher_that_has_given_up_is_an_error(compiler: Compiler) -> None:
         (StructuredOutputs(regex="[a"), "unclosed character class"),
         (StructuredOutputs(regex="a(?=b)"), "look-around"),
         (StructuredOutputs(regex="(a)\\1"), "backreferences are not supported"),
-        (StructuredOutputs(json={"type": "string", "pattern": "("}), "unclosed group"),
+        (StructuredOutputs(json={"type": "string", "pattern": "("}), "regex parse error: in '(': unclosed group"),
         (StructuredOutputs(json={"type": "strin"}), "Invalid type: strin"),
         (StructuredOutputs(grammar="start: nobody"), "unknown name"),
         (StructuredOutputs(grammar='start: "a" /(/'), "unclosed group"),
