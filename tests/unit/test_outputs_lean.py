@@ -141,4 +141,4 @@ def test_both_paths_say_the_same(
         for answer in output.outputs:
             if not request.params.stop and answer.finish_reason != "stop":
                 skip = request.params.skip_special_tokens
-                assert answer.text == tokenizer.decode(answer.token_ids, skip)
+                assert answer.text == tokenizer.decode(answer.token_ids, skip, after=output.prompt_token_ids)
