@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from octavo.errors import (
         CapacityError,
         ConfigError,
+        EngineError,
         ModelFileError,
         OctavoError,
         RequestError,
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
     from octavo.offline.beam import BeamSearchOutput, BeamSearchParams, BeamSearchSequence
     from octavo.offline.llm import LLM
     from octavo.outputs import CompletionOutput, Logprob, OutputDelta, RequestOutput
-    from octavo.types import SamplingParams
+    from octavo.processing.inputs import TextPrompt, TokensPrompt
+    from octavo.server.engine.async_llm import AsyncEngineArgs, AsyncLLM
+    from octavo.types import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
 __version__ = "0.1.0"
 __all__ = [
     "LLM",
+    "AsyncEngineArgs",
+    "AsyncLLM",
     "BeamSearchOutput",
     "BeamSearchParams",
     "BeamSearchSequence",
@@ -35,23 +40,38 @@ __all__ = [
     "CompletionOutput",
     "ConfigError",
     "EngineConfig",
+    "EngineError",
     "Logprob",
     "ModelFileError",
     "OctavoError",
     "OutputDelta",
     "RequestError",
     "RequestOutput",
+    "RequestOutputKind",
     "SamplingParams",
+    "StructuredOutputsParams",
+    "TextPrompt",
     "TokenizerError",
+    "TokensPrompt",
 ]
 
 _HOMES = {
     "offline.beam": ("BeamSearchOutput", "BeamSearchParams", "BeamSearchSequence"),
     "config": ("EngineConfig",),
-    "errors": ("CapacityError", "ConfigError", "ModelFileError", "OctavoError", "RequestError", "TokenizerError"),
+    "errors": (
+        "CapacityError",
+        "ConfigError",
+        "EngineError",
+        "ModelFileError",
+        "OctavoError",
+        "RequestError",
+        "TokenizerError",
+    ),
     "offline.llm": ("LLM",),
     "outputs": ("CompletionOutput", "Logprob", "OutputDelta", "RequestOutput"),
-    "types": ("SamplingParams",),
+    "processing.inputs": ("TextPrompt", "TokensPrompt"),
+    "server.engine.async_llm": ("AsyncEngineArgs", "AsyncLLM"),
+    "types": ("RequestOutputKind", "SamplingParams", "StructuredOutputsParams"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -30,6 +30,10 @@ class CapacityError(OctavoError):
     """More memory, blocks or context is needed than configured. The message says how much."""
 
 
+class EngineError(OctavoError):
+    """The engine process failed, or could not compute a request. The log says why."""
+
+
 class ConfigError(OctavoError):
     """An engine setting is out of range, or two settings contradict each other."""
 

@@ -11,6 +11,7 @@ sequence some consecutive *query* tokens (a prefill chunk, one decode token, or 
 
 from __future__ import annotations
 
+import copy
 import enum
 import time
 from collections.abc import Mapping
@@ -42,14 +43,29 @@ class StructuredOutputs:
     grammar: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+StructuredOutputsParams = StructuredOutputs  # vLLM's name
+
+
+class RequestOutputKind(enum.Enum):
+    """What each output of `AsyncLLM.generate` holds: all text so far, what is new, or nothing before the end."""
+
+    CUMULATIVE = 0
+    DELTA = 1
+    FINAL_ONLY = 2
+
+
+@dataclass(slots=True)
 class SamplingParams:
     """How to choose tokens and when to stop; vLLM's names and meanings. Checked by `sampling.params.check`.
+
+    Fields may be changed: a request gets a copy of them when it is made.
 
     temperature: 0 is greedy. top_k: 0 or -1 is off. top_p, typical_p: 1 is off. min_p: 0 is off.
     seed: the same seed gives the same tokens whatever else runs; None derives one from the engine's seed.
     max_tokens: None is "until the context is full".
     logprobs / prompt_logprobs: None is off, 0 is the chosen token only, n adds the n most likely.
+    truncate_prompt_tokens: keep only the last tokens of the prompt; -1 keeps as many as the context holds.
+    output_kind: of `AsyncLLM` alone. spaces_between_special_tokens: has no effect, as in vLLM with a fast tokenizer.
     """
 
     n: int = 1
@@ -75,6 +91,13 @@ class SamplingParams:
     bad_words: tuple[str, ...] = ()
     skip_special_tokens: bool = True
     structured_outputs: StructuredOutputs | None = None
+    truncate_prompt_tokens: int | None = None
+    output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
+    spaces_between_special_tokens: bool = True
+
+    def clone(self) -> SamplingParams:
+        """Returns a copy, which can be changed without changing these."""
+        return copy.deepcopy(self)
 
 
 class Status(enum.Enum):

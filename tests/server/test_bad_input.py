@@ -312,3 +312,11 @@ def test_slow_writers_hold_up_nobody(tiny: Server) -> None:
 def test_nothing_of_this_was_our_bug(tiny: Server) -> None:
     assert "Traceback" not in tiny.log
     assert tiny.post("/v1/completions", TEXT)[0] == 200
+
+
+@pytest.mark.parametrize("bad", ["", "x" * 2000, [99999]])
+@pytest.mark.parametrize(("path", "field"), [("/v1/completions", "prompt"), ("/v1/embeddings", "input")])
+def test_one_bad_prompt_among_many_is_named(tiny: Server, path: str, field: str, bad: Any) -> None:
+    status, answer = tiny.post(path, {field: ["a", "b", bad, "c"], "max_tokens": 1})
+    assert status == 400 and answer["error"]["param"] == f"{field}[2]", answer
+    assert answer["error"]["message"].startswith(f"{field}[2]: ")

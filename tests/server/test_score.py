@@ -53,11 +53,13 @@ def test_the_most_similar_document_comes_first(tiny: Server, path: str) -> None:
         ("/v1/score", {"text_1": ["a", "b"], "text_2": ["a", "b", "c"]}, "text_1"),
         ("/v1/score", {"text_1": "a", "text_2": []}, "text_2"),
         ("/v1/score", {"text_1": "a", "text_2": ""}, "text_2"),
+        ("/v1/score", {"text_1": ["a", "b"], "text_2": ["a", ""]}, "text_2[1]"),
         ("/v1/score", {"text_1": "a", "text_2": ["b"] * 2048}, "text_2"),
         ("/v1/rerank", {"query": "a", "documents": []}, "documents"),
         ("/v1/rerank", {"query": "a", "documents": ["a", 3]}, "documents[1]"),
         ("/v1/rerank", {"documents": ["a"]}, "query"),
-        ("/v1/rerank", {"query": "a", "documents": ["b" * 2000]}, "documents"),
+        ("/v1/rerank", {"query": "a", "documents": ["b", "b" * 2000]}, "documents[1]"),
+        ("/v1/rerank", {"query": "", "documents": ["b"]}, "query"),
     ],
 )
 def test_bad_requests_name_the_field(tiny: Server, path: str, body: dict[str, Any], field: str) -> None:

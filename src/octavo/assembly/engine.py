@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from octavo.assembly import vllm_settings
 from octavo.backends.base import Backend, Progress
 from octavo.backends.registry import device, option_names, owner
 from octavo.config import CacheConfig, EngineConfig, check
@@ -24,22 +25,6 @@ from octavo.spec.settings import parse
 from octavo.tokenizer import Tokenizer
 from octavo.weights.checkpoint import Checkpoint
 from octavo.weights.sources import resolve
-
-# Settings of vLLM that have one meaning here, with the values that are accepted.
-SAME_EVERYWHERE: dict[str, tuple[Any, ...]] = {
-    "dtype": ("auto", "float32"),
-    "quantization": (None, "gguf"),
-    "tensor_parallel_size": (1,),
-    "trust_remote_code": (False,),
-    "kv_eviction": (None,),
-}
-REASONS = {
-    "dtype": "activations are float32 and weights stay as the file has them; kv_cache_dtype sets the cache's",
-    "quantization": "the file says how its weights are quantised",
-    "tensor_parallel_size": "one process runs the model",
-    "trust_remote_code": "no code is ever loaded with a model",
-    "kv_eviction": "there is no eviction yet",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,17 +43,11 @@ class Assembly:
 
 
 def engine_config(**settings: Any) -> EngineConfig:
-    """EngineConfig from keyword arguments, with vLLM's names, and those of the backend's own options.
+    """EngineConfig from keyword arguments, with vLLM's names (`vllm_settings`) and those of the backend's own options.
 
     Raises ConfigError for an unknown one, or a bad value.
     """
-    for name, values in SAME_EVERYWHERE.items():
-        if name in settings and settings.pop(name) not in values:
-            allowed = " or ".join(map(repr, values))
-            raise ConfigError(f"{name} must be {allowed}: {REASONS[name]}")
-    share = settings.pop("gpu_memory_utilization", None)  # there is no GPU to share; kv_cache_memory sizes the cache
-    if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
-        raise ConfigError(f"gpu_memory_utilization must be above 0 and at most 1; got {share!r}")
+    settings = vllm_settings.translate(settings)
     fields = [field.name for field in dataclasses.fields(EngineConfig)]
     config = check(EngineConfig(**{name: value for name, value in settings.items() if name in fields}))
     others = {name: value for name, value in settings.items() if name not in fields}
@@ -88,9 +67,9 @@ def _options(backend: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unknown(name: str) -> ConfigError:
-    known = [*(field.name for field in dataclasses.fields(EngineConfig)), *option_names(), *SAME_EVERYWHERE]
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known settings are {', '.join(known)}"
+    ours = [*(field.name for field in dataclasses.fields(EngineConfig)), *option_names()]
+    close = difflib.get_close_matches(name, [*ours, *vllm_settings.KNOWN], n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known settings are {', '.join(ours)}"
     return ConfigError(f"unknown setting {name!r}: {hint}")
 
 

@@ -9,6 +9,7 @@ from octavo.engine import Engine
 from octavo.errors import RequestError
 from octavo.offline.progress import DeltaListener
 from octavo.outputs import OutputDelta, RequestOutput
+from octavo.processing.inputs import named
 from octavo.processing.pooling import Pooling
 from octavo.processing.processor import OutputProcessor
 from octavo.tokenizer import Tokenizer
@@ -43,7 +44,10 @@ class Driver:
         Raises RequestError at the end if a request could not follow its grammar.
         """
         try:
-            outputs = [self._add(request, text) for request, text in jobs]
+            outputs = []
+            for number, (request, text) in enumerate(jobs):
+                with named("prompts", number, len(jobs)):
+                    outputs.append(self._add(request, text))
             while not all(output.finished for output in outputs):
                 new = self._step()
                 if watch is not None:

@@ -27,9 +27,9 @@ from octavo.outputs import (
     ScoringOutput,
     ScoringRequestOutput,
 )
-from octavo.processing.inputs import Prompt, RequestMaker, Tokens, as_list, pair
+from octavo.processing.hf_tokenizer import HFTokenizer
+from octavo.processing.inputs import Prompt, RequestMaker, Tokens, as_list, named, pair
 from octavo.processing.pooling import MODES, pooled_vector
-from octavo.tokenizer import Tokenizer
 from octavo.types import F32, SamplingParams
 
 Message = Mapping[str, Any]
@@ -79,8 +79,9 @@ class LLM:
             self._open = False
             self.parts.close()
 
-    def get_tokenizer(self) -> Tokenizer:
-        return self.parts.tokenizer
+    def get_tokenizer(self) -> HFTokenizer:
+        """The tokenizer, with the methods of transformers."""
+        return HFTokenizer(self.parts.tokenizer)
 
     def generate(
         self,
@@ -95,7 +96,10 @@ class LLM:
         use_tqdm: show a progress bar (on a terminal). Raises RequestError or CapacityError.
         """
         tokens = self._tokens(prompts)
-        requests = [self._maker.make(*each) for each in zip(tokens, pair(tokens, sampling_params), strict=True)]
+        requests = []
+        for number, each in enumerate(zip(tokens, pair(tokens, sampling_params), strict=True)):
+            with named("sampling_params", number, len(tokens) if isinstance(sampling_params, list | tuple) else 1):
+                requests.append(self._maker.make(*each))
         jobs = [(request, each.text) for request, each in zip(requests, tokens, strict=True)]
         with progress(sum(request.params.n for request in requests), use_tqdm) as watch:
             return self._driver.generate(jobs, watch)
@@ -177,7 +181,7 @@ class LLM:
 
         pooling: "mean" over its tokens, or "last" for the last token's. normalize: scale vectors to length 1.
         """
-        outputs, vectors = self._pool(prompts, pooling, normalize)
+        outputs, vectors = self._pool(self._tokens(prompts), pooling, normalize)
         return [
             PoolingRequestOutput(output.request_id, output.prompt_token_ids, PoolingOutput(vector))
             for output, vector in zip(outputs, vectors, strict=True)
@@ -185,7 +189,7 @@ class LLM:
 
     def embed(self, prompts: Prompts, pooling: str = "mean") -> list[EmbeddingRequestOutput]:
         """Returns `encode`'s vectors, normalised to length 1, as lists of floats."""
-        outputs, vectors = self._pool(prompts, pooling, normalize=True)
+        outputs, vectors = self._pool(self._tokens(prompts), pooling, normalize=True)
         return [
             EmbeddingRequestOutput(output.request_id, output.prompt_token_ids, EmbeddingOutput(vector.tolist()))
             for output, vector in zip(outputs, vectors, strict=True)
@@ -196,7 +200,8 @@ class LLM:
         left, right = as_list(text_1), as_list(text_2)
         if len(left) not in (1, len(right)):
             raise RequestError(f"text_1 has {len(left)} texts: it must have 1, or {len(right)} as text_2", "text_1")
-        outputs, vectors = self._pool([*left, *right], pooling, normalize=True)
+        texts = [*self._tokens(left, "text_1"), *self._tokens(right, "text_2")]
+        outputs, vectors = self._pool(texts, pooling, normalize=True)
         pairs = [(0 if len(left) == 1 else i, len(left) + i) for i in range(len(right))]
         return [
             ScoringRequestOutput(
@@ -233,15 +238,15 @@ class LLM:
         if length > (limit := self.parts.config.max_model_len or 0):
             raise CapacityError(f"prompt and max_tokens need {length} tokens, but max_model_len is {limit}")
 
-    def _tokens(self, prompts: Prompts) -> list[Tokens]:
+    def _tokens(self, prompts: Prompts, field: str = "prompts") -> list[Tokens]:
         if not self._open:
             raise RequestError("this LLM has been shut down")
-        return [self._maker.tokens(prompt) for prompt in as_list(prompts)]
+        return list(self._maker.tokens_of(as_list(prompts), field))
 
-    def _pool(self, prompts: Prompts, mode: str, normalize: bool) -> tuple[list[RequestOutput], list[F32]]:
+    def _pool(self, prompts: list[Tokens], mode: str, normalize: bool) -> tuple[list[RequestOutput], list[F32]]:
         if mode not in MODES:
             raise RequestError(f"pooling must be {' or '.join(MODES)}; got {mode!r}", "pooling")
         params = SamplingParams(max_tokens=0)
-        requests = [self._maker.make(tokens, params, pooling=mode) for tokens in self._tokens(prompts)]
+        requests = [self._maker.make(tokens, params, pooling=mode) for tokens in prompts]
         outputs = self._driver.generate([(request, None) for request in requests])
         return outputs, [pooled_vector(output, normalize) for output in outputs]

@@ -4,16 +4,36 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard, cast
 
-from octavo.errors import RequestError
+from octavo.errors import CapacityError, RequestError
 from octavo.sampling.grammar import Compiler, Grammar
 from octavo.sampling.params import check, check_range
 from octavo.tokenizer import Tokenizer
 from octavo.types import Request, SamplingParams
 
+if TYPE_CHECKING:
+    from typing_extensions import NotRequired  # part of `typing` from Python 3.11 on
+
 Prompt = str | list[int] | Mapping[str, Any]  # a mapping has "prompt" or "prompt_token_ids", and may have "cache_salt"
+
+
+class TextPrompt(TypedDict):
+    """A prompt as text."""
+
+    prompt: str
+    cache_salt: NotRequired[str]
+
+
+class TokensPrompt(TypedDict):
+    """A prompt as token ids. prompt: its text, for the output."""
+
+    prompt_token_ids: list[int]
+    prompt: NotRequired[str]
+    cache_salt: NotRequired[str]
+
 
 FORMS = 'a string, a list of token ids, {"prompt": ...} or {"prompt_token_ids": ...}'
 
@@ -53,10 +73,11 @@ class RequestMaker:
     ) -> Request:
         """`make` for parameters that were checked before."""
         self._count += 1
+        most = params.truncate_prompt_tokens
         drawn = self._random.getrandbits(64)  # always drawn, so that a request's seed depends only on its number
         return Request(
             request_id=str(self._count - 1) if request_id is None else request_id,
-            prompt_token_ids=tokens.ids,
+            prompt_token_ids=tokens.ids if most is None else tokens.ids[-most:],
             params=params,
             seed=drawn if params.seed is None else params.seed,
             cache_salt=tokens.cache_salt,
@@ -79,6 +100,13 @@ class RequestMaker:
         tokens = self._tokens(prompt)
         check_range("prompt", tokens.ids, self._vocab_size)
         return tokens
+
+    def tokens_of(self, prompts: list[Prompt], field: str = "prompts") -> Iterator[Tokens]:
+        """`tokens` of each prompt. An error names the prompt at fault, as one of `field`, if there are several."""
+        for number, prompt in enumerate(prompts):
+            with named(field, number, len(prompts)):
+                tokens = self.tokens(prompt)
+            yield tokens
 
     def _tokens(self, prompt: Prompt) -> Tokens:
         if isinstance(prompt, str):
@@ -125,6 +153,20 @@ def _nonempty(ids: list[int]) -> list[int]:
     if not ids:
         raise RequestError("the prompt is empty: it must have at least one token", "prompt")
     return ids
+
+
+@contextmanager
+def named(field: str, number: int, among: int) -> Iterator[None]:
+    """Says in an error which of several prompts is at fault: "prompts[3]: ...". among: how many there are."""
+    try:
+        yield
+    except (RequestError, CapacityError) as error:
+        if among == 1:
+            raise
+        message = f"{field}[{number}]: {error}"
+        raise (
+            CapacityError(message) if isinstance(error, CapacityError) else RequestError(message, f"{field}[{number}]")
+        ) from error
 
 
 def as_list(prompts: Prompt | list[Prompt]) -> list[Prompt]:

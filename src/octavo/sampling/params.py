@@ -14,7 +14,7 @@ import numpy as np
 from octavo.errors import RequestError
 from octavo.sampling import grammar
 from octavo.sampling.arrays import build
-from octavo.types import Request, SamplingParams
+from octavo.types import Request, RequestOutputKind, SamplingParams
 
 __all__ = ["build", "check", "check_ids", "check_range"]
 
@@ -64,8 +64,9 @@ NUMBERS = {
     "min_tokens": Span(0, whole=True),
     "logprobs": Span(0, MAX_LOGPROBS, whole=True, optional=True),
     "prompt_logprobs": Span(0, MAX_LOGPROBS, whole=True, optional=True),
+    "truncate_prompt_tokens": Span(1, whole=True, optional=True),
 }
-FLAGS = ("include_stop_str_in_output", "ignore_eos", "skip_special_tokens")
+FLAGS = ("include_stop_str_in_output", "ignore_eos", "skip_special_tokens", "spaces_between_special_tokens")
 BIAS = Span(-100, 100)
 
 
@@ -82,6 +83,8 @@ def check(params: SamplingParams, vocab_size: int) -> SamplingParams:
         _require(isinstance(getattr(params, name), bool), params, name, "True or False")
     if (most := params.max_tokens) is not None:
         _require(params.min_tokens <= most, params, "min_tokens", f"at most max_tokens, {most}")
+    kinds = ", ".join(map(str, RequestOutputKind))
+    _require(isinstance(params.output_kind, RequestOutputKind), params, "output_kind", f"one of {kinds}")
     if params.structured_outputs is not None:
         grammar.check(params.structured_outputs)
     checked = dataclasses.replace(params, **_tuples(params))
@@ -127,8 +130,13 @@ def _tuples(params: SamplingParams) -> dict[str, Any]:
         "bad_words": _strings(params, "bad_words"),
         "stop_token_ids": _ids(params, "stop_token_ids") or (),
         "allowed_token_ids": _ids(params, "allowed_token_ids"),
-        "logit_bias": {} if params.logit_bias is None else params.logit_bias,
+        "logit_bias": _copy(params.logit_bias),
     }
+
+
+def _copy(bias: Mapping[int, float] | None) -> Any:
+    """A copy, so that the caller may change its own; what is no map is left for `_check_tokens` to refuse."""
+    return dict(bias or {}) if bias is None or isinstance(bias, Mapping) else bias
 
 
 def _ids(params: SamplingParams, name: str) -> tuple[int, ...] | None:

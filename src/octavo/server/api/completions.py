@@ -141,7 +141,7 @@ async def encode(runtime: Runtime, prompts: list[str | list[int]], suffix: str |
     maker, tokenizer = runtime.maker, runtime.tokenizer
     assert maker is not None and tokenizer is not None
     if suffix is None:
-        return await off_loop(lambda: [maker.tokens(prompt) for prompt in prompts], sum(map(len, prompts)))
+        return await off_loop(lambda: list(maker.tokens_of(list(prompts), "prompt")), sum(map(len, prompts)))
     marks, after = fill_tokens(runtime, "suffix"), suffix
     size = sum(map(len, prompts)) + len(suffix)
     return await off_loop(lambda: [fill_prompt(tokenizer, marks, prompt, after) for prompt in prompts], size)

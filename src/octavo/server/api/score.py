@@ -96,12 +96,13 @@ async def score(request: Request) -> Response:
     if len(left) not in (1, len(right)):
         raise bad_request(f"text_1 has {len(left)} texts: it must have 1, or {len(right)} as text_2", "text_1")
     pairs = [(0 if len(left) == 1 else i, len(left) + i) for i in range(len(right))]
+    names = [*_numbered("text_1", body.text_1), *_numbered("text_2", body.text_2)]
 
     def answer(job: GenerationJob, values: list[float]) -> Struct:
         data = [Score(index, "score", value) for index, value in enumerate(values)]
         return Scores(job.id, "list", job.created, job.model, data, _usage(job))
 
-    return _compare(request, body, [*left, *right], pairs, answer, "text_2")
+    return _compare(request, body, [*left, *right], pairs, answer, names)
 
 
 @router.post("/v1/rerank", **describe(RerankRequest, Ranking))
@@ -118,7 +119,13 @@ async def rerank(request: Request) -> Response:
         results = [Ranked(i, values[i], Document(texts[i]) if shown else None) for i in best]
         return Ranking(job.id, job.model, results, _usage(job))
 
-    return _compare(request, body, [body.query, *texts], [(0, i + 1) for i in range(len(texts))], answer, "documents")
+    names = ["query", *_numbered("documents", texts)]
+    return _compare(request, body, [body.query, *texts], [(0, i + 1) for i in range(len(texts))], answer, names)
+
+
+def _numbered(field: str, texts: str | list[str]) -> list[str]:
+    """The names of texts in errors."""
+    return [field] if isinstance(texts, str) else [f"{field}[{i}]" for i in range(len(texts))]
 
 
 def _compare(
@@ -127,11 +134,12 @@ def _compare(
     texts: list[str],
     pairs: Pairs,
     answer: Callable[[GenerationJob, list[float]], Struct],
-    field: str,
+    names: list[str],
 ) -> Response:
-    """Embeds the texts and answers with the cosine of each pair. field: the list of texts, for errors."""
+    """Embeds the texts and answers with the cosine of each pair. names: of the texts, in errors."""
     state = state_of(request)
     if len(texts) > MOST:
+        field = names[-1].partition("[")[0]
         raise bad_request(f"{field}: at most {MOST} texts may be sent at once; got {len(texts)}", field)
     caller = caller_of(request, body.timeout, body.priority, body.cache_salt)
 
@@ -145,7 +153,7 @@ def _compare(
             async with job as made:
                 yield _Renderer(made, pairs, answer)
 
-    return GenerationResponse(state, begin, False, openai_error, {"prompt": field})
+    return GenerationResponse(state, begin, False, openai_error, {f"prompt[{i}]": name for i, name in enumerate(names)})
 
 
 class _Renderer(NeverStreamed):

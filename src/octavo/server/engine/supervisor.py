@@ -119,6 +119,16 @@ class Supervisor:
         self.state = State.STOPPED
         self._settled.set()
 
+    def kill(self) -> None:
+        """Ends the engine at once, without waiting for it."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+        if self._process is not None:
+            self._process.kill()
+        self.state = State.STOPPED
+        self._settled.set()
+
     async def _live(self) -> None:
         """Runs engine processes one after another."""
         while True:

@@ -14,7 +14,7 @@ from octavo.processing.inputs import Tokens
 from octavo.server.admission import Ticket
 from octavo.server.generation.inbox import Generation, Inbox
 from octavo.server.http import errors
-from octavo.server.http.errors import past_deadline
+from octavo.server.http.errors import ApiError, past_deadline
 from octavo.server.http.keys import ApiKey
 from octavo.server.runtime import Runtime
 from octavo.types import Request, SamplingParams
@@ -97,8 +97,11 @@ async def run(
     """
     runtime = job.runtime
     requests = [_request(job, caller, number, prompt, params, pooling) for number, prompt in enumerate(prompts)]
-    for request in requests:
-        runtime.check_length(request)
+    for number, request in enumerate(requests):
+        try:
+            runtime.check_length(request)
+        except ApiError as error:
+            raise (error if len(requests) == 1 else error.of_prompt(number)) from error.__cause__
     ticket = _ticket(caller, requests, runtime.info.max_model_len)
     await runtime.admission.enter(ticket, caller.remaining)
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from octavo.errors import CapacityError, OctavoError, RequestError
+from octavo.errors import CapacityError, EngineError, OctavoError, RequestError
 
 
 class ApiError(Exception):
@@ -37,12 +37,23 @@ class ApiError(Exception):
         return msgspec.json.encode(self.body())
 
     def renamed(self, names: Mapping[str, str]) -> ApiError:
-        """Returns the error with the client's name of the field. names: maps our names to the client's."""
-        name = names.get(self.param or "")
+        """Returns the error with the client's name of the field. names: maps our names to the client's.
+
+        A name also holds for the items of a list: "prompt[3]" where names has "prompt".
+        """
+        param = self.param or ""
+        field, bracket, rest = param.partition("[")
+        name = names.get(param) or (names[field] + bracket + rest if field in names else None)
         if name is None:
             return self
-        message = name + self.message[len(self.param or "") :] if self._begins_with_field else self.message
+        message = name + self.message[len(param) :] if self._begins_with_field else self.message
         return ApiError(self.status, message, self.kind, name, self.code, self.retry_after)
+
+    def of_prompt(self, number: int) -> ApiError:
+        """Returns the error with the number of the prompt at fault."""
+        name = f"prompt[{number}]"
+        param = name if self.param == "prompt" else self.param
+        return ApiError(self.status, f"{name}: {self.message}", self.kind, param, self.code, self.retry_after)
 
     @property
     def _begins_with_field(self) -> bool:
@@ -64,6 +75,17 @@ def from_octavo(error: OctavoError) -> ApiError:
     code = "context_length_exceeded" if isinstance(error, CapacityError) else None
     assert isinstance(error, RequestError | CapacityError | OctavoError)
     return bad_request(str(error), field, code)
+
+
+def to_octavo(error: ApiError) -> OctavoError:
+    """The inverse of `from_octavo`, for programs without HTTP. An error whose cause is known is that cause."""
+    if isinstance(error.__cause__, OctavoError):
+        return error.__cause__
+    if error.code == "context_length_exceeded":
+        return CapacityError(error.message)
+    if error.status in (400, 408):
+        return RequestError(error.message, error.param)
+    return EngineError(error.message)
 
 
 def unauthorized() -> ApiError:
