@@ -149,21 +149,22 @@ def watcher(drawn: Bar, total: int) -> Callable[[Record, bool], None]:
 def show(found: dict[str, Any]) -> None:
     from octavo.bench.serving_figures import QUANTILES
     from octavo.bench.serving_report import NAMES, notes
-    from octavo.cli.console import show_table
+    from octavo.cli.console import show_facts, show_table, show_text
 
-    for line in (headline(found), *notes(found)):
-        print(line)
+    show_facts(f"{found['plan']['model']}:", headline(found))
+    for line in notes(found):
+        show_text(line)
     rows = [(name, *(f"{v:,.1f}" for v in found[key].values())) for key, name in NAMES.items() if found[key]]
     show_table(("ms", "mean", *QUANTILES), rows, "<>")
 
 
-def headline(found: dict[str, Any]) -> str:
+def headline(found: dict[str, Any]) -> list[str]:
     facts = [f"{found['completed']} of {found['requests']} requests in {found['duration_s']:.1f} s"]
     facts.append(f"{found['request_throughput']:.2f} requests/s")
     facts.append(f"{found['output_throughput']:.1f} tokens/s")
     if good := found["goodput"]:
         facts.append(f"goodput {good['request_throughput']:.2f} requests/s ({good['share']:.0%} within the limits)")
-    return f"{found['plan']['model']}: {', '.join(facts)}"
+    return facts
 
 
 def keep(save: Path | None, report: Path | None, test: LoadTest, found: dict[str, Any], outcome: Outcome) -> None:

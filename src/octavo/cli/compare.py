@@ -138,9 +138,9 @@ def check_measured(result: dict[str, Any], named: set[str]) -> None:
 
 def show(result: dict[str, Any]) -> None:
     from octavo.bench.report import absent, table
-    from octavo.cli.console import show_table
+    from octavo.cli.console import show_table, show_text
 
     print(f"tokens per second: {Path(result['model']).name}")
     show_table(*table(result), "<>")
     for name, why in absent(result):
-        print(f"{name}: {why}")
+        show_text(f"{name}: {why}")

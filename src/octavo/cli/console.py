@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from octavo.bar import bar, terminal_width
 from octavo.cli import layout
@@ -21,13 +22,19 @@ def complain(message: str) -> None:
 
 def note(message: str) -> None:
     """Prints a message for people. On a terminal its lines break between words."""
-    lines = [part for line in message.splitlines() for part in layout.wrapped(line, _room())]
-    print(*lines, sep="\n", file=sys.stderr, flush=True)
+    _print(message, sys.stderr)
 
 
-def _room() -> int | None:
-    width = terminal_width(sys.stderr)
-    return None if width is None else width - 1
+def show_text(message: str) -> None:
+    """Prints a text on standard output. On a terminal its lines break between words."""
+    _print(message, sys.stdout)
+
+
+def _print(message: str, stream: TextIO) -> None:
+    width = terminal_width(stream)
+    room = None if width is None else width - 1
+    lines = [part for line in message.splitlines() for part in layout.wrapped(line, room)]
+    print(*lines, sep="\n", file=stream, flush=True)
 
 
 def note_facts(parts: Sequence[str]) -> None:

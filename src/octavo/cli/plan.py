@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -95,9 +94,7 @@ def resolved(
 
 
 def show(facts: dict[str, Any]) -> None:
-    from octavo.bar import terminal_width
-    from octavo.cli import layout
-    from octavo.cli.console import megabytes, show_definitions
+    from octavo.cli.console import megabytes, show_definitions, show_text
 
     threads = f"{facts['threads']} threads" if "threads" in facts else ""
     blocks = f"{facts['num_blocks']:,} blocks of {facts['block_size']} tokens, {facts['kv_cache_dtype']}"
@@ -114,7 +111,8 @@ def show(facts: dict[str, Any]) -> None:
     widest = max(len(figure) for _, figure, _ in rows)
     show_definitions([(name, f"{figure:>{widest}}  {remark}") for name, figure, remark in rows])
     if not facts["fits"]:
-        print("", *layout.wrapped(verdict(facts), terminal_width(sys.stdout)), sep="\n")
+        print()
+        show_text(verdict(facts))
 
 
 def verdict(facts: dict[str, Any]) -> str:

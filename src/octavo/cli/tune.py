@@ -36,7 +36,7 @@ def layers(
     from octavo.assembly.engine import assemble, engine_config
     from octavo.bench.layers import Bench
     from octavo.bench.written import Task, fitted, workloads, write
-    from octavo.cli.console import loading_bar, note
+    from octavo.cli.console import loading_bar, note, show_text
     from octavo.spec.layer_search import search
 
     if tokens < FEWEST:
@@ -66,7 +66,7 @@ def layers(
         typer.echo(json.dumps(row(best) | {"path": str(path)}))
     else:
         gain = "" if best.speedup > 1 else "; slower than plain decoding, so auto will not use it"
-        typer.echo(f"best: {line(best, parts.model.num_layers)}{gain}\nsaved in {path}")
+        show_text(f"best: {line(best, parts.model.num_layers)}{gain}\nsaved in {path}")
 
 
 def named(found: dict[str, Any], name: str) -> Any:
