@@ -16,8 +16,9 @@ from octavo.types import SamplingParams
 # Not on the command line: the engine's seed (--seed is the request's), settings with only one value so far, and
 # backend_options, whose options are there by their names.
 ENGINE_ONLY = {"seed", "preemption_mode", "backend_options"}
-# n > 1 and prompt_logprobs make no single streamed answer; logprobs is an option of `run` alone.
-API_ONLY = {"n", "prompt_logprobs", "logprobs", "structured_outputs"}
+# n > 1 and prompt_logprobs make no single streamed answer; logprobs is an option of `run` alone. A user at a terminal
+# cuts a prompt before it is sent.
+API_ONLY = {"n", "prompt_logprobs", "logprobs", "structured_outputs", "truncate_prompt_tokens"}
 
 
 def test_every_setting_has_an_option():
