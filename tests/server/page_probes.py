@@ -31,7 +31,7 @@ CONTRAST = """(() => {
     const ground = (n) => { for (; n; n = n.parentElement) {
         const c = paint(getComputedStyle(n).backgroundColor); if (c.length < 4 || c[3] === 1) return c; } };
     return [...document.querySelectorAll('body *')].filter((n) => n.checkVisibility()
-        && !n.closest('.hidden, .skip, [disabled]')
+        && !n.closest('.hidden, .skip, [disabled], p[aria-hidden]')
         && [...n.childNodes].some((c) => c.nodeType === 3 && c.data.trim())).map((n) => {
             const [a, b] = [light(paint(getComputedStyle(n).color)), light(ground(n))].sort((x, y) => y - x);
             return [(a + 0.05) / (b + 0.05), n.className || n.localName]; }).filter(([ratio]) => ratio < 4.5); })()"""

@@ -364,20 +364,31 @@ def test_on_a_phone(page: Browser, fake: Fake) -> None:
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_contrast(page: Browser, fake: Fake, dark: bool) -> None:
-    """WCAG AA: 4.5:1 for every text on the page, an error and an open dialog included."""
-    fake.pieces = ["# a\n`b` [c](https://d.org)\n```\ne\n```\n> f\n\n", "g"]
+    """WCAG AA: 4.5:1 for every text: chats, calls, an error, a notice, open dialogs, the pad."""
+    function = {"name": "now", "arguments": '{"a": ["b", 1]}'}
+    call = {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": function}]}
+    words = "# a\n`b` [c](https://d.org)\n```py\nif e: 'f' # 1\n```\n```diff\n-a\n+b\n```\n> f\n\n"
+    fake.pieces = [{"reasoning_content": "hm"}, words, call]
     fake.trouble = lambda number: "event" if number == 1 else None
     page.window(1280, 860, dark=dark)
-    for words in ("x", "y"):
-        say(page, words)
+    set_field(page, "system", "Be brief.")
+    for question in ("x", "y"):
+        say(page, question)
         page.wait(DONE)
+    page.click(".reasoning summary")
     assert page.js(CONTRAST) == []
-    page.click("#open-settings")
+    for opener, close in (("#open-settings", "#close-settings"), ("#open-glossary", "#close-glossary")):
+        page.click(opener)
+        page.wait("document.querySelector('dialog:modal')")
+        assert page.js(CONTRAST) == []
+        page.click(close)
+    page.click(".more")
     assert page.js(CONTRAST) == []
-    page.click("#close-settings")
-    page.click("#open-glossary")
-    page.wait("document.querySelector('#glossary-body li')")
-    assert page.js(CONTRAST) == []
+    page.click("[data-do=remove]")
+    page.click("[data-new=pad]")
+    page.js("document.querySelector('#pad-text').focus()")
+    page.type("text")
+    assert "Deleted" in text(page, "#notice") and page.js(CONTRAST) == []
 
 
 def test_themes(page: Browser, fake: Fake) -> None:

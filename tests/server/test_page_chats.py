@@ -162,7 +162,11 @@ def test_editing_goes_on_from_there_and_can_be_undone(page: Browser, fake: Fake)
     assert page.js("document.activeElement.value") == "one"
     page.press("Escape")
     assert not page.js("document.querySelector('.edit')")
+    page.js("document.querySelector('.answer .text').style.minHeight = '2000px'")
     page.click(".question footer button:nth-child(2)")
+    page.js("new Promise(done => setTimeout(done, 100))")
+    top = page.js("document.querySelector('.edit').getBoundingClientRect().top")
+    assert 0 < top < 860  # in sight, although the page follows the end of the chat
     page.type("uno ")
     page.press("Enter")
     page.wait(DONE)

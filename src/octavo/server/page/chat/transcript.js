@@ -6,6 +6,7 @@ import { openCalls } from "./messages.js";
 import { question } from "./question.js";
 
 const NEAR = 48; // px from the end within which the reader is taken to follow along
+const OPENED = ".edit, summary:focus"; // what the reader has just opened must not move away
 
 /** nodes: { scroller, messages, welcome, toLatest, system }. actions: as Answer's, edit(message, text) and editSystem(). */
 export class Transcript {
@@ -17,7 +18,7 @@ export class Transcript {
     this.toLatest.addEventListener("click", () => this.follow());
     this.system.addEventListener("click", () => actions.editSystem());
     // A growing answer, or a smaller window, must not carry the last line out of sight.
-    const sizes = new ResizeObserver(() => this.following && this.jump());
+    const sizes = new ResizeObserver(() => this.following && !this.messages.querySelector(OPENED) && this.jump());
     sizes.observe(this.messages);
     sizes.observe(this.scroller);
   }
