@@ -37,7 +37,7 @@ export class Panel {
   mapNodes() {
     this.canvas = el("canvas", { class: "map", tabindex: "0", role: "img" });
     const tip = el("div", { class: "tip", role: "status", hidden: true });
-    const frame = el("div", { class: "map-frame" }, this.canvas, tip);
+    const frame = el("div", { class: "map-frame", hidden: true }, this.canvas, tip);
     this.map = new BlockMap(this.canvas, tip, (block, place) => this.describe(block, place));
     return frame;
   }
@@ -70,15 +70,15 @@ export class Panel {
 
   blocks({ blocks = [] }, slots, info) {
     const sums = tally(blocks);
+    this.canvas.parentElement.hidden = !sums.total;
     this.map.update(blocks, slots);
     const held = sums.used + sums.shared;
     const facts = [percent(held / (sums.total || 1)) + " in use", info && `${plural(info.block_size, "token")} each`];
-    if (this.map.each > 1) facts.push(`${this.map.each} per cell`);
+    if (sums.total && this.map.each > 1) facts.push(`${this.map.each} per cell`);
     setText(this.usage, facts.filter(Boolean).join(" · "));
     for (const name of KINDS) setText(this.sums[name], count(sums[name]));
     const said = `${sums.total} blocks: ${sums.used} used, ${sums.shared} shared, ${sums.cached} cached, ${sums.free} free.`;
     this.canvas.setAttribute("aria-label", `Map of the KV cache. ${said} Use the arrow keys to move over it.`);
-    this.canvas.parentElement.hidden = !sums.total;
   }
 
   describe(block, { index, each }) {
