@@ -17,8 +17,16 @@ from octavo.types import SamplingParams
 # backend_options, whose options are there by their names.
 ENGINE_ONLY = {"seed", "preemption_mode", "backend_options"}
 # n > 1 and prompt_logprobs make no single streamed answer; logprobs is an option of `run` alone. A user at a terminal
-# cuts a prompt before it is sent.
-API_ONLY = {"n", "prompt_logprobs", "logprobs", "structured_outputs", "truncate_prompt_tokens"}
+# cuts a prompt before it is sent. The last two change nothing that a terminal shows.
+API_ONLY = {
+    "n",
+    "prompt_logprobs",
+    "logprobs",
+    "structured_outputs",
+    "truncate_prompt_tokens",
+    "output_kind",
+    "spaces_between_special_tokens",
+}
 
 
 def test_every_setting_has_an_option():
