@@ -85,7 +85,7 @@ def write_tiny_gguf(path: Path, tiny: Tiny = Tiny(), marks: Sequence[str] = ()) 
     weights = {}
     for name, array in tiny_arrays(tiny).items():
         if tiny.family == "llama" and (".attn_q." in name or ".attn_k." in name):
-            array = _interleave(array, tiny.head_dim)
+            array = interleave(array, tiny.head_dim)
         weights[name] = quantize(array, tiny.type if array.ndim > 1 else "F32", name)
     metadata = tiny_metadata(tiny)
     write_gguf(path, _marked(metadata, marks) if marks else metadata, weights)
@@ -295,7 +295,7 @@ def write_spm_tokenizer(folder: Path, legacy: bool = True) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-def _interleave(array: F32, head_dim: int) -> F32:
+def interleave(array: F32, head_dim: int) -> F32:
     """Rows of q or k from NeoX's order of rotary pairs (i, i + dim/2) to llama's in GGUF (2i, 2i+1)."""
     heads = array.reshape(-1, 2, head_dim // 2, *array.shape[1:])
     return np.ascontiguousarray(heads.swapaxes(1, 2).reshape(array.shape))

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from octavo.ir import Ops, Tensor
 from octavo.models.config import ModelConfig
 from octavo.models.family import Layer, Network, Shapes
+
+QKV = ("attn_q", "attn_k", "attn_v")
+ATTENTION = (*QKV, "attn_output")
+MLP = ("ffn_gate", "ffn_up", "ffn_down")
 
 
 def norm(ops: Ops, x: Tensor, layer: Layer, name: str) -> Tensor:
@@ -14,7 +20,7 @@ def norm(ops: Ops, x: Tensor, layer: Layer, name: str) -> Tensor:
 def attention(ops: Ops, x: Tensor, layer: Layer, qk_norm: bool = False) -> Tensor:
     """Grouped-query attention with rotary positions (2305.13245). qk_norm: each head of q and k is normalised first."""
     spec = layer.attention
-    q, k, v = (ops.linear(x, layer[name], layer.bias(name)) for name in ("attn_q", "attn_k", "attn_v"))
+    q, k, v = (ops.linear(x, layer[name], layer.bias(name)) for name in QKV)
     if qk_norm:
         q, k = norm(ops, q, layer, "attn_q_norm"), norm(ops, k, layer, "attn_k_norm")
     if layer.rope:
@@ -24,8 +30,8 @@ def attention(ops: Ops, x: Tensor, layer: Layer, qk_norm: bool = False) -> Tenso
 
 def gated_mlp(ops: Ops, x: Tensor, layer: Layer, activation: str) -> Tensor:
     """SwiGLU and GeGLU (2002.05202)."""
-    gate, up = ops.linear(x, layer["ffn_gate"]), ops.linear(x, layer["ffn_up"])
-    return ops.linear(ops.gated(gate, up, activation), layer["ffn_down"])
+    gate, up = (ops.linear(x, layer[name], layer.bias(name)) for name in ("ffn_gate", "ffn_up"))
+    return ops.linear(ops.gated(gate, up, activation), layer["ffn_down"], layer.bias("ffn_down"))
 
 
 def lm_head(ops: Ops, x: Tensor, net: Network) -> Tensor:
@@ -49,9 +55,8 @@ def decoder_shapes(c: ModelConfig, layer: int) -> Shapes:
     }
 
 
-def bias_shapes(c: ModelConfig, layer: int) -> Shapes:
-    """The biases of the q, k and v projections."""
-    names = ("attn_q", "attn_k", "attn_v")
+def bias_shapes(c: ModelConfig, layer: int, names: Sequence[str]) -> Shapes:
+    """The biases of these projections."""
     return {f"{name}.bias": decoder_shapes(c, layer)[f"{name}.weight"][:1] for name in names}
 
 

@@ -20,7 +20,6 @@ from octavo.models.config import (
     SOFTCAP,
     THETA,
     VOCAB,
-    WINDOW,
     ModelConfig,
     Sizes,
     make_config,
@@ -30,12 +29,14 @@ from octavo.models.rope import RopeConfig, scaling_from_gguf
 
 
 def decoder(keys: Keys, interleaved: bool = False) -> ModelConfig:
-    """A decoder with uniform layers. interleaved: rotary pairs are (2i, 2i+1)."""
+    """A decoder with uniform layers. interleaved: rotary pairs are (2i, 2i+1).
+
+    Every layer sees everything. llama.cpp defines no window for these architectures, so a file's key has no effect.
+    """
     no_experts(keys)
     size = sizes(keys)
-    windows = (keys.integer("attention.sliding_window", *WINDOW, 0),) * size.layers
     rotation = rope(keys, size, interleaved=interleaved)
-    return make_config(size, attention(keys, size), windows, rotation, logit_softcap=logit_softcap(keys))
+    return make_config(size, attention(keys, size), (0,) * size.layers, rotation, logit_softcap=logit_softcap(keys))
 
 
 def no_experts(keys: Keys) -> None:

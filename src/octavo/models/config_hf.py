@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from octavo.errors import ModelFileError
 from octavo.ir import Attention
@@ -25,15 +25,14 @@ from octavo.models.config import (
 from octavo.models.keys import Keys
 from octavo.models.rope import RopeConfig, scaling_from_hf
 
-LAYER_TYPES = ("full_attention", "sliding_attention")
+FULL, SLIDING = LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
 def decoder(keys: Keys, windows: Callable[[Keys, int], tuple[int, ...]]) -> ModelConfig:
-    """A decoder whose layers differ only in their windows. windows(keys, layers): for files that do not list them."""
+    """A decoder whose layers differ only in their windows. windows(keys, layers): the window of each."""
     activation(keys, "silu")
     size = sizes(keys)
-    seen = listed_windows(keys, size.layers) or windows(keys, size.layers)
-    return make_config(size, attention(keys, size), seen, rope(keys, size))
+    return make_config(size, attention(keys, size), windows(keys, size.layers), rope(keys, size, rope_table(keys)))
 
 
 def activation(keys: Keys, expected: str) -> None:
@@ -63,30 +62,47 @@ def attention(keys: Keys, size: Sizes) -> Attention:
     return Attention(size.heads, size.kv_heads, size.head_dim, scale)
 
 
-def rope(keys: Keys, size: Sizes) -> RopeConfig:
-    """The rope of whole heads. If layer types differ, it is that of the layers with full attention."""
+def rope(keys: Keys, size: Sizes, table: Keys) -> RopeConfig:
+    """The rope of whole heads. Settings that `table` lacks may stand beside it."""
     keys.number("partial_rotary_factor", 1, 1, 1.0)
-    table = rope_table(keys, "full_attention")
     theta = table.number("rope_theta", *THETA, keys.number("rope_theta", *THETA, 1e4))
-    return RopeConfig(size.head_dim, theta, scaling_from_hf(table, size.context))
+    beside = "original_max_position_embeddings"
+    original = keys.integer(beside, *CONTEXT) if keys.get(beside) is not None else None
+    return RopeConfig(size.head_dim, theta, scaling_from_hf(table, size.context, original))
 
 
-def rope_table(keys: Keys, layer_type: str) -> Keys:
-    """`rope_scaling`, or since transformers 5 `rope_parameters`, which may hold a table for each layer type."""
-    table = keys.table("rope_parameters" if keys.get("rope_parameters") else "rope_scaling")
-    return table.table(layer_type) if table.get(layer_type) is not None else table
+def rope_table(keys: Keys) -> Keys:
+    """`rope_scaling`, or `rope_parameters` since transformers 5. If both are there, transformers takes the former."""
+    return keys.table("rope_scaling" if keys.get("rope_scaling") else "rope_parameters")
 
 
 def window(keys: Keys) -> int:
+    """0: none."""
     return keys.integer("sliding_window", *WINDOW, 0)
 
 
-def listed_windows(keys: Keys, layers: int) -> tuple[int, ...] | None:
-    """The window of each layer as `layer_types` says; None in a file without that list."""
-    size, types = window(keys), keys.get("layer_types")
+def layer_types(keys: Keys, layers: int, default: Sequence[str]) -> Sequence[str]:
+    """`layer_types`, an entry of `LAYER_TYPES` for each layer. default: for files without that list."""
+    types = keys.get("layer_types")
     if types is None:
-        return None
+        return default
     if not isinstance(types, list) or len(types) != layers or any(kind not in LAYER_TYPES for kind in types):
         listed = " or ".join(LAYER_TYPES)
         raise ModelFileError(f"model metadata: layer_types must list {listed} for each of {layers} layers")
-    return tuple(size if kind == "sliding_attention" else 0 for kind in types)
+    return types
+
+
+def same_window(keys: Keys, layers: int, window: int) -> tuple[int, ...]:
+    """`window` in every layer. transformers ignores `layer_types` in such models, so a list that differs is refused."""
+    kind = SLIDING if window else FULL
+    if any(other != kind for other in layer_types(keys, layers, ())):
+        raise ModelFileError(f"model metadata: layer_types must be {kind} in every layer of this model_type")
+    return (window,) * layers
+
+
+def typed_windows(keys: Keys, layers: int, window: int, default: Sequence[str]) -> tuple[int, ...]:
+    """`window` in the layers that `layer_types` lists as sliding_attention. default: for files without that list."""
+    types = layer_types(keys, layers, default)
+    if SLIDING in types and not window:
+        raise ModelFileError("model metadata: layer_types has sliding_attention, but sliding_window is off or not set")
+    return tuple(window if kind == SLIDING else 0 for kind in types)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,7 @@ class Keys:
         except TypeError:
             raise self._error(key, f"must be an integer, not {_shown(value)}") from None
         if isinstance(value, bool) or not low <= number <= high:
-            raise self._error(key, f"must be an integer from {low} to {high}, not {_shown(value)}")
+            raise self._error(key, f"must be {_between('an integer', low, high)}, not {_shown(value)}")
         return number
 
     def number(self, key: str, low: float, high: float, default: float | None = None) -> float:
@@ -45,7 +46,7 @@ class Keys:
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not low <= number <= high:
-            raise self._error(key, f"must be a number from {low:g} to {high:g}, not {_shown(value)}")
+            raise self._error(key, f"must be {_between('a number', low, high)}, not {_shown(value)}")
         return number
 
     def flag(self, key: str, default: bool) -> bool:
@@ -53,6 +54,16 @@ class Keys:
         if not isinstance(value, bool):
             raise self._error(key, f"must be true or false, not {_shown(value)}")
         return value
+
+    def flags(self, key: str, count: int) -> list[bool] | None:
+        """An array of `count` entries that are true or false, or 0 or 1. None if `key` holds no array."""
+        value = self.get(key)
+        if isinstance(value, (str, bytes, dict)) or not hasattr(value, "__len__"):
+            return None
+        entries = list(value)
+        if len(entries) != count or any(entry not in (0, 1) for entry in entries):
+            raise self._error(key, f"must be a number or {count} entries of 0 or 1, not {_shown(value)}")
+        return [bool(entry) for entry in entries]
 
     def text(self, key: str, default: str | None = None) -> str:
         value = self._value(key, default)
@@ -66,6 +77,17 @@ class Keys:
         if not isinstance(value, dict):
             raise self._error(key, f"must be a table, not {_shown(value)}")
         return Keys({f"{self.prefix}{key}.{name}": entry for name, entry in value.items()}, f"{self.prefix}{key}.")
+
+    def entries(self) -> dict[str, Any]:
+        """All keys with this prefix, without it."""
+        own = (key for key in self.metadata if key.startswith(self.prefix))
+        return {key.removeprefix(self.prefix): self.metadata[key] for key in own}
+
+    def expect_only(self, known: Collection[str]) -> None:
+        """Refuses a key that is set, starts with the prefix and is not among `known`."""
+        for key, value in self.entries().items():
+            if value is not None and key not in known:
+                raise self._error(key, f"is not supported here; supported: {', '.join(known)}")
 
     def _value(self, key: str, default: Any) -> Any:
         value = self.get(key)
@@ -83,6 +105,10 @@ def _uniform(value: Any) -> Any:
         return value
     entries = list(value)
     return entries[0] if entries and all(entry == entries[0] for entry in entries) else value
+
+
+def _between(kind: str, low: float, high: float) -> str:
+    return f"{kind} from {low} to {high}" if low < high else f"{low:g}"
 
 
 def _shown(value: Any) -> str:

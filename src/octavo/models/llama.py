@@ -1,5 +1,4 @@
-"""Llama (2302.13971, 2307.09288, 2407.21783) and models of the same structure: SmolLM2, Mistral with a window
-(2310.06825)."""
+"""Llama (2302.13971, 2307.09288, 2407.21783) and models of the same structure, such as SmolLM2."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ from collections.abc import Mapping
 
 from octavo.ir import Ops, Tensor, Weight
 from octavo.models import config_gguf, config_hf
-from octavo.models.blocks import attention, bias_shapes, decoder_shapes, gated_mlp, lm_head, norm
+from octavo.models.blocks import ATTENTION, MLP, attention, bias_shapes, decoder_shapes, gated_mlp, lm_head, norm
 from octavo.models.config import ModelConfig
 from octavo.models.family import Family, Network, Shapes
 from octavo.models.keys import Keys
@@ -20,13 +19,14 @@ def from_gguf(keys: Keys) -> ModelConfig:
 
 
 def from_hf(keys: Keys) -> ModelConfig:
-    return config_hf.decoder(keys, windows=lambda keys, layers: (config_hf.window(keys),) * layers)
+    """Without windows: transformers ignores `sliding_window` in a llama, which some converted Mistrals still have."""
+    keys = keys.with_defaults({"max_position_embeddings": 2048})
+    return config_hf.decoder(keys, lambda keys, layers: config_hf.same_window(keys, layers, 0))
 
 
 def shapes(config: ModelConfig, layer: int) -> tuple[Shapes, Shapes]:
-    """Some fine-tunes have attention biases."""
-    optional = {**bias_shapes(config, layer), "attn_output.bias": (config.hidden,)}
-    return decoder_shapes(config, layer), optional
+    """Some models have biases (`attention_bias`, `mlp_bias`)."""
+    return decoder_shapes(config, layer), bias_shapes(config, layer, ATTENTION + MLP)
 
 
 def sanitize(tensors: Mapping[str, Weight]) -> dict[str, Weight]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from octavo.errors import ModelFileError
 from octavo.ir import Weight
 
 HF_GLOBAL = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
+    "embed_tokens.weight": "token_embd.weight",
+    "norm.weight": "output_norm.weight",
     "lm_head.weight": "output.weight",
 }
 # Of the pre-norm decoder; families with other parts extend it.
@@ -26,20 +27,27 @@ HF_LAYER = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
-_MULTIMODAL = re.compile(r"^(?:model\.)?language_model\.(?=model\.|lm_head\.|layers\.|embed_tokens\.|norm\.)")
+_LAYER = re.compile(r"layers\.(\d+)\.(.+)\.(weight|bias)")
+# "model." is missing in a folder saved from a base model; "language_model." is there in multimodal ones.
+_PREFIX = re.compile(r"^(?:model\.)?(?:language_model\.)?(?:model\.)?")
 _NOT_TEXT = re.compile(r"(^|\.)(vision_tower|multi_modal_projector|rotary_emb)\.")
 
 
 def rename_hf(tensors: Mapping[str, Weight], layer_names: Mapping[str, str]) -> dict[str, Weight]:
     """The text model's tensors under canonical names. Unknown names stay and fail the shape check later."""
-    return {_canonical(name, layer_names): weight for name, weight in tensors.items() if not _NOT_TEXT.search(name)}
+    renamed: dict[str, Weight] = {}
+    for name, weight in tensors.items():
+        if _NOT_TEXT.search(name):
+            continue
+        canonical = _canonical(name, layer_names)
+        if twin := renamed.get(canonical):
+            raise ModelFileError(f"tensors {twin.name} and {name} are the same part of the model")
+        renamed[canonical] = weight
+    return renamed
 
 
 def _canonical(name: str, layer_names: Mapping[str, str]) -> str:
-    plain = _MULTIMODAL.sub("", name)
-    if plain != name and not plain.startswith(("model.", "lm_head.")):
-        plain = f"model.{plain}"
+    plain = _PREFIX.sub("", name)
     layer = _LAYER.fullmatch(plain)
     if layer and layer[2] in layer_names:
         return f"blk.{layer[1]}.{layer_names[layer[2]]}.{layer[3]}"

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from octavo.ir import Ops, Tensor
-from octavo.models import config_gguf, config_hf
-from octavo.models.blocks import attention, decoder_shapes, gated_mlp, lm_head, norm, qk_norm_shapes
+from octavo.models import config_gguf, config_hf, qwen2
+from octavo.models.blocks import (
+    ATTENTION,
+    attention,
+    bias_shapes,
+    decoder_shapes,
+    gated_mlp,
+    lm_head,
+    norm,
+    qk_norm_shapes,
+)
 from octavo.models.config import ModelConfig
 from octavo.models.family import Family, Network, Shapes
 from octavo.models.keys import Keys
 from octavo.models.llama import sanitize
-from octavo.models.qwen2 import upper_windows
 
-HF_HEAD_DIM = 128  # transformers' default, which a config.json may leave out
+HF_DEFAULTS = {**qwen2.HF_DEFAULTS, "head_dim": 128}
 
 
 def from_hf(keys: Keys) -> ModelConfig:
-    return config_hf.decoder(keys.with_defaults({"head_dim": HF_HEAD_DIM}), upper_windows)
+    return config_hf.decoder(keys.with_defaults(HF_DEFAULTS), qwen2.upper_windows)
 
 
 def shapes(config: ModelConfig, layer: int) -> tuple[Shapes, Shapes]:
-    return {**decoder_shapes(config, layer), **qk_norm_shapes(config, layer)}, {}
+    """`attention_bias` is off in the released models."""
+    required = {**decoder_shapes(config, layer), **qk_norm_shapes(config, layer)}
+    return required, bias_shapes(config, layer, ATTENTION)
 
 
 def forward(ops: Ops, net: Network) -> Tensor:

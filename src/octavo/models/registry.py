@@ -8,6 +8,8 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
+
 from octavo.errors import ModelFileError
 from octavo.ir import Model, Ops, Tensor, Weight
 from octavo.models.config import ModelConfig
@@ -31,7 +33,8 @@ class Names:
 
 # octavo/models/<family>.py is imported when it is first needed: a llama user never loads gemma3.py.
 FAMILIES = {
-    "llama": Names(gguf=("llama",), hf=("llama", "mistral")),
+    "llama": Names(gguf=("llama",), hf=("llama",)),
+    "mistral": Names(gguf=(), hf=("mistral",)),
     "qwen2": Names(gguf=("qwen2",), hf=("qwen2",)),
     "qwen3": Names(gguf=("qwen3",), hf=("qwen3",)),
     "gemma3": Names(gguf=("gemma3",), hf=("gemma3", "gemma3_text")),
@@ -49,9 +52,9 @@ def build_model(checkpoint: Checkpoint) -> Model:
         family, config, weights = read_checkpoint(checkpoint)
     except ModelFileError as error:
         raise ModelFileError(f"{checkpoint.path}: {error}") from error
-    net = arrange(config, weights)
+    net, stated = arrange(config, weights), checkpoint.metadata.get("general.name")
     return Model(
-        name=str(checkpoint.metadata.get("general.name") or checkpoint.path.stem),
+        name=stated if isinstance(stated, str) and stated else checkpoint.path.stem,
         vocab_size=config.vocab,
         hidden_size=config.hidden,
         num_layers=len(config.layers),
@@ -93,23 +96,35 @@ def read_checkpoint(checkpoint: Checkpoint) -> tuple[Family, ModelConfig, dict[s
         config, weights = replace(config, tied="output.weight" not in tensors), dict(tensors)
     else:
         weights = dict(tensors) if isinstance(checkpoint, Artifact) else family.sanitize(tensors)
-        if config.tied:  # some folders store the shared matrix twice
-            weights.pop("output.weight", None)
+        head = weights.get("output.weight")
+        if config.tied and head is not None:
+            # Some folders store the shared matrix twice. If the two differ, transformers 5 takes both.
+            if same_values(head, weights.get("token_embd.weight")):
+                del weights["output.weight"]
+            else:
+                config = replace(config, tied=False)
     check_weights(family, config, weights)
     return family, config, weights
 
 
+def same_values(a: Weight, b: Weight | None) -> bool:
+    return b is not None and (a.type, a.shape) == (b.type, b.shape) and np.array_equal(a.data, b.data)
+
+
 def check_weights(family: Family, config: ModelConfig, weights: Mapping[str, Weight]) -> None:
-    """Checks that every required tensor has the right shape and that no tensor would be silently ignored."""
+    """Checks that every required tensor has the right shape and that no tensor would be silently ignored.
+
+    Unknown names come first: they say what a missing tensor may be called in this file.
+    """
     required, optional = model_shapes(family, config)
+    for name in weights.keys() - required.keys() - optional.keys():
+        raise ModelFileError(f"tensor {weights[name].name!r} is unknown: {family.name} has no such part here")
     for name in required.keys() - weights.keys():
         raise ModelFileError(f"tensor {name} is missing, which {family.name} needs")
-    for name, weight in weights.items():
-        expected = required.get(name) or optional.get(name)
-        if expected is None:
-            raise ModelFileError(f"tensor {name} is not part of {family.name} as it is supported here")
-        if weight.shape != expected:
-            raise ModelFileError(f"tensor {name} has shape {weight.shape}; the metadata call for {expected}")
+    for name, expected in {**required, **optional}.items():
+        if name in weights and weights[name].shape != expected:
+            shape = weights[name].shape
+            raise ModelFileError(f"tensor {weights[name].name} has shape {shape}; the metadata call for {expected}")
 
 
 def model_shapes(family: Family, config: ModelConfig) -> tuple[Shapes, Shapes]:

@@ -15,12 +15,35 @@ from octavo.models.keys import Keys
 
 F64 = NDArray[np.float64]
 
+# What "{arch}.rope.scaling.*" must be where it is stated, because no kind here reads it.
+GGUF_NEUTRAL = {"yarn_ext_factor": 1.0, "yarn_attn_factor": 1.0, "yarn_log_multiplier": 0.0}
+# Kinds that stretch nothing. "dynamic" stretches sequences beyond max_position_embeddings, which do not run here.
+HF_PLAIN = ("default", "dynamic")
+# The keys of a config.json's rope table that some kind reads.
+HF_KEYS = (
+    "rope_type",
+    "type",
+    "rope_theta",
+    "partial_rotary_factor",
+    "factor",
+    "original_max_position_embeddings",
+    "attention_factor",
+    "low_freq_factor",
+    "high_freq_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class RopeScaling:
-    """How frequencies are stretched beyond the trained context. kind: "none", "linear", "llama3" or "yarn".
+    """How frequencies are stretched beyond the trained context. kind: a key of `STRETCH`.
 
     original_context: tokens the model was trained on. attention: multiplies cos and sin (YaRN's temperature).
+    truncate: YaRN's ramp begins and ends at whole pairs.
     """
 
     kind: str = "none"
@@ -31,6 +54,7 @@ class RopeScaling:
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     attention: float = 1.0
+    truncate: bool = True
 
     def context(self, stated: int) -> int:
         """The longest context in tokens. Under YaRN files often state the trained one."""
@@ -63,32 +87,52 @@ def scaling_from_gguf(keys: Keys, context: int) -> RopeScaling:
     if kind == "none" or factor == 0:
         return RopeScaling()
     _check_kind(kind, "rope.scaling.type", ("linear", "yarn"))
+    for key, neutral in GGUF_NEUTRAL.items():
+        keys.number(f"rope.scaling.{key}", neutral, neutral, neutral)
+    temperature = _yarn_temperature(factor) if kind == "yarn" else 1.0
     return RopeScaling(
         kind=kind,
         factor=factor,
         original_context=keys.integer("rope.scaling.original_context_length", 1, 1 << 28, context),
         beta_fast=keys.number("rope.scaling.yarn_beta_fast", 1e-3, 1e6, 32.0),
         beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1e-3, 1e6, 1.0),
-        attention=keys.number("rope.scaling.attn_factor", 0, 1e3, 1.0) * _yarn_temperature(kind, factor),
+        attention=keys.number("rope.scaling.attn_factor", 0, 1e3, 1.0) * temperature,
     )
 
 
-def scaling_from_hf(keys: Keys, context: int) -> RopeScaling:
-    """From a config.json's `rope_scaling` or `rope_parameters` table."""
-    kind = keys.text("rope_type", keys.text("type", "default"))
-    if kind == "default":
+def scaling_from_hf(table: Keys, context: int, original: int | None = None) -> RopeScaling:
+    """From the rope table of a config.json, as transformers reads it.
+
+    context: `max_position_embeddings`. original: `original_max_position_embeddings` where it stands beside that key
+    instead of in the table. A key that belongs to another kind of rope has no effect. A key of no kind is refused.
+    """
+    table.expect_only(HF_KEYS)
+    table.number("partial_rotary_factor", 1, 1, 1.0)
+    kind = table.text("rope_type", table.text("type", "default"))
+    if kind in HF_PLAIN:
         return RopeScaling()
-    _check_kind(kind, f"{keys.prefix}rope_type", tuple(STRETCH))
-    factor = keys.number("factor", 1e-3, 1e4)
+    _check_kind(kind, f"{table.prefix}rope_type", (*HF_PLAIN, "linear", "llama3", "yarn"))
+    if kind == "linear":
+        return RopeScaling(kind, table.number("factor", 1e-3, 1e4))
+    original = original or table.integer("original_max_position_embeddings", 1, 1 << 28, context)
+    if kind == "llama3":
+        return RopeScaling(
+            kind=kind,
+            factor=table.number("factor", 1e-3, 1e4),
+            original_context=original,
+            low_freq_factor=table.number("low_freq_factor", 1e-3, 1e4, 1.0),
+            high_freq_factor=table.number("high_freq_factor", 1e-3, 1e4, 4.0),
+        )
+    factor = table.number("factor", 1e-3, 1e4, context / original)
     return RopeScaling(
         kind=kind,
         factor=factor,
-        original_context=keys.integer("original_max_position_embeddings", 1, 1 << 28, context),
-        low_freq_factor=keys.number("low_freq_factor", 1e-3, 1e4, 1.0),
-        high_freq_factor=keys.number("high_freq_factor", 1e-3, 1e4, 4.0),
-        beta_fast=keys.number("beta_fast", 1e-3, 1e6, 32.0),
-        beta_slow=keys.number("beta_slow", 1e-3, 1e6, 1.0),
-        attention=keys.number("attention_factor", 0, 1e3, _yarn_temperature(kind, factor)),
+        original_context=original,
+        # transformers takes a zero for "not set", too
+        beta_fast=table.number("beta_fast", 0, 1e6, 0.0) or 32.0,
+        beta_slow=table.number("beta_slow", 0, 1e6, 0.0) or 1.0,
+        attention=table.number("attention_factor", 0, 1e3, _yarn_attention(table, factor)),
+        truncate=table.flag("truncate", True),
     )
 
 
@@ -116,12 +160,16 @@ def _llama3(freq: F64, s: RopeScaling) -> F64:
 def _yarn(freq: F64, s: RopeScaling) -> F64:
     """YaRN (2309.00071): as llama3, but the ramp runs over the pair's index, between whole indices."""
     dim, log_theta = 2 * len(freq), -math.log(freq[1]) * len(freq) if len(freq) > 1 else 1.0
+    log_theta = max(log_theta, 1e-9)  # of a base of 1, which turns all pairs alike
 
     def index(turns: float) -> float:  # of the pair that makes `turns` turns in the trained context
         return dim * math.log(s.original_context / (turns * 2 * math.pi)) / (2 * log_theta)
 
-    low, high = max(math.floor(index(s.beta_fast)), 0), min(math.ceil(index(s.beta_slow)), dim - 1)
-    keep = 1 - np.clip((np.arange(len(freq)) - low) / max(high - low, 1e-3), 0, 1)
+    low, high = index(s.beta_fast), index(s.beta_slow)
+    if s.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, dim - 1)
+    keep: F64 = 1 - np.clip((np.arange(len(freq)) - low) / (high - low or 1e-3), 0, 1)
     return freq * keep + freq / s.factor * (1 - keep)
 
 
@@ -133,8 +181,16 @@ STRETCH: dict[str, Callable[[F64, RopeScaling], F64]] = {
 }
 
 
-def _yarn_temperature(kind: str, factor: float) -> float:
-    return 0.1 * math.log(factor) + 1.0 if kind == "yarn" and factor > 1 else 1.0
+def _yarn_temperature(factor: float, mscale: float = 1.0) -> float:
+    return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+def _yarn_attention(table: Keys, factor: float) -> float:
+    """DeepSeek's `mscale` and `mscale_all_dim` count only together."""
+    mscale, all_dim = (table.number(key, 0, 1e3, 0.0) for key in ("mscale", "mscale_all_dim"))
+    if mscale and all_dim:
+        return _yarn_temperature(factor, mscale) / _yarn_temperature(factor, all_dim)
+    return _yarn_temperature(factor)
 
 
 def _check_kind(kind: str, key: str, known: tuple[str, ...]) -> None:

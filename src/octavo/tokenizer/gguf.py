@@ -34,5 +34,5 @@ def read(metadata: Mapping[str, Any], pre: str | None = None) -> Parts:
 def _chat_template(metadata: Mapping[str, Any]) -> str | None:
     template = metadata.get("tokenizer.chat_template")
     if template is not None and not isinstance(template, str):
-        raise TokenizerError("tokenizer.chat_template: a string is needed")
+        raise TokenizerError("tokenizer.chat_template: a string in UTF-8 is needed")
     return template or None

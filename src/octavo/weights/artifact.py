@@ -244,7 +244,12 @@ def _write_settings(source: Checkpoint, target: Path, tensors: Mapping[str, Weig
         return
     # The keys that describe a split source do not apply.
     metadata = {key: value for key, value in source.metadata.items() if not key.startswith("split.")}
-    strings = {key: list(value) for key, value in metadata.items() if isinstance(value, StringArray)}
+    # Only the tokenizer reads strings of arrays.
+    strings = {
+        key: list(value) if key.startswith("tokenizer.") else value.readable()
+        for key, value in metadata.items()
+        if isinstance(value, StringArray)
+    }
     (target / STRINGS).write_text(json.dumps(strings, ensure_ascii=False), encoding="utf-8")
     plain = {key: np.float64(v) if isinstance(v, float) else v for key, v in metadata.items() if key not in strings}
     write_gguf(target / REST, plain, tensors)

@@ -29,7 +29,8 @@ SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gg
 
 @dataclass(eq=False)
 class GGUFFile(Checkpoint):
-    """An open GGUF file. Values of `metadata` are int, float, bool, str, numpy arrays, and StringArray (of str)."""
+    """An open GGUF file. Values of `metadata` are int, float, bool, str, numpy arrays, StringArray (of str), and bytes
+    for a string that is not UTF-8."""
 
     version: int
     alignment: int

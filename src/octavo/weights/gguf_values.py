@@ -64,6 +64,10 @@ class StringArray(Sequence[str]):
                 self[i]
             raise
 
+    def readable(self) -> list[str]:
+        """All strings, with U+FFFD for what is not UTF-8."""
+        return [str(self._data[a : b - 8], "utf-8", "replace") for a, b in itertools.pairwise(self._starts)]
+
     def _decode(self, i: int, start: int, stop: int) -> str:
         try:
             return str(self._data[start:stop], "utf-8")
@@ -108,18 +112,31 @@ class Cursor:
             self.fail(field, f"{count} is over the limit of {limit}")
         return count
 
-    def text(self, field: str, limit: int) -> str:
+    def raw(self, field: str, limit: int) -> bytes:
         count = self.count(f"{field}: length", 1, limit)
         start = self.take(count, field)
+        return bytes(self.view[start : start + count])
+
+    def text(self, field: str, limit: int) -> str:
         try:
-            return str(self.view[start : start + count], "utf-8")
+            return self.raw(field, limit).decode()
         except UnicodeDecodeError as error:
             self.fail(field, f"not UTF-8 (byte {error.start})")
 
+    def text_or_bytes(self, field: str) -> str | bytes:
+        raw = self.raw(field, MAX_TEXT)
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return raw
+
     def value(self, kind: int, field: str) -> Any:
-        """A metadata value of GGUF type `kind`: int, float, bool, str, numpy array or StringArray."""
+        """A metadata value of GGUF type `kind`: int, float, bool, str, numpy array or StringArray.
+
+        Text that is not UTF-8 stays bytes: whoever needs it refuses it, and mostly nobody does.
+        """
         if kind == STRING:
-            return self.text(field, MAX_TEXT)
+            return self.text_or_bytes(field)
         if kind == ARRAY:
             return self.items(self.u32(f"{field}: item type"), field)
         if kind not in SCALARS:

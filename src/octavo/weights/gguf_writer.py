@@ -55,7 +55,10 @@ def _align(offset: int, alignment: int) -> int:
 
 
 def _text(text: str) -> bytes:
-    raw = text.encode()
+    return _bytes(text.encode())
+
+
+def _bytes(raw: bytes) -> bytes:
     return struct.pack("<Q", len(raw)) + raw
 
 
@@ -69,6 +72,8 @@ def encode_value(value: Any) -> bytes:
     """Type id and bytes of a metadata value. Raises TypeError for what GGUF cannot hold."""
     if isinstance(value, str):
         return struct.pack("<I", STRING) + _text(value)
+    if isinstance(value, bytes):  # text in another encoding than UTF-8, as a source may have it
+        return struct.pack("<I", STRING) + _bytes(value)
     if isinstance(value, bool | int | float | np.generic):
         array = _numbers([value] if not isinstance(value, np.generic) else np.asarray([value]))
         return struct.pack("<I", KINDS[array.dtype]) + array.tobytes()

@@ -63,7 +63,7 @@ def _describe_gguf(checkpoint: Checkpoint) -> dict[str, Any]:
         "name": _plain(metadata.get("general.name")),
         "architecture": _plain(architecture),
         **fields,
-        "tokenizer": " / ".join(map(str, tokenizer)) or None,
+        "tokenizer": " / ".join(str(_plain(name)) for name in tokenizer) or None,
         "chat_template": "tokenizer.chat_template" in metadata,
     }
 
@@ -98,4 +98,6 @@ def _plain(value: Any) -> Any:
     """Converts a value to JSON types. Some files give an array with a value for each layer, a hostile one anything."""
     if isinstance(value, np.ndarray):
         return value.tolist()
+    if isinstance(value, bytes):  # a string that is not UTF-8
+        return value.decode(errors="replace")
     return value if value is None or isinstance(value, str | int | float) else str(value)

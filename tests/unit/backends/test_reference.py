@@ -15,7 +15,7 @@ from octavo.models.registry import load_model
 from octavo.sampling.rules import logprobs
 from octavo.types import F32, Batch, StepResult
 from tests.batches import Row, make_batch, transfers
-from tests.tiny import FAMILIES, Tiny, write_tiny_gguf
+from tests.tiny import FAMILIES, Tiny, write_tiny_gguf, write_tiny_hf
 
 RNG = np.random.default_rng(2)
 IDS = RNG.integers(0, 320, 45).tolist()
@@ -117,7 +117,7 @@ def test_mixed_batch_is_each_sequence_alone(model: Model) -> None:
 
 def test_window_hides_what_is_older(tmp_path: Path) -> None:
     """One layer of window 8: a token's logits depend on itself and the seven before it, and on no other."""
-    model = load_model(write_tiny_gguf(tmp_path / "w.gguf", Tiny(layers=1, window=8)))
+    model = load_model(write_tiny_hf(tmp_path / "w", Tiny(layers=1, window=8, hf={"model_type": "mistral"})))
 
     def last(ids: list[int]) -> F32:
         return logits(backend(model).run(batch(Row(ids))))

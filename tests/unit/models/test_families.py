@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from octavo.backends.reference import ReferenceBackend
 from octavo.config import CacheConfig
@@ -101,9 +103,41 @@ def test_logit_softcap_bounds_the_logits(tmp_path: Path) -> None:
 
 
 def test_tied_folder_that_stores_the_head_twice(tmp_path: Path) -> None:
-    untied = Tiny(tied=False, hf={"tie_word_embeddings": True})
-    model = load_model(write_tiny_hf(tmp_path / "hf", untied))
-    assert "output.weight" not in model.weights
+    """Equal values are kept once. Others are a head, as transformers 5 takes them: see tests/golden/test_layouts.py."""
+    stored = Tiny(tied=False, hf={"tie_word_embeddings": True})
+    folder = write_tiny_hf(tmp_path / "hf", stored)
+    assert "output.weight" in load_model(folder).weights
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}, folder / "model.safetensors")
+    assert "output.weight" not in load_model(folder).weights
+
+
+def test_folder_names_of_base_models(tmp_path: Path) -> None:
+    """`LlamaModel.save_pretrained` writes names without "model."."""
+    folder = write_tiny_hf(tmp_path / "hf", Tiny())
+    expected = logits(load_model(folder))
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name.removeprefix("model."): value for name, value in tensors.items()}, folder / "model.safetensors")
+    np.testing.assert_array_equal(logits(load_model(folder)), expected)
+
+
+HF_MISTAKES = [
+    (
+        "model.layers.0.mlp.router.weight",
+        "tensor 'model.layers.0.mlp.router.weight' is unknown: llama has no such part",
+    ),
+    ("encoder.layer.0.attention.weight", "tensor 'encoder.layer.0.attention.weight' is unknown"),
+    ("norm.weight", "tensors model.norm.weight and norm.weight are the same part of the model"),
+]
+
+
+@pytest.mark.parametrize(("name", "message"), HF_MISTAKES)
+def test_unknown_names_in_a_folder_are_said_to_be_unknown(name: str, message: str, tmp_path: Path) -> None:
+    folder = write_tiny_hf(tmp_path / "hf", Tiny())
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, name: np.ones(64, np.float32)}, folder / "model.safetensors")
+    with pytest.raises(ModelFileError, match=re.escape(message)):
+        load_model(folder)
 
 
 def test_model_describes_itself(tmp_path: Path) -> None:
@@ -126,9 +160,13 @@ MISTAKES = [
     (
         "llama",
         {"blk.2.attn_norm.weight": np.ones(64, np.float32)},
-        "tensor blk.2.attn_norm.weight is not part of llama",
+        "tensor 'blk.2.attn_norm.weight' is unknown: llama has no such part here",
     ),
-    ("llama", {"blk.0.ffn_gate_inp.weight": np.ones((8, 64), np.float32)}, "blk.0.ffn_gate_inp.weight is not part"),
+    (
+        "llama",
+        {"blk.0.ffn_gate_inp.weight": np.ones((8, 64), np.float32)},
+        "tensor 'blk.0.ffn_gate_inp.weight' is unknown",
+    ),
 ]
 
 

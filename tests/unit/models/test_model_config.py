@@ -80,7 +80,7 @@ HF_MISTAKES = [
     ({"hidden_size": None}, "hidden_size is missing"),
     ({"num_key_value_heads": 3}, "4 heads cannot share 3"),
     ({"hidden_act": "relu"}, "hidden_act 'relu' is not supported"),
-    ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_scaling.rope_type 'dynamic' is not supported"),
+    ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "rope_scaling.rope_type 'longrope' is not supported"),
     ({"rope_scaling": {"type": "linear"}}, "rope_scaling.factor is missing"),
     ({"rope_scaling": [2]}, "rope_scaling must be a table"),
     ({"layer_types": ["full_attention"]}, "layer_types must list"),
@@ -144,14 +144,23 @@ def test_transformers_5_rope_parameters() -> None:
 
 
 def test_windows_of_mistral_and_qwen() -> None:
-    assert windows(read({**tiny_config(Tiny(window=32)), "model_type": "mistral"})) == (32, 32)
+    """A key that is left out has the default of transformers' class."""
+    mistral = {**tiny_config(Tiny(window=32)), "model_type": "mistral"}
+    assert windows(read(mistral)) == (32, 32)
+    assert windows(read({**mistral, "sliding_window": None})) == (0, 0)
+    del mistral["sliding_window"]
+    assert windows(read(mistral)) == (4096, 4096)
+    assert windows(read(tiny_config(Tiny(window=32)))) == (0, 0)
     qwen = tiny_config(Tiny("qwen2", layers=4, window=32))
     assert windows(read(qwen)) == (0, 0, 0, 0)  # use_sliding_window is off by default
     switched_on = {**qwen, "use_sliding_window": True}
     assert windows(read({**switched_on, "max_window_layers": 3})) == (0, 0, 0, 32)
     assert windows(read({**switched_on, "max_window_layers": 28})) == (0, 0, 0, 0)
     types = ["full_attention", "sliding_attention"] * 2
-    assert windows(read({**qwen, "layer_types": types})) == (0, 32, 0, 32)
+    assert windows(read({**switched_on, "layer_types": types})) == (0, 32, 0, 32)
+    deep = {**switched_on, "num_hidden_layers": 30}
+    del deep["sliding_window"]
+    assert windows(read(deep)) == (0,) * 28 + (4096,) * 2
 
 
 def test_qwen3_takes_the_default_for_a_head_dimension_that_is_left_out() -> None:
