@@ -125,13 +125,15 @@ class Request:
     eos_token_ids: tuple[int, ...] = ()
     bad_word_ids: tuple[tuple[int, ...], ...] = ()
     grammar: Grammar | None = None  # `structured_outputs` compiled
-    pooling: str | None = None  # "mean" | "last": return the prompt's hidden states, generate nothing (embeddings)
+    pooling: str | None = (
+        None  # a mode of `processing.pooling`: return the prompt's hidden states, generate nothing (embeddings)
+    )
     arrival: float = field(default_factory=time.monotonic)
 
     @property
     def wants_prompt_rows(self) -> bool:
         """Whether every prompt token needs a logit row, not only the last."""
-        return self.params.prompt_logprobs is not None or self.pooling == "mean"
+        return self.params.prompt_logprobs is not None or self.pooling in ("mean", "cls")
 
 
 @dataclass(slots=True, eq=False)

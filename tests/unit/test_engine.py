@@ -231,7 +231,7 @@ def test_max_tokens_zero_scores_the_prompt_alone() -> None:
     assert (answer.token_ids, answer.finish_reason, len(answer.prompt_logprobs)) == ([], "length", 8)
 
 
-@pytest.mark.parametrize(("pooling", "rows"), [("last", 1), ("mean", 30)])
+@pytest.mark.parametrize(("pooling", "rows"), [("last", 1), ("mean", 30), ("cls", 30)])
 def test_pooled_requests_return_hidden_states_and_generate_nothing(pooling: str, rows: int) -> None:
     tokens = prompt(30)
     small = engine(max_num_batched_tokens=8)

@@ -203,7 +203,7 @@ def test_pooling_modes_see_all_tokens_or_the_last(llm: LLM):
     one = llm.get_tokenizer().encode("x")
     assert len(one) == 1
     assert llm.encode([one], "mean")[0].outputs.data == pytest.approx(llm.encode([one], "last")[0].outputs.data)
-    with pytest.raises(RequestError, match="pooling must be mean or last"):
+    with pytest.raises(RequestError, match="pooling must be mean, last or cls"):
         llm.encode("x", "max")
 
 

@@ -24,6 +24,7 @@ from octavo.models.registry import build_model, open_checkpoint
 from octavo.spec.settings import parse
 from octavo.tokenizer import Tokenizer
 from octavo.weights.checkpoint import Checkpoint
+from octavo.weights.pooling import stated_pooling
 from octavo.weights.sources import resolve
 
 
@@ -37,6 +38,7 @@ class Assembly:
     backend: Backend
     config: EngineConfig
     cache_config: CacheConfig
+    pooling: str | None  # of embeddings, as the model's file says: see `weights.pooling`
 
     def close(self) -> None:
         self.backend.close()
@@ -115,7 +117,7 @@ def assemble(
 
         parts = (engine, model, backend, words, config, cache, str(source))
         engine.speculate(Speculation(settings, *parts, make_backend, load_tokenizer).proposer())
-    return Assembly(engine, words, model, backend, config, cache)
+    return Assembly(engine, words, model, backend, config, cache, stated_pooling(checkpoint))
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from octavo.outputs import (
 )
 from octavo.processing.hf_tokenizer import HFTokenizer
 from octavo.processing.inputs import Prompt, RequestMaker, Tokens, as_list, named, pair
-from octavo.processing.pooling import MODES, pooled_vector
+from octavo.processing.pooling import check_dimensions, choose, pooled_vector
 from octavo.types import F32, SamplingParams
 
 Message = Mapping[str, Any]
@@ -176,10 +176,13 @@ class LLM:
         text, ids = chat.prompt(self.parts.tokenizer, talk, chat_template, tools=given, **ends, **variables)
         return {"prompt": text, "prompt_token_ids": ids}
 
-    def encode(self, prompts: Prompts, pooling: str = "mean", normalize: bool = False) -> list[PoolingRequestOutput]:
+    def encode(
+        self, prompts: Prompts, pooling: str | None = None, normalize: bool = False
+    ) -> list[PoolingRequestOutput]:
         """Returns each prompt's pooled hidden states of the last layer: [D].
 
-        pooling: "mean" over its tokens, or "last" for the last token's. normalize: scale vectors to length 1.
+        pooling: "mean" over its tokens, or the "last" token's or the first one's ("cls"). None: as the model's file
+        says, else "mean". normalize: scale vectors to length 1.
         """
         outputs, vectors = self._pool(self._tokens(prompts), pooling, normalize)
         return [
@@ -187,15 +190,18 @@ class LLM:
             for output, vector in zip(outputs, vectors, strict=True)
         ]
 
-    def embed(self, prompts: Prompts, pooling: str = "mean") -> list[EmbeddingRequestOutput]:
-        """Returns `encode`'s vectors, normalised to length 1, as lists of floats."""
-        outputs, vectors = self._pool(self._tokens(prompts), pooling, normalize=True)
+    def embed(
+        self, prompts: Prompts, pooling: str | None = None, dimensions: int | None = None
+    ) -> list[EmbeddingRequestOutput]:
+        """Returns `encode`'s vectors as lists of floats, cut to the first `dimensions` values and of length 1."""
+        check_dimensions(dimensions, self.parts.model.hidden_size)
+        outputs, vectors = self._pool(self._tokens(prompts), pooling, True, dimensions)
         return [
             EmbeddingRequestOutput(output.request_id, output.prompt_token_ids, EmbeddingOutput(vector.tolist()))
             for output, vector in zip(outputs, vectors, strict=True)
         ]
 
-    def score(self, text_1: Prompts, text_2: Prompts, pooling: str = "mean") -> list[ScoringRequestOutput]:
+    def score(self, text_1: Prompts, text_2: Prompts, pooling: str | None = None) -> list[ScoringRequestOutput]:
         """Returns the cosine similarity of each pair of embeddings. A single `text_1` is paired with every `text_2`."""
         left, right = as_list(text_1), as_list(text_2)
         if len(left) not in (1, len(right)):
@@ -243,10 +249,11 @@ class LLM:
             raise RequestError("this LLM has been shut down")
         return list(self._maker.tokens_of(as_list(prompts), field))
 
-    def _pool(self, prompts: list[Tokens], mode: str, normalize: bool) -> tuple[list[RequestOutput], list[F32]]:
-        if mode not in MODES:
-            raise RequestError(f"pooling must be {' or '.join(MODES)}; got {mode!r}", "pooling")
+    def _pool(
+        self, prompts: list[Tokens], wanted: str | None, normalize: bool, dimensions: int | None = None
+    ) -> tuple[list[RequestOutput], list[F32]]:
+        mode = choose(wanted, self.parts.pooling)
         params = SamplingParams(max_tokens=0)
         requests = [self._maker.make(tokens, params, pooling=mode) for tokens in prompts]
         outputs = self._driver.generate([(request, None) for request in requests])
-        return outputs, [pooled_vector(output, normalize) for output in outputs]
+        return outputs, [pooled_vector(output, normalize, dimensions) for output in outputs]

@@ -8,7 +8,8 @@ from octavo.errors import RequestError
 from octavo.outputs import RequestOutput
 from octavo.types import F32, F64, Request, SequenceDelta
 
-MODES = ("mean", "last")
+MODES = ("mean", "last", "cls")
+DEFAULT = "mean"  # of models whose files do not say
 
 
 class Pooling:
@@ -41,31 +42,56 @@ class Pooling:
 
 
 class HiddenStatePooler:
-    """Pools one prompt. mode: "mean" over all tokens, or "last" for the last token's state.
+    """Pools one prompt. mode: "mean" over all tokens, or the state of the "last" token or of the first ("cls").
 
     The mean is summed in float64, token by token, so that it does not depend on the chunks of the prefill.
     """
 
     def __init__(self, mode: str):
-        self._mean = mode == "mean"
+        self._mode = mode
         self._sum: F64 = np.zeros(0)
         self._count = 0
 
     def add(self, hidden: F32) -> None:
         """hidden: [tokens, D], the next tokens' states in order."""
         for row in hidden.astype(np.float64):
-            self._sum = self._sum + row if self._mean and self._count else row
+            if self._count == 0 or self._mode == "last":
+                self._sum = row
+            elif self._mode == "mean":
+                self._sum = self._sum + row
             self._count += 1
 
     def vector(self) -> F64:
         """Returns the pooled vector: [D]."""
-        return self._sum / self._count if self._mean else self._sum
+        return self._sum / self._count if self._mode == "mean" else self._sum
 
 
-def pooled_vector(output: RequestOutput, normalize: bool) -> F32:
-    """Returns a pooled request's vector: [D], of length 1 if `normalize`. Raises RequestError if it failed."""
+def choose(wanted: str | None, stated: str | None) -> str:
+    """The pooling of a request. wanted: what it asks for. stated: what the model's file says (`weights.pooling`).
+
+    Raises RequestError for what is not supported.
+    """
+    mode = wanted or stated or DEFAULT
+    if mode not in MODES:
+        who = f"pooling {mode!r}" if wanted else f"this model's pooling ({mode})"
+        raise RequestError(f"{who} is not supported: pooling must be {', '.join(MODES[:-1])} or {MODES[-1]}", "pooling")
+    return mode
+
+
+def pooled_vector(output: RequestOutput, normalize: bool, dimensions: int | None = None) -> F32:
+    """Returns a pooled request's vector: [D], of length 1 if `normalize`. Raises RequestError if it failed.
+
+    dimensions: keep so many of the first values, which embedding models of the Matryoshka kind allow (2205.13147).
+    """
     if output.pooled is None:
         reason = output.outputs[0].finish_reason
         raise RequestError(f"the prompt could not be embedded: its request ended with {reason!r}", "prompt")
-    length = float(np.linalg.norm(output.pooled)) if normalize else 1.0
-    return np.asarray(output.pooled / (length or 1.0), np.float32)
+    pooled = output.pooled[:dimensions]
+    length = float(np.linalg.norm(pooled)) if normalize else 1.0
+    return np.asarray(pooled / (length or 1.0), np.float32)
+
+
+def check_dimensions(dimensions: int | None, size: int) -> None:
+    """size: values of the model's own vectors. Raises RequestError."""
+    if dimensions is not None and not 1 <= dimensions <= size:
+        raise RequestError(f"dimensions must be from 1 to {size}, the model's own; got {dimensions}", "dimensions")

@@ -32,6 +32,7 @@ from octavo.weights.formats import FORMATS
 from octavo.weights.gguf import SPLIT_NAME, open_gguf
 from octavo.weights.gguf_values import MAX_ENTRIES, StringArray
 from octavo.weights.gguf_writer import write_gguf
+from octavo.weights.pooling import pooling_files
 from octavo.weights.safetensors import read_json
 
 FORMAT, VERSION = "octavo-artifact", 1
@@ -241,6 +242,9 @@ def _write_settings(source: Checkpoint, target: Path, tensors: Mapping[str, Weig
         for file in [*folder.glob("*.json"), *folder.glob("*.jinja")]:
             if not file.name.endswith(".index.json"):
                 shutil.copyfile(file, target / file.name)
+        for part in pooling_files(folder):
+            (target / part).parent.mkdir(exist_ok=True)
+            shutil.copyfile(folder / part, target / part)
         return
     # The keys that describe a split source do not apply.
     metadata = {key: value for key, value in source.metadata.items() if not key.startswith("split.")}

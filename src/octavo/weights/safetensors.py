@@ -82,6 +82,11 @@ def _weight_map(folder: Path) -> dict[str, str] | None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises ModelFileError."""
+    return _object(parse_json(path), str(path))
+
+
+def parse_json(path: Path) -> Any:
+    """The JSON value in a file. Raises ModelFileError."""
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file")
     if path.stat().st_size > MAX_JSON:
@@ -89,11 +94,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return _parse(path.read_bytes(), str(path))
 
 
-def _parse(raw: bytes, where: str) -> dict[str, Any]:
+def _parse(raw: bytes, where: str) -> Any:
     try:
-        value = json.loads(raw.decode(), object_pairs_hook=_unique)
+        return json.loads(raw.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, or a repeated key
         raise ModelFileError(f"{where}: not valid JSON ({error})") from error
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelFileError(f"{where}: must be a JSON object")
     return value
@@ -134,7 +142,8 @@ def _read_header(path: Path, data: Bytes) -> tuple[dict[str, Any], int]:
         raise ModelFileError(
             f"{path}: header length: {length} bytes, but the file has {len(data)} and the limit is {MAX_HEADER}"
         )
-    return _parse(data[8 : 8 + length].tobytes(), f"{path}: header"), 8 + length
+    where = f"{path}: header"
+    return _object(_parse(data[8 : 8 + length].tobytes(), where), where), 8 + length
 
 
 def _check_entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
-from octavo.processing.pooling import pooled_vector
+from octavo.processing.pooling import check_dimensions, choose, pooled_vector
 from octavo.server.api.common import caller_of, generate, new_id, openai_error, state_of
 from octavo.server.api.completions import PromptBody, as_prompts, encode
 from octavo.server.api.schemas import Priority, Seconds
@@ -20,21 +20,23 @@ from octavo.server.generation.job import GenerationJob
 from octavo.server.generation.streaming import GenerationResponse, NeverStreamed, Renderer
 from octavo.server.http import sse
 from octavo.server.http.body import read
-from octavo.server.http.errors import bad_request
 from octavo.server.http.openapi import describe
 from octavo.types import F32, SamplingParams
 
 router = APIRouter()
+MOST_TEXTS = 2048  # of a request, as OpenAI takes them
+PoolingMode = Literal["mean", "last", "cls"]
 
 
 class EmbeddingRequest(Struct, kw_only=True):
-    """pooling: "mean" of all tokens' vectors (the default), or "last", the last token's vector."""
+    """pooling: "mean" of all tokens' vectors, or the vector of the "last" token or of the first ("cls"). The default is
+    what the model's file says, else "mean". dimensions: keep the first values only."""
 
     input: Annotated[PromptBody, Meta(description="A text, a list of token ids, or a list of texts or of such lists.")]
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Meta(ge=1, le=1 << 20)] | None = None
-    pooling: Literal["mean", "last"] | None = None
+    pooling: PoolingMode | None = None
     normalize: bool | None = None
     priority: Priority | None = None
     timeout: Seconds | None = None
@@ -56,7 +58,7 @@ class Embeddings(Struct):
     object: Literal["list"]
     data: list[Embedding]
     model: str
-    pooling: Literal["mean", "last"]
+    pooling: PoolingMode
     usage: EmbeddingUsage
 
 
@@ -64,16 +66,14 @@ class Embeddings(Struct):
 async def create(request: Request) -> Response:
     state = state_of(request)
     body = await read(request, EmbeddingRequest, state.settings.limits)
-    given = as_prompts(body.input, state.settings.limits.prompts, "input")
+    given = as_prompts(body.input, max(MOST_TEXTS, state.settings.limits.prompts), "input")
     caller = caller_of(request, body.timeout, body.priority, body.cache_salt)
 
     @contextlib.asynccontextmanager
     async def begin(inbox: Inbox) -> AsyncIterator[Renderer]:
         async with state.pool.use(body.model, caller.remaining) as runtime:
-            size = runtime.info.hidden_size
-            if body.dimensions not in (None, size):
-                raise bad_request(f"dimensions must be {size}, the model's own; got {body.dimensions}", "dimensions")
-            prompts, pooling = await encode(runtime, given), body.pooling or "mean"
+            check_dimensions(body.dimensions, runtime.info.hidden_size)
+            prompts, pooling = await encode(runtime, given), choose(body.pooling, runtime.info.pooling)
             params = SamplingParams(max_tokens=0)
             job_id = new_id("embd-")
             job = generate(request, runtime, caller, job_id, body.model, prompts, params, inbox, pooling)
@@ -102,7 +102,7 @@ class EmbeddingRenderer(NeverStreamed):
         )
 
     def _entry(self, generation: Generation) -> dict[str, Any]:
-        vector = pooled_vector(generation.output, normalize=self._body.normalize is not False)
+        vector = pooled_vector(generation.output, self._body.normalize is not False, self._body.dimensions)
         return {"object": "embedding", "index": generation.number, "embedding": self._coded(vector)}
 
     def _coded(self, vector: F32) -> list[float] | str:

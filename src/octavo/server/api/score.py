@@ -10,10 +10,10 @@ from fastapi import APIRouter, Request
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
-from octavo.processing.pooling import pooled_vector
+from octavo.processing.pooling import choose, pooled_vector
 from octavo.server.api.common import caller_of, generate, new_id, openai_error, state_of
 from octavo.server.api.completions import encode
-from octavo.server.api.embeddings import EmbeddingUsage
+from octavo.server.api.embeddings import MOST_TEXTS, EmbeddingUsage, PoolingMode
 from octavo.server.api.schemas import Priority, Seconds
 from octavo.server.generation.inbox import Inbox
 from octavo.server.generation.job import GenerationJob
@@ -25,15 +25,14 @@ from octavo.server.http.openapi import describe
 from octavo.types import SamplingParams
 
 router = APIRouter()
-MOST = 2048  # texts of a request
 Pairs = list[tuple[int, int]]  # the texts to compare, by index
 
 
 class Pooled(Struct, kw_only=True):
-    """pooling: "mean" of all tokens' vectors (the default), or "last", the last token's vector."""
+    """pooling: as in an embedding."""
 
     model: str | None = None
-    pooling: Literal["mean", "last"] | None = None
+    pooling: PoolingMode | None = None
     priority: Priority | None = None
     timeout: Seconds | None = None
     cache_salt: Annotated[str, Meta(max_length=256)] | None = None
@@ -138,9 +137,9 @@ def _compare(
 ) -> Response:
     """Embeds the texts and answers with the cosine of each pair. names: of the texts, in errors."""
     state = state_of(request)
-    if len(texts) > MOST:
+    if len(texts) > MOST_TEXTS:
         field = names[-1].partition("[")[0]
-        raise bad_request(f"{field}: at most {MOST} texts may be sent at once; got {len(texts)}", field)
+        raise bad_request(f"{field}: at most {MOST_TEXTS} texts may be sent at once; got {len(texts)}", field)
     caller = caller_of(request, body.timeout, body.priority, body.cache_salt)
 
     @contextlib.asynccontextmanager
@@ -148,7 +147,7 @@ def _compare(
         async with state.pool.use(body.model, caller.remaining) as runtime:
             prompts = await encode(runtime, list(texts))
             params, job_id = SamplingParams(max_tokens=0), new_id("score-")
-            pooling = body.pooling or "mean"
+            pooling = choose(body.pooling, runtime.info.pooling)
             job = generate(request, runtime, caller, job_id, body.model, prompts, params, inbox, pooling)
             async with job as made:
                 yield _Renderer(made, pairs, answer)

@@ -64,7 +64,10 @@ class Loading(Message):
 
 
 class Ready(Message):
-    """The engine is loaded. Lengths are in tokens. memory: bytes by use. capacity: tokens the whole KV pool holds."""
+    """The engine is loaded. Lengths are in tokens. memory: bytes by use. capacity: tokens the whole KV pool holds.
+
+    pooling: of embeddings, as the model's file says.
+    """
 
     vocab_size: int
     max_model_len: int
@@ -73,6 +76,7 @@ class Ready(Message):
     block_size: int
     capacity: int
     hidden_size: int
+    pooling: str | None
     memory: dict[str, int]
     settings: dict[str, Any]
 

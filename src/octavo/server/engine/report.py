@@ -21,7 +21,8 @@ def ready(parts: Assembly) -> Ready:
     assert config.max_model_len is not None
     sizes = (parts.model.vocab_size, config.max_model_len, config.max_num_seqs, cache.num_blocks, cache.block_size)
     capacity = parts.engine.cache.capacity
-    return Ready(*sizes, capacity, parts.model.hidden_size, parts.backend.memory(), dataclasses.asdict(config))
+    embeddings = (parts.model.hidden_size, parts.pooling)
+    return Ready(*sizes, capacity, *embeddings, parts.backend.memory(), dataclasses.asdict(config))
 
 
 def stats(engine: Engine) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Protocol
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from octavo.errors import OctavoError
 from octavo.outputs import OutputDelta
 from octavo.server import admission
 from octavo.server.generation.inbox import Generation, Inbox, Item
@@ -125,6 +126,8 @@ class GenerationResponse(Response):
                 self._state.active_requests -= 1
         except ApiError as error:
             await self._fail(error, send)
+        except OctavoError as error:
+            await self._fail(errors.from_octavo(error), send)
         except asyncio.CancelledError:
             raise
         except Exception:

@@ -12,19 +12,18 @@ from msgspec import Meta, Struct
 from starlette.responses import Response
 
 from octavo.processing.inputs import Tokens
-from octavo.processing.pooling import pooled_vector
+from octavo.processing.pooling import check_dimensions, choose, pooled_vector
 from octavo.server.api.common import caller_of, generate, new_id, state_of
 from octavo.server.api.completions import encode
+from octavo.server.api.embeddings import MOST_TEXTS
 from octavo.server.api.ollama.models import resolve_name
 from octavo.server.api.ollama.render import nanoseconds
 from octavo.server.api.ollama.schemas import OllamaError, error_body
-from octavo.server.api.score import MOST
 from octavo.server.generation.inbox import Inbox
 from octavo.server.generation.job import GenerationJob
 from octavo.server.generation.streaming import GenerationResponse, NeverStreamed, Renderer
 from octavo.server.http import sse
 from octavo.server.http.body import read
-from octavo.server.http.errors import bad_request
 from octavo.server.http.openapi import describe
 from octavo.types import SamplingParams
 
@@ -34,7 +33,7 @@ router = APIRouter()
 class EmbedRequest(Struct, kw_only=True):
     """truncate: cut texts that are longer than the context (the default) instead of refusing them."""
 
-    input: str | Annotated[list[str], Meta(min_length=1, max_length=MOST)]
+    input: str | Annotated[list[str], Meta(min_length=1, max_length=MOST_TEXTS)]
     model: str | None = None
     truncate: bool | None = None
     dimensions: Annotated[int, Meta(ge=1, le=1 << 20)] | None = None
@@ -66,7 +65,7 @@ async def embed(request: Request) -> Response:
     started = time.monotonic()
 
     def answer(job: GenerationJob, ready: float) -> Struct:
-        vectors = [pooled_vector(made.output, normalize=True).tolist() for made in job.generations]
+        vectors = [pooled_vector(made.output, True, body.dimensions).tolist() for made in job.generations]
         times = (nanoseconds(time.monotonic() - started), nanoseconds(ready - started))
         return Embedded(job.model, vectors, *times, job.num_prompt_tokens)
 
@@ -98,14 +97,14 @@ def _embed(
     async def begin(inbox: Inbox) -> AsyncIterator[Renderer]:
         async with state.pool.use(resolve_name(state.pool, model), caller.remaining) as runtime:
             ready, info = time.monotonic(), runtime.info
-            if dimensions not in (None, info.hidden_size):
-                raise bad_request(f"dimensions must be {info.hidden_size}, the model's own", "dimensions")
+            check_dimensions(dimensions, info.hidden_size)
+            pooling = choose(None, info.pooling)
             prompts = await encode(runtime, list(texts))
             if truncate:
                 most = min(info.max_model_len, info.capacity)
                 prompts = [Tokens(prompt.ids[:most], prompt.text) for prompt in prompts]
             params = SamplingParams(max_tokens=0)
-            job = generate(request, runtime, caller, new_id("embd-"), model, prompts, params, inbox, "mean")
+            job = generate(request, runtime, caller, new_id("embd-"), model, prompts, params, inbox, pooling)
             async with job as made:
                 yield _Renderer(lambda: answer(made, ready))
 
