@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from jinja2 import filters
+from jinja2 import Environment, filters
 from jinja2.exceptions import TemplateError
 from jinja2.nodes import EvalContext
-from jinja2.utils import Namespace, pass_eval_context
+from jinja2.utils import Cycler, Joiner, Namespace, pass_environment, pass_eval_context
 from markupsafe import soft_str
 
-from octavo.chat.limits import MAX_BITS, LimitError, current
+from octavo.chat.limits import ITEM, MAX_BITS, LimitError, current
 
+# The named tuple that Jinja's groupby makes. Jinja has no public name for it.
+GROUP: type = type(filters.sync_do_groupby(Environment(), [{"key": 0}], "key")[0])
 MAX_INDENT = 16  # of tojson: times the depth, on each line
+MAX_SLOW = 1 << 14  # characters for filters whose time grows with the square of the text
 MAX_NEEDLE = 100  # characters to strip, or to find from the right: Python's search takes text x needle steps
 
 
@@ -81,6 +84,52 @@ def round_to(value: float, precision: int = 0, method: Any = "common") -> float:
     return filters.do_round(value, precision, method)
 
 
+def batch(value: Iterable[Any], linecount: int, fill_with: Any = None) -> Iterator[list[Any]]:
+    current().allow(0 if fill_with is None else ITEM * linecount)
+    return filters.do_batch(value, linecount, fill_with)
+
+
+def slice_into(value: Collection[Any], slices: int, fill_with: Any = None) -> Iterator[list[Any]]:
+    current().allow(ITEM * slices)
+    return filters.sync_do_slice(value, slices, fill_with)
+
+
+@pass_environment
+def add_up(
+    environment: Environment, iterable: Iterable[Any], attribute: str | int | None = None, start: Any = 0
+) -> Any:
+    """Jinja's sum, which would copy a growing list for each list that it adds."""
+    meter, total = current(), start
+    get = filters.make_attrgetter(environment, attribute) if attribute is not None else None
+    for item in iterable:
+        total = meter.checked(total + (get(item) if get else item))
+    return total
+
+
+def center(value: str, width: int = 80) -> str:
+    current().allow(width)
+    return filters.do_center(value, width)
+
+
+def strip_tags(value: str) -> str:
+    _check_slow("striptags", value)
+    return filters.do_striptags(value)
+
+
+@pass_environment
+def wrap_words(
+    environment: Environment,
+    s: str,
+    width: int = 79,
+    break_long_words: bool = True,
+    wrapstring: str | None = None,
+    break_on_hyphens: bool = True,
+) -> str:
+    _check_slow("wordwrap", s)
+    current().allow(len(s) * (1 + len(wrapstring or "")))
+    return filters.do_wordwrap(environment, s, width, break_long_words, wrapstring, break_on_hyphens)
+
+
 def trim(value: str, chars: str | None = None) -> str:
     _check_needle(chars)
     return filters.do_trim(value, chars)
@@ -124,6 +173,16 @@ def make_dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
     return dict(*args, **kwargs)
 
 
+def make_cycler(*items: Any) -> Cycler:
+    """As `make_dict`."""
+    return Cycler(*items)
+
+
+def make_joiner(sep: str = ", ") -> Joiner:
+    """As `make_dict`."""
+    return Joiner(sep)
+
+
 class QuietNamespace(Namespace):
     """A namespace whose repr omits its content, as it may contain itself."""
 
@@ -131,14 +190,18 @@ class QuietNamespace(Namespace):
         return "<Namespace>"
 
 
-def check_method(text: str, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Checks a call of a string method. Returns the arguments to call it with."""
+def check_method(text: str, name: str, args: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Checks a call of a string method. Returns the positional arguments to call it with."""
+    if name in ("center", "ljust", "rjust", "zfill") and args:
+        current().allow(args[0])
+    if name == "expandtabs":
+        current().allow(text.count("\t") * (args[0] if args else named.get("tabsize", 8)))
     if name == "join" and args:
         return (_check_join(text, args[0]), *args[1:])
     if name == "replace" and len(args) >= 2:
         _check_replace(text, *args[:2])
-    if name in ("strip", "lstrip", "rstrip", "rfind", "rindex", "rsplit", "rpartition") and args:
-        _check_needle(args[0])
+    if name in ("strip", "lstrip", "rstrip", "rfind", "rindex", "rsplit", "rpartition"):
+        _check_needle(args[0] if args else named.get("sep"))
     return args
 
 
@@ -155,6 +218,11 @@ def _check_replace(text: str, old: str, new: str) -> None:
 def _check_needle(needle: str | None) -> None:
     if needle is not None and len(needle) > MAX_NEEDLE:
         raise LimitError(f"strip and search from the right take at most {MAX_NEEDLE} characters")
+
+
+def _check_slow(name: str, text: str) -> None:
+    if len(text) > MAX_SLOW:
+        raise LimitError(f"{name} takes at most {MAX_SLOW} characters")
 
 
 def _allow_bits(bits: int) -> None:

@@ -21,10 +21,11 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context, LoopContext, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.tests import TESTS
-from jinja2.utils import Namespace, pass_context
+from jinja2.utils import Cycler, Namespace, pass_context
 from jinja2.visitor import NodeTransformer
 
 from octavo.chat import operations as ops
+from octavo.chat.formatter import Formatter
 from octavo.chat.limits import LimitError, current
 
 MAX_SOURCE = 1 << 17  # characters; the longest templates in use have 30,000
@@ -40,33 +41,44 @@ ATTRIBUTES: tuple[tuple[type, frozenset[str]], ...] = (
     (
         str,
         _words(
-            "capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit islower isnumeric "
-            "isspace istitle isupper join lower lstrip partition removeprefix removesuffix replace rfind rindex "
-            "rpartition rsplit rstrip split splitlines startswith strip swapcase title upper"
+            "capitalize casefold center count endswith expandtabs find index isalnum isalpha isascii isdecimal isdigit "
+            "isidentifier islower isnumeric isprintable isspace istitle isupper join ljust lower lstrip partition "
+            "removeprefix removesuffix replace rfind rindex rjust rpartition rsplit rstrip split splitlines startswith "
+            "strip swapcase title upper zfill"
         ),
     ),
     (Mapping, _words("copy get items keys values")),
     (list, _words("copy count index")),
+    (ops.GROUP, _words("count grouper index list")),
     (tuple, _words("count index")),
+    (Cycler, _words("current next reset")),
     (
         LoopContext,
         _words("changed cycle depth depth0 first index index0 last length nextitem previtem revindex revindex0"),
     ),
 )
 
-# Jinja's filters with bounded results. Left out: batch, center, slice, wordwrap, xmlattr and similar ones.
+# Jinja's filters with bounded results. Left out: `attr`, as a dot does the same; `random`, so that a chat has one
+# prompt; `pprint` and `urlize`, whose time grows faster than their input.
 _PLAIN_FILTERS = _words(
-    "abs capitalize count d default dictsort e escape first float forceescape int items last length list lower map max "
-    "min reject rejectattr reverse safe select selectattr sort string title unique upper"
+    "abs capitalize count d default dictsort e escape filesizeformat first float forceescape groupby int items last "
+    "length list lower map max min reject rejectattr reverse safe select selectattr sort string title truncate unique "
+    "upper urlencode wordcount xmlattr"
 )
 _OWN_FILTERS: dict[str, Callable[..., Any]] = {
+    "batch": ops.batch,
+    "center": ops.center,
     "format": ops.format_text,
     "indent": ops.indent,
     "join": ops.join,
     "replace": ops.replace,
     "round": ops.round_to,
+    "slice": ops.slice_into,
+    "striptags": ops.strip_tags,
+    "sum": ops.add_up,
     "tojson": ops.to_json,
     "trim": ops.trim,
+    "wordwrap": ops.wrap_words,
 }
 _OPERATORS = {"*": ops.multiply, "**": ops.power, "%": ops.modulo}
 
@@ -182,7 +194,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters |= {name: metered(function) for name, function in _OWN_FILTERS.items()}
         self.tests = {name: metered(cast(Any, function)) for name, function in TESTS.items()}
         self.globals = {
+            "cycler": ops.make_cycler,
             "dict": ops.make_dict,
+            "joiner": ops.make_joiner,
             "namespace": ops.QuietNamespace,
             "raise_exception": ops.raise_exception,
             "range": safe_range,
@@ -211,8 +225,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Raises at once. Jinja's sandbox waits until the value is used, and prints it as empty text."""
         raise SecurityError(f"access to attribute {attribute!r} of a {type(obj).__name__} is not allowed")
 
-    def wrap_str_format(self, value: Any) -> None:
-        """Wraps nothing: `str.format` is not an allowed method."""
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """Replaces `str.format`, whose fields could read any attribute and be of any width."""
+        text = getattr(value, "__self__", None)
+        if not isinstance(text, str) or getattr(value, "__name__", "") not in ("format", "format_map"):
+            return None
+        formatter = Formatter(self)
+        if value.__name__ == "format":
+            return lambda *args, **kwargs: formatter.vformat(text, args, kwargs)
+        return lambda mapping: formatter.vformat(text, (), mapping)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         current().tick()
@@ -224,6 +245,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         owner = getattr(function, "__self__", None)
         if isinstance(owner, str):
-            args = ops.check_method(owner, function.__name__, args)
+            args = ops.check_method(owner, function.__name__, args, kwargs)
         current().tick()
         return current().checked(super().call(context, function, *args, **kwargs))

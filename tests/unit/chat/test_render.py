@@ -101,6 +101,35 @@ def test_the_meter_changes_no_result(name: str) -> None:
     assert ours or name == "empty"
 
 
+OPERATIONS = [
+    "{{ '{} {} {name}'.format('a', 1.5, name=none) }}",
+    "{{ '{0!r:>6}|{1:08.2f}|{2[k]}|{2.k}|{1:,}'.format('a', 1234.5, {'k': [1, 'b']}) }}",
+    "{{ '{a}-{b:>{w}}'.format_map({'a': 1, 'b': 'x', 'w': 4}) }}",
+    "{{ '{{}}'.format() }}{{ 'none'.format(1) }}",
+    "{{ ['{}!']|map('format')|list }}",
+    "{{ [1, 2.5, true]|sum }}{{ messages|sum(attribute='n') }}{{ [[1], [2]]|sum(start=[]) }}{{ []|sum }}",
+    "{{ range(7)|batch(3)|list }}{{ range(7)|batch(3, '-')|list }}",
+    "{{ range(7)|slice(3)|list }}{{ range(7)|slice(3, '-')|list }}",
+    "{% for key, group in messages|groupby('role') %}{{ key }}{{ group|map(attribute='n')|list }}{% endfor %}",
+    "{% for g in messages|groupby('role') %}{{ g.grouper }}{{ g.list|length }}{{ g[0] }}{% endfor %}",
+    "{{ messages|groupby('x', default='d') }}",
+    "{{ 'ab'|center(6) }}|{{ 'ab'.center(6, '*') }}|{{ 'ab'.ljust(4) }}|{{ 'ab'.rjust(4, '.') }}|{{ '7'.zfill(3) }}",
+    "{{ 'a\tb'.expandtabs() }}{{ 'a\tb'.expandtabs(tabsize=2) }}{{ 'ab'.isidentifier() }}{{ 'ab'.isprintable() }}",
+    "{{ 'the quick brown fox'|truncate(9) }}|{{ 'the quick brown fox'|truncate(9, true, '~', 0) }}",
+    "{{ 'the quick brown fox'|wordwrap(9) }}|{{ 'the quick brown fox'|wordwrap(9, wrapstring='/') }}",
+    "{{ 'the quick brown'|wordcount }}{{ '<b>x</b> <!-- y --> z'|striptags }}{{ 'a b/ü'|urlencode }}",
+    "{{ 123456|filesizeformat }}{{ {'class': 'x', 'id': none}|xmlattr }}",
+    "{% set c = cycler('a', 'b') %}{{ c.next() }}{{ c.current }}{{ c.next() }}{{ c.reset() }}{{ c.next() }}",
+    "{% set j = joiner('; ') %}{% for m in messages %}{{ j() }}{{ m.role }}{% endfor %}",
+]
+
+
+@pytest.mark.parametrize("template", OPERATIONS)
+def test_operations_that_the_sandbox_of_transformers_has(template: str) -> None:
+    talk = [{"role": role, "content": "x", "n": n} for n, role in enumerate(["user", "assistant", "user"])]
+    assert chat.render(template, talk) == plain_jinja(template, messages=talk)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=20))
 def test_values_are_written_as_python_writes_them(value: Any) -> None:

@@ -1,0 +1,50 @@
+"""`str.format` for templates: fields see what the sandbox lets a template see, and results have limits."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jinja2.runtime import Undefined
+
+from octavo.chat.limits import LimitError, current
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+WIDE = re.compile(r"\d{5}")  # a width or precision over 9999
+
+
+class Formatter(string.Formatter):
+    """environment: the sandbox, which refuses attributes."""
+
+    def __init__(self, environment: Environment):
+        self._environment = environment
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
+        """The value of "name.attribute[item]"."""
+        current().tick()
+        first, rest = string._string.formatter_field_name_split(field_name)  # type: ignore[attr-defined]
+        value = self.get_value(first, args, kwargs)
+        for is_attribute, name in rest:
+            get = self._environment.getattr if is_attribute else self._environment.getitem
+            value = get(value, name)
+        return value, first
+
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        self._check(value)
+        return super().convert_field(value, conversion)
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        self._check(value)
+        if WIDE.search(format_spec):
+            raise LimitError("a format asks for a width over 9999")
+        text: str = current().checked(super().format_field(value, format_spec))
+        return text
+
+    def _check(self, value: Any) -> None:
+        if not isinstance(value, (str, int, float, list, tuple, Mapping, Undefined, type(None))):
+            raise LimitError(f"it writes out a {type(value).__name__}")
+        current().allow(current().size(value))
