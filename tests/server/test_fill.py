@@ -89,11 +89,18 @@ def test_a_model_without_such_tokens_is_named(tiny: Server, path: str, body: dic
         ("/infill", {"input_prefix": "a"}, "input_suffix"),
         ("/infill", {"input_prefix": "a" * 2000, "input_suffix": ""}, "input_prefix"),
         ("/infill", GAP | {"n": 2}, "n"),
+        ("/infill", GAP | {"mirostat": 1}, "mirostat"),
+        ("/infill", GAP | {"grammar": 'root ::= "a"'}, "grammar"),
     ],
 )
 def test_bad_requests_name_the_field(coder: Server, path: str, body: dict[str, Any], field: str) -> None:
     status, answer = coder.post(path, body)
     assert status == 400 and answer["error"]["param"] == field, answer
+
+
+def test_infill_takes_what_editors_send(coder: Server) -> None:
+    sent = {"samplers": ["top_k", "top_p", "infill"], "t_max_predict_ms": 500, "cache_prompt": True, "n_indent": 4}
+    assert infill(coder, **sent)["content"] == infill(coder)["content"]
 
 
 @pytest.mark.slow

@@ -167,6 +167,21 @@ def test_the_bad_text_or_parameters_are_named(llm: LLM) -> None:
         llm.generate(["a", "b"], [FEW, SamplingParams(temperature=-1)])
 
 
+@pytest.mark.parametrize("bad", [[], [{"content": "no role"}], [{"role": "user", "content": "w" * 9000}]])
+def test_one_bad_conversation_among_many_is_named(llm: LLM, bad: Any) -> None:
+    good = [{"role": "user", "content": "hi"}]
+    with pytest.raises(OctavoError, match=r"^(messages|prompts)\[1\]: "):
+        llm.chat([good, bad, good], FEW)
+    with pytest.raises(OctavoError, match=r"^(?!prompts|messages\[1\])"):
+        llm.chat(bad, FEW)
+
+
+def test_tools_that_are_no_objects_are_named(llm: LLM) -> None:
+    tools: Any = ["x"]
+    with pytest.raises(RequestError, match=r"^tools\[0\] must be an object in OpenAI's form; got 'x'"):
+        llm.chat([{"role": "user", "content": "hi"}], FEW, tools=tools)
+
+
 # The tokenizer
 
 

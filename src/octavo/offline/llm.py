@@ -128,18 +128,18 @@ class LLM:
         """`generate` for a conversation, or a list of them. The other arguments are those of `render`."""
         many = bool(messages) and isinstance(messages[0], list)
         conversations = cast(list[list[Message]], messages if many else [messages])
-        prompts: list[Prompt] = [
-            self.render(
-                each,
-                chat_template,
-                add_generation_prompt,
-                continue_final_message,
-                tools,
-                chat_template_kwargs,
-                enable_thinking,
-            )
-            for each in conversations
-        ]
+        how = (
+            chat_template,
+            add_generation_prompt,
+            continue_final_message,
+            tools,
+            chat_template_kwargs,
+            enable_thinking,
+        )
+        prompts: list[Prompt] = []
+        for number, each in enumerate(conversations):
+            with named("messages", number, len(conversations)):
+                prompts.append(self.render(each, *how))
         return self.generate(prompts, sampling_params, use_tqdm)
 
     def render(
@@ -168,7 +168,9 @@ class LLM:
 
         variables = chat.checked_variables(chat_template_kwargs, enable_thinking)
         template = chat_template or self.parts.tokenizer.chat_template or ""
-        talk, offered = chat.normalise(messages), [dict(tool) for tool in tools or ()]
+        talk, offered = chat.normalise(messages), _checked(tools or [])
+        if not talk:
+            raise RequestError("messages: at least one message is needed", "messages")
         if continue_final_message:
             continuing.check(talk)
         talk, given = prepared(template, parser_for(template).taught, talk, offered)
@@ -257,3 +259,12 @@ class LLM:
         requests = [self._maker.make(tokens, params, pooling=mode) for tokens in prompts]
         outputs = self._driver.generate([(request, None) for request in requests])
         return outputs, [pooled_vector(output, normalize, dimensions) for output in outputs]
+
+
+def _checked(tools: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    for number, tool in enumerate(tools):
+        if not isinstance(tool, Mapping):
+            raise RequestError(
+                f"tools[{number}] must be an object in OpenAI's form; got {tool!r:.60}", f"tools[{number}]"
+            )
+    return [dict(tool) for tool in tools]

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from octavo.outputs import CompletionOutput, OutputDelta
 from octavo.server.api.common import caller_for, generate, new_id, openai_error, state_of
 from octavo.server.api.schemas import Controls, sampling
+from octavo.server.api.unsupported import refuse
 from octavo.server.generation.fill import ExtraFile, fill_prompt, fill_tokens, until_filled
 from octavo.server.generation.inbox import Generation, Inbox
 from octavo.server.generation.job import GenerationJob, off_loop
@@ -25,6 +26,8 @@ from octavo.types import Json, SamplingParams
 
 router = APIRouter()
 MOST_FILES = 256
+# Fields that chats refuse. llama.cpp's plugins for editors send `samplers` with every request, so it is ignored here.
+HONOURED = ("n_predict", "repeat_penalty", "samplers")
 
 
 class InfillRequest(Controls, kw_only=True):
@@ -75,6 +78,7 @@ class Infill(Struct):
 async def create(request: Request) -> Response:
     state = state_of(request)
     body = await read(request, InfillRequest, state.settings.limits)
+    refuse(body, HONOURED)
     if body.n not in (None, 1):
         raise bad_request(f"n must be 1: a gap gets one answer; got {body.n}", "n")
     caller = caller_for(request, body)
