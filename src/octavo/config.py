@@ -36,6 +36,7 @@ class EngineConfig:
     kv_cache: "paged", or "contiguous" (the baseline: each sequence reserves max_model_len up front).
     scheduler: "continuous", or "static" (the baseline: a batch runs until its last sequence ends).
     tokenizer_pre: the pre-tokenizer of a GGUF file, instead of the name in the file: see `tokenizer.pre`.
+    async_scheduling: on a device with a queue of its own, submit a step before the tokens of the last one are known.
     backend: a name in `backends.registry`. backend_options: settings that this backend alone looks at, such as the cpu
     backend's `threads` and `isa`. `engine_config` takes them by name, like all others.
     """
@@ -54,6 +55,7 @@ class EngineConfig:
     enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
     preemption_mode: str = "recompute"
+    async_scheduling: bool = True
     backend: str = "cpu"
     backend_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0

@@ -9,7 +9,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
-from octavo.backends.base import Backend
+from octavo.backends.base import Backend, BackendLost
 from octavo.config import CacheConfig, EngineConfig, check
 from octavo.errors import RequestError
 from octavo.kv import manager
@@ -108,6 +108,8 @@ class Engine:
         try:
             batch = self._timed("build_seconds", self._builder.build, plan, wants_hidden)
             result = self._timed("backend_seconds", self._backend.run, batch)
+        except BackendLost:
+            raise
         except Exception as error:
             self.stats.backend_errors += 1
             return self._isolate(plan, error)
@@ -126,12 +128,14 @@ class Engine:
     def _isolate(self, plan: Schedule, error: Exception) -> list[SequenceDelta]:
         """Runs each sequence alone. Repeating a batch is safe: it writes the same values to the same slots. Transfers
         are not repeated."""
-        if len(plan.entries) == 1:
-            return self._fail(plan.entries[0].seq.request.request_id, error)
+        self.scheduler.leave_short_path()
         deltas: list[SequenceDelta] = []
         for entry in plan.entries:
-            if entry.seq.status is not Status.FINISHED:
-                deltas += self._run(plan.alone(entry))
+            if entry.seq.status is Status.FINISHED:
+                continue
+            if len(plan.entries) == 1:
+                return self._fail(entry.seq.request.request_id, error)
+            deltas += self._run(plan.alone(entry))
         return deltas
 
     def _fail(self, request_id: str, error: Exception) -> list[SequenceDelta]:

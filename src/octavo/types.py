@@ -204,6 +204,10 @@ class Sampler(Protocol):
         """The seed of the sequence's random numbers."""
 
     @property
+    def needs_tokens(self) -> bool:
+        """Whether its rows of `SamplingArrays` depend on tokens before them (grammars, penalties, bad words)."""
+
+    @property
     def steady_from(self) -> int:
         """From this position on, the sequence's rows of `SamplingArrays` differ only in their position."""
 
@@ -268,7 +272,7 @@ class Batch(msgspec.Struct, frozen=True, eq=False, gc=False):
     bitwise as if these were in consecutive slots and the rest of the tree did not exist.
     """
 
-    token_ids: I32  # [T]
+    token_ids: I32  # [T]; -1 - row, in `submit` only: what logit row `row` of the batch submitted before chose
     positions: I32  # [T]
     slot_mapping: I32  # [T]: where each token's K and V go
     query_starts: I32  # [S+1]: sequence s owns tokens query_starts[s] .. query_starts[s+1]

@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "spec": VOCABULARY | {"kv", "sampling", "backends.base"},
     "scheduler": VOCABULARY | {"kv", "sampling"},
     "engine": VOCABULARY | {"kv", "sampling", "spec", "scheduler", "backends.base"},
+    "ahead": VOCABULARY | {"engine", "spec", "scheduler", "backends.base"},
     "weights": VOCABULARY | {"ir"},
     "tokenizer": VOCABULARY | {"weights"},
     "chat": VOCABULARY | {"tokenizer"},
@@ -43,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "backends.plan": {"ir"},
     "backends.cpu": DEVICE | {"_native", "backends.plan", "weights", "kv"},
 }
-CONTROL_PLANE = ("types", "errors", "config", "kv", "sampling", "spec", "scheduler", "engine")
+CONTROL_PLANE = ("types", "errors", "config", "kv", "sampling", "spec", "scheduler", "engine", "ahead")
 TENSOR_LIBRARIES = {"torch", "tensorflow", "jax"}
 NATIVE = {"backends.cpu", "bench"}  # the parts that may import the compiled module: the CPU backend, and the benchmarks
 # No import statement leads to these.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from octavo import ahead
 from octavo.assembly import vllm_settings
 from octavo.backends.base import Backend, Progress
 from octavo.backends.registry import device, option_names, owner
@@ -111,7 +112,7 @@ def assemble(
             except BaseException:
                 backend.close()
                 raise
-    engine = Engine(backend, config, cache, model.vocab_size)
+    engine = ahead.create(backend, config, cache, model.vocab_size)
     if settings is not None:
         from octavo.assembly.speculation import Speculation
 

@@ -17,7 +17,6 @@ log = logging.getLogger(__name__)
 # and its speed stay the same: weights keep the encoding of the file, and no code is ever loaded with a model.
 WITHOUT_EFFECT = (
     "allowed_local_media_path",
-    "async_scheduling",
     "code_revision",
     "compilation_config",
     "config_format",

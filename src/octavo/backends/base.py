@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from octavo.config import CacheConfig, EngineConfig
 from octavo.ir import Model
@@ -12,6 +12,12 @@ from octavo.types import Batch, StepResult, Transfers
 
 Options = Mapping[str, Any]
 Progress = Callable[[int, int], None]  # (bytes of the model file that are loaded, bytes in all)
+
+
+class BackendLost(Exception):
+    """A call of a backend that can run no further step, such as after an error of its device.
+
+    The engine does not look for a culprit: it raises this to its caller, which must start again with a new backend."""
 
 
 class Backend(Protocol):
@@ -36,6 +42,28 @@ class Backend(Protocol):
         """Bytes by use: "weights", "kv", "scratch"."""
 
     def close(self) -> None: ...
+
+
+class Ticket(Protocol):
+    """A step that has been submitted."""
+
+    def result(self) -> StepResult:
+        """Waits for the step and returns its result, or raises what it raised. Called once at most: a step that
+        nobody needs any more runs to its end unread.
+        """
+
+
+@runtime_checkable
+class AsyncBackend(Backend, Protocol):
+    """A backend that computes while the engine plans the next step: see `octavo.ahead`."""
+
+    def submit(self, batch: Batch) -> Ticket:
+        """Starts a step and returns before it has run. `run` is this and `result`.
+
+        Steps and transfers run in the order of their calls. At most one other step is under way. `batch.token_ids` may
+        refer to the tokens that the step submitted just before chooses; if that one fails, nobody asks for this one's
+        result. Raises only what is known without running the step; then it does not run.
+        """
 
 
 def no_options(options: Options) -> dict[str, Any]:

@@ -167,6 +167,12 @@ ENGINE = Table(
             "--enable-chunked-prefill/--no-chunked-prefill",
         ),
         Row(
+            "async_scheduling",
+            bool,
+            "Plan the next step while a device computes this one. No effect on the CPU, which has no time to spare.",
+            "--async-scheduling/--no-async-scheduling",
+        ),
+        Row(
             "speculative_config",
             dict[str, Any] | None,
             'Speculative decoding: auto, ngram, suffix, or JSON such as {"method": "ngram"}. Same output, fewer steps.',

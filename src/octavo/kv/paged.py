@@ -25,7 +25,7 @@ class PagedCache:
         self.pool = BlockPool(cache.num_blocks)
         self.tables = BlockTables(max_sequences, max_blocks, cache.block_size)
         self.transfers = PendingTransfers()
-        self._unnamed: dict[Sequence, int] = {}  # the first of its full blocks that has no name yet
+        self._unnamed: dict[Sequence, tuple[int, int]] = {}  # its full blocks without a name: first, stop
 
     @property
     def capacity(self) -> int:
@@ -88,13 +88,16 @@ class PagedCache:
         first, stop = start // self.block_size, seq.kv_length // self.block_size
         if first == stop or not self.prefix_caching:
             return
-        if stop - self._unnamed.setdefault(seq, first) >= PUT_OFF:
+        first, _ = self._unnamed.get(seq, (first, stop))
+        self._unnamed[seq] = first, stop
+        if stop - first >= PUT_OFF:
             self._name_blocks(seq)
 
     def _name_blocks(self, seq: Sequence) -> None:
-        if (first := self._unnamed.pop(seq, None)) is None:
+        """Names what has been committed: while a step runs ahead, `kv_length` may be more (`scheduler.ahead`)."""
+        if (span := self._unnamed.pop(seq, None)) is None:
             return
-        stop = seq.kv_length // self.block_size
+        first, stop = span
         self._extend_chain(seq, stop)
         for index in range(first, stop):
             self.pool.register(seq.block_table[index], seq.block_keys[index])

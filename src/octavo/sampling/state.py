@@ -132,6 +132,10 @@ class Sampler:
     def seed(self) -> int:
         return self.settings.seed
 
+    @property
+    def needs_tokens(self) -> bool:
+        return bool(self.history is not None or self.matcher is not None or self._bad_words)
+
     def mask(self, seq: Sequence, position: int) -> U32 | None:
         """The tokens allowed at this position, if that changes between positions; otherwise None.
 

@@ -22,6 +22,12 @@ class Schedule:
     entries: list[ScheduledSequence] = field(default_factory=list)  # in the order of the batch
     finished: list[SequenceDelta] = field(default_factory=list)
     decodes: DecodeBatch | None = None  # set when the step takes the short path
+    began: float = 0.0  # when it was scheduled
+
+    @property
+    def num_tokens(self) -> int:
+        """The query tokens of the step."""
+        return len(self.entries) if self.decodes else sum([entry.num_tokens for entry in self.entries])
 
     def add(self, seq: Sequence, num_tokens: int, samples: bool, forks: list[Sequence] | None = None) -> None:
         parents = seq.draft_parents[: len(seq.drafts)] if seq.drafts and seq.draft_parents is not None else None
@@ -30,7 +36,7 @@ class Schedule:
 
     def alone(self, entry: ScheduledSequence) -> Schedule:
         """A step that runs only this sequence."""
-        return Schedule(self.budget, self.scored_rows, [entry])
+        return Schedule(self.budget, self.scored_rows, [entry], began=self.began)
 
 
 class BatchBuilder:

@@ -8,11 +8,13 @@ decodes the same sequences as the previous step takes the short path (`decode`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from octavo.config import EngineConfig
 from octavo.kv.manager import CacheManager
 from octavo.scheduler import policy
+from octavo.scheduler.ahead import Assumption, WouldPreempt, foreseeable
 from octavo.scheduler.batch import Schedule, scored_positions
 from octavo.scheduler.commit import Commit
 from octavo.scheduler.decode import DecodeBatch, plain
@@ -35,7 +37,8 @@ class ContinuousScheduler:
         self._clock = clock
         self._pace = None if config.target_itl is None else Pace(config.target_itl)
         self._decodes: DecodeBatch | None = None
-        self._began = 0.0  # when the step under way was scheduled
+        self._ended = 0.0  # when the last step was committed, if there is a pace
+        self._assumed: Assumption | None = None  # of the step before the one that is being scheduled
         self._chunked = config.enable_chunked_prefill
         self._budget = config.max_num_batched_tokens
         if not self._chunked:  # a whole prompt must fit into one step
@@ -56,40 +59,79 @@ class ContinuousScheduler:
 
     def decoding(self) -> list[Sequence]:
         """The sequences that decode in the next step. A proposer may draft for these."""
-        prefilling = self._queue.prefilling
-        if not prefilling:
+        others = self._queue.prefilling
+        if self._assumed is not None:
+            others = others | self._assumed.ending
+        if not others:
             return list(self._queue.running)
-        return [seq for seq in self._queue.running if seq not in prefilling]
+        return [seq for seq in self._queue.running if seq not in others]
 
     def schedule(self) -> Schedule:
-        """Picks the sequences of the next step and reserves the slots of their tokens."""
+        """Picks the sequences of the next step and reserves the slots of their tokens.
+
+        Within `assume`, the plan is empty if the step must wait: it would preempt a sequence."""
         plan = Schedule(self._budget, SCORED_ROWS if self._chunked else self._budget)
         plan.finished = self._queue.expire()
-        if not self._take_short_path(plan):
-            self._decode(plan)
-            self._limit_prompts(plan)
-            self._admit(plan.budget)
-            self._prefill(plan)
+        try:
+            if not self._take_short_path(plan):
+                self._decodes = None
+                self._decode(plan)
+                self._limit_prompts(plan)
+                self._admit(plan.budget)
+                self._prefill(plan)
+        except WouldPreempt:
+            self.drop(plan)
         self._measure(plan)
-        self._began = self._clock()
+        plan.began = self._clock()
         return plan
+
+    def drop(self, plan: Schedule) -> None:
+        """Empties a plan that will not run. What it reserved stays reserved."""
+        plan.entries, plan.decodes = [], None
+        self.leave_short_path()
+
+    def leave_short_path(self) -> None:
+        """Must be called if a step is not committed as it was scheduled."""
+        self._decodes = None
+
+    def foresees(self, plan: Schedule) -> bool:
+        """Whether the step after this one can be scheduled before its result is known: see `scheduler.ahead`."""
+        return plan.decodes is not None or foreseeable(self._queue, plan.entries)
+
+    @contextmanager
+    def assume(self, plan: Schedule) -> Iterator[None]:
+        """Meanwhile, sequences look as if this step had been committed, so that the next one can be scheduled."""
+        self._assumed = Assumption(self._queue, plan.entries)
+        if plan.decodes is not None and plan.decodes is self._decodes:
+            plan.decodes.move_on_unknown()
+        try:
+            yield
+        finally:
+            self._assumed.undo()
+            self._assumed = None
 
     def commit(self, plan: Schedule, result: StepResult) -> list[SequenceDelta]:
         """Applies the step's results: tokens, stop rules, blocks. Returns one delta for each sequence with news."""
         if self._pace:
+            now = self._clock()
             sizes = [(entry.num_tokens, entry.seq in self._queue.prefilling) for entry in plan.entries]
             rows, prompt = (sum(size for size, prefills in sizes if prefills is kind) for kind in (False, True))
-            self._pace.observe(rows, prompt, self._clock() - self._began)
-        if plan.decodes is not None and (deltas := plan.decodes.commit(result)) is not None:
-            self.stats.generation_tokens += len(deltas)
-            return deltas
-        self._decodes = None
+            self._pace.observe(rows, prompt, now - max(plan.began, self._ended))
+            self._ended = now
+        decodes = self._decodes
+        if plan.decodes is decodes and decodes is not None:
+            if decodes.changes == self._queue.changes and (deltas := decodes.commit(result)) is not None:
+                self.stats.generation_tokens += len(deltas)
+                return deltas
+            self._decodes = None
         return Commit(self._queue, plan.entries, result).deltas()
 
     def _take_short_path(self, plan: Schedule) -> bool:
         """Fills the plan by the short path if every running sequence decodes one plain token and no other can join."""
         queue, running = self._queue, self._queue.running
         if not self.short_path or queue.prefilling or self._may_admit() or not 0 < len(running) <= plan.budget:
+            return False
+        if self._assumed is not None and self._assumed.ending:
             return False
         if any([seq.drafts for seq in running]):
             return False
@@ -130,6 +172,8 @@ class ContinuousScheduler:
             if seq.drafts:
                 seq.drafts = []
                 continue
+            if self._assumed is not None:
+                raise WouldPreempt
             loser = policy.victim(self._queue.running)
             assert len(self._queue.running) > 1, "a sequence within its limit fits when it is alone"
             self._queue.preempt(loser)
@@ -179,7 +223,7 @@ class ContinuousScheduler:
         stats = self.stats
         stats.running, stats.waiting = len(self._queue.running), len(self._queue.waiting)
         stats.kv_usage = self._cache.usage
-        stats.step_tokens = len(plan.entries) if plan.decodes else sum([entry.num_tokens for entry in plan.entries])
+        stats.step_tokens = plan.num_tokens
 
 
 def _remaining(seq: Sequence) -> int:

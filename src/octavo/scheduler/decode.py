@@ -57,7 +57,8 @@ class DecodeBatch:
         self._by_offset: list[list[tuple[int, Sequence]]] = [[] for _ in range(cache.block_size)]  # of its first slot
         for row, seq in rows:
             self._by_offset[seq.kv_length % cache.block_size].append((row, seq))
-        self._steps = 0
+        self._steps = 0  # that the arrays have been moved by
+        self._committed = 0  # steps; one less than the above while a step runs ahead
         # no sequence reaches its limit within these steps
         self._safe_steps = min(seq.max_length - len(seq.token_ids) for seq in sequences) - 1
         self._ends = frozenset(token for seq in sequences for token in _ends(seq))
@@ -124,7 +125,7 @@ class DecodeBatch:
     def commit(self, result: StepResult) -> list[SequenceDelta] | None:
         """Applies the step if every sequence continues. Returns None and changes nothing if `Commit` must handle it."""
         tokens: list[int] = result.token_ids.tolist()
-        if self._steps == self._safe_steps or not self._ends.isdisjoint(tokens) or not all(result.finite.tolist()):
+        if self._committed == self._safe_steps or not self._ends.isdisjoint(tokens) or not all(result.finite.tolist()):
             return None
         deltas: list[SequenceDelta] = []
         for seq, token in zip(self._sequences, tokens, strict=True):
@@ -133,8 +134,16 @@ class DecodeBatch:
             seq.kv_length += 1
             deltas.append(delta := seq.delta())
             delta.token_ids.append(token)
-        self._move_on(result.token_ids)
+        self._committed += 1
+        for _, seq in self._by_offset[-self._committed % self._cache.block_size]:
+            self._cache.commit(seq, seq.kv_length - 1)
+        if self._steps < self._committed:
+            self._move_on(result.token_ids)
         return deltas
+
+    def move_on_unknown(self) -> None:
+        """Advances the arrays by a step that is not committed yet: see `scheduler.ahead`."""
+        self._move_on(-1 - self._starts[:-1])
 
     def _move_on(self, token_ids: I32) -> None:
         self._token_ids = token_ids
@@ -142,8 +151,6 @@ class DecodeBatch:
         if self._steps % RUN == 0:
             self._start_run(self._places[-1])
         self.full = self._by_offset[-self._steps % self._cache.block_size]
-        for _, seq in self.full:
-            self._cache.commit(seq, seq.kv_length - 1)
 
 
 def _ends(seq: Sequence) -> tuple[int, ...]:

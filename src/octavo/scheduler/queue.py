@@ -82,6 +82,10 @@ class RequestQueue:
         """Whether `admit` could succeed."""
         return bool(self.waiting) and self.room > 0 and self._refused != self.changes
 
+    def reconsider(self) -> None:
+        """Lets a sequence that was refused try again: a prompt may become its cached prefix after all."""
+        self._refused = -1
+
     def admit(self) -> Sequence | None:
         """Admits the first waiting sequence if it fits. Admission is strictly in order: no sequence overtakes a large
         one.
