@@ -22,7 +22,7 @@ class Misused(BaseException):
 class Delayed:
     """Runs `inner` as a queue of work: nothing is computed before a result is asked for.
 
-    before: called with each batch before it runs, and may raise. submitted: unread tickets, oldest first.
+    before: called with each batch before it runs, and may raise. batches: submitted so far.
     ahead: batches that were submitted while the one before was unread.
     """
 
@@ -31,6 +31,7 @@ class Delayed:
         self.log: list[str] = []
         self.ahead = self.batches = 0
         self._queue: deque[Callable[[], object]] = deque()
+        self._last: Late | None = None  # submitted
         self._chosen: I32 | None = None  # by the batch that ran last
 
     def transfer(self, transfers: Transfers) -> None:
@@ -38,6 +39,9 @@ class Delayed:
 
     def submit(self, batch: Batch) -> Late:
         late, self.batches = Late(self, self.batches), self.batches + 1
+        if (batch.token_ids < 0).any() and (self._last is None or self._last.read):
+            raise Misused("only the step in flight knows tokens that the host does not")
+        self._last = late
         self.log.append(f"submit {late.number}")
         self.ahead += any(isinstance(work, Run) for work in self._queue)
         self._queue.append(Run(late, batch))
@@ -52,8 +56,6 @@ class Delayed:
         """Runs what was submitted up to this ticket, in order."""
         self.log.append(f"result {late.number}")
         while late.outcome is None:
-            if not self._queue:
-                raise Misused("a result was asked for twice")
             work = self._queue.popleft()
             self._compute(work) if isinstance(work, Run) else work()
 
@@ -79,8 +81,12 @@ class Late:
     def __init__(self, device: Delayed, number: int):
         self.device, self.number = device, number
         self.outcome: StepResult | Exception | None = None
+        self.read = False
 
     def result(self) -> StepResult:
+        if self.read:
+            raise Misused("a result was asked for twice")
+        self.read = True
         self.device.catch_up(self)
         if isinstance(self.outcome, StepResult):
             return self.outcome

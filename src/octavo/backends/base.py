@@ -48,8 +48,9 @@ class Ticket(Protocol):
     """A step that has been submitted."""
 
     def result(self) -> StepResult:
-        """Waits for the step and returns its result, or raises what it raised. Called once at most: a step that
-        nobody needs any more runs to its end unread.
+        """Waits for the step and returns its result, or raises what the step raised.
+
+        Called at most once: a result that nobody needs any more is not asked for.
         """
 
 
@@ -60,9 +61,9 @@ class AsyncBackend(Backend, Protocol):
     def submit(self, batch: Batch) -> Ticket:
         """Starts a step and returns before it has run. `run` is this and `result`.
 
-        Steps and transfers run in the order of their calls. At most one other step is under way. `batch.token_ids` may
-        refer to the tokens that the step submitted just before chooses; if that one fails, nobody asks for this one's
-        result. Raises only what is known without running the step; then it does not run.
+        Steps and transfers run in the order of their calls. `batch.token_ids` may refer to tokens of the step submitted
+        just before, if its result has not been asked for yet: see `types.Batch`. If that step fails, this one's result
+        is not asked for. `submit` raises only what is known without running the step, and then does not run it.
         """
 
 

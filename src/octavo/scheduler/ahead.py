@@ -1,12 +1,11 @@
 """What the next step may take for granted while the device still computes this one.
 
 The assumption: each sequence of this step that samples gets one token that ends nothing. Lengths are known, so a
-sequence that reaches its limit with this token is known to end. Everything else is found out at commit: if a sequence
-ends there (a stop token, a logit that is not finite), or its request was aborted, its row of the next step is computed
-and dropped.
+sequence that reaches its limit with this token is known to end. Commit finds out everything else. If a sequence ends
+there (a stop token, a logit that is not finite), or its request was aborted, its row of the next step is dropped.
 
-A sequence may lose its blocks that way while a step that writes to them is still to run. This is safe: whoever gets
-the blocks writes to them in a later step, and the device runs steps in order.
+A sequence may thus lose its blocks before a step has written to them. This is safe: the next owner of the blocks writes
+to them in a later step, and the device runs steps in order.
 """
 
 from __future__ import annotations
@@ -54,13 +53,13 @@ class Assumption:
         queue.prefilling.difference_update(self._prefilled)
         for entry in self._entries:
             seq = entry.seq
-            _move(entry, entry.num_tokens, entry.row_stop - entry.row_start - entry.samples)
+            _move(seq, entry.num_tokens)
             if not entry.samples:
                 continue
             if _ends(seq):
                 self.ending.add(seq)
             else:
-                seq.token_ids.append(-entry.row_stop)  # its last row
+                seq.token_ids.append(-1 - (entry.row_stop - 1))  # its last row chooses it
 
     def undo(self) -> None:
         for entry in self._entries:
@@ -68,14 +67,13 @@ class Assumption:
             if entry.samples and seq not in self.ending:
                 del seq.token_ids[-1]
             if seq.status is not Status.FINISHED:  # by its deadline, meanwhile: it has no blocks
-                _move(entry, -entry.num_tokens, entry.samples - (entry.row_stop - entry.row_start))
+                _move(seq, -entry.num_tokens)
         running = [seq for seq in self._prefilled if seq.status is not Status.FINISHED]
         if running:
             self._queue.prefilling.update(running)
             self._queue.reconsider()
 
 
-def _move(entry: ScheduledSequence, tokens: int, scored: int) -> None:
-    entry.seq.num_computed_tokens += tokens
-    entry.seq.kv_length += tokens
-    entry.seq.num_scored_tokens += scored
+def _move(seq: Sequence, tokens: int) -> None:
+    seq.num_computed_tokens += tokens
+    seq.kv_length += tokens

@@ -118,8 +118,8 @@ class ContinuousScheduler:
             rows, prompt = (sum(size for size, prefills in sizes if prefills is kind) for kind in (False, True))
             self._pace.observe(rows, prompt, now - max(plan.began, self._ended))
             self._ended = now
-        decodes = self._decodes
-        if plan.decodes is decodes and decodes is not None:
+        decodes = plan.decodes
+        if decodes is not None and decodes is self._decodes:
             if decodes.changes == self._queue.changes and (deltas := decodes.commit(result)) is not None:
                 self.stats.generation_tokens += len(deltas)
                 return deltas
