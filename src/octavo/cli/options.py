@@ -169,7 +169,7 @@ ENGINE = Table(
         Row(
             "async_scheduling",
             bool,
-            "Plan the next step while a device computes this one. No effect on the CPU, which has no time to spare.",
+            "Plan the next step while a device computes this one. No effect on the CPU, which does both itself.",
             "--async-scheduling/--no-async-scheduling",
         ),
         Row(
