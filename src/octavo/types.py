@@ -64,7 +64,7 @@ class SamplingParams:
     seed: the same seed gives the same tokens whatever else runs; None derives one from the engine's seed.
     max_tokens: None is "until the context is full".
     logprobs / prompt_logprobs: None is off, 0 is the chosen token only, n adds the n most likely.
-    truncate_prompt_tokens: keep only the last tokens of the prompt; -1 keeps as many as the context holds.
+    truncate_prompt_tokens: keep only the last tokens of the prompt; -1 keeps as many as fit with max_tokens.
     output_kind: of `AsyncLLM` alone. spaces_between_special_tokens: has no effect, as in vLLM with a fast tokenizer.
     """
 

@@ -31,6 +31,12 @@ def infill(server: Server, **body: Any) -> dict[str, Any]:
     return answer
 
 
+def test_a_prompt_for_a_gap_is_not_cut(coder: Server) -> None:
+    for path, body in {"/v1/completions": {"prompt": "a = ", "suffix": "\n"}, "/infill": GAP}.items():
+        status, answer = coder.post(path, body | {"truncate_prompt_tokens": 2})
+        assert status == 400 and answer["error"]["param"] == "truncate_prompt_tokens"
+
+
 def test_a_suffix_is_read_before_the_answer(coder: Server) -> None:
     marked = complete(coder, prompt=tokens(coder, "<fim_prefix>def f(<fim_suffix>): pass<fim_middle>"))
     found = complete(coder, prompt="def f(", suffix="): pass")

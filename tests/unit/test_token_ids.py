@@ -124,7 +124,7 @@ def test_the_engine_trusts_nobody(name: str) -> None:
 
 def test_a_prompt_is_refused_before_it_is_queued(tmp_path: Path) -> None:
     with load(write_tiny_gguf(tmp_path / "m.gguf")) as llm:
-        maker = RequestMaker(llm.parts.tokenizer, ROWS)
+        maker = RequestMaker(llm.parts.tokenizer, ROWS, 64)
         wrong: list[Prompt] = [[1, ROWS], {"prompt_token_ids": [-1]}]
         for prompt in wrong:
             with pytest.raises(RequestError, match="prompt must be token ids of this model, 0 to 319"):

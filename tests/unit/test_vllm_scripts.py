@@ -128,6 +128,16 @@ def test_a_prompt_is_cut_on_the_left(llm: LLM) -> None:
     assert output.outputs[0].text == text(llm, "xyz")
 
 
+@pytest.mark.parametrize(("max_tokens", "left"), [(4, 124), (None, 127), (0, 128), (127, 1)])
+def test_a_prompt_is_cut_to_what_the_context_holds(llm: LLM, max_tokens: int | None, left: int) -> None:
+    cut = SamplingParams(temperature=0, max_tokens=max_tokens, prompt_logprobs=0, truncate_prompt_tokens=-1)
+    ids = llm.get_tokenizer().encode("w" * 500 + "xyz")
+    assert llm.generate("w" * 500 + "xyz", cut)[0].prompt_token_ids == ids[-left:]
+    assert llm.generate("xyz", cut)[0].prompt_token_ids == ids[-min(left, 3) :]
+    with pytest.raises(CapacityError, match="lower max_tokens"):
+        llm.generate("xyz", SamplingParams(max_tokens=128, truncate_prompt_tokens=-1))
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("truncate_prompt_tokens", 0), ("output_kind", 1), ("spaces_between_special_tokens", None)],

@@ -50,14 +50,23 @@ class Tokens:
 class RequestMaker:
     """Makes engine requests for one model.
 
+    max_length: most tokens of a prompt and its answer.
     seed: source of the seeds of requests without one; None is unpredictable.
     compile_grammars: if False, the receiver of the requests must set `Request.grammar`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, seed: int | None = None, compile_grammars: bool = True):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        vocab_size: int,
+        max_length: int,
+        seed: int | None = None,
+        compile_grammars: bool = True,
+    ):
         self._tokenizer = tokenizer
         self._compiler = Compiler(tokenizer, vocab_size) if compile_grammars else None
         self._vocab_size = vocab_size
+        self._max_length = max_length
         self._random = random.Random(seed)
         self._count = 0
 
@@ -73,11 +82,10 @@ class RequestMaker:
     ) -> Request:
         """`make` for parameters that were checked before."""
         self._count += 1
-        most = params.truncate_prompt_tokens
         drawn = self._random.getrandbits(64)  # always drawn, so that a request's seed depends only on its number
         return Request(
             request_id=str(self._count - 1) if request_id is None else request_id,
-            prompt_token_ids=tokens.ids if most is None else tokens.ids[-most:],
+            prompt_token_ids=self._cut(tokens.ids, params),
             params=params,
             seed=drawn if params.seed is None else params.seed,
             cache_salt=tokens.cache_salt,
@@ -86,6 +94,13 @@ class RequestMaker:
             grammar=self._grammar(params),
             **extra,
         )
+
+    def _cut(self, ids: list[int], params: SamplingParams) -> list[int]:
+        """The last tokens of a prompt, as `truncate_prompt_tokens` asks."""
+        most = params.truncate_prompt_tokens
+        if most == -1:
+            most = max(1, self._max_length - (1 if params.max_tokens is None else params.max_tokens))
+        return ids if most is None else ids[-most:]
 
     def _grammar(self, params: SamplingParams) -> Grammar | None:
         if params.structured_outputs is None or self._compiler is None:

@@ -64,7 +64,7 @@ NUMBERS = {
     "min_tokens": Span(0, whole=True),
     "logprobs": Span(0, MAX_LOGPROBS, whole=True, optional=True),
     "prompt_logprobs": Span(0, MAX_LOGPROBS, whole=True, optional=True),
-    "truncate_prompt_tokens": Span(1, whole=True, optional=True),
+    "truncate_prompt_tokens": Span(-1, whole=True, optional=True),
 }
 FLAGS = ("include_stop_str_in_output", "ignore_eos", "skip_special_tokens", "spaces_between_special_tokens")
 BIAS = Span(-100, 100)
@@ -83,6 +83,7 @@ def check(params: SamplingParams, vocab_size: int) -> SamplingParams:
         _require(isinstance(getattr(params, name), bool), params, name, "True or False")
     if (most := params.max_tokens) is not None:
         _require(params.min_tokens <= most, params, "min_tokens", f"at most max_tokens, {most}")
+    _require(params.truncate_prompt_tokens != 0, params, "truncate_prompt_tokens", "-1 or at least 1")
     kinds = ", ".join(map(str, RequestOutputKind))
     _require(isinstance(params.output_kind, RequestOutputKind), params, "output_kind", f"one of {kinds}")
     if params.structured_outputs is not None:

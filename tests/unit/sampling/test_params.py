@@ -39,7 +39,7 @@ BAD: dict[str, list[Any]] = {
     "bad_words": [7, "", [""], [1]],
     "skip_special_tokens": [1, None],
     "structured_outputs": [7, "x", {"regex": "a"}],
-    "truncate_prompt_tokens": [*BAD_NUMBERS, 0, -1, 1.5],
+    "truncate_prompt_tokens": [*BAD_NUMBERS, 0, -2, 1.5],
     "output_kind": [None, 0, "DELTA"],
     "spaces_between_special_tokens": [1, None],
 }

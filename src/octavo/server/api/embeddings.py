@@ -14,7 +14,7 @@ from starlette.responses import Response
 from octavo.processing.pooling import check_dimensions, choose, pooled_vector
 from octavo.server.api.common import caller_of, generate, new_id, openai_error, state_of
 from octavo.server.api.completions import PromptBody, as_prompts, encode
-from octavo.server.api.schemas import Priority, Seconds
+from octavo.server.api.schemas import Priority, Seconds, Truncation
 from octavo.server.generation.inbox import Generation, Inbox
 from octavo.server.generation.job import GenerationJob
 from octavo.server.generation.streaming import GenerationResponse, NeverStreamed, Renderer
@@ -38,6 +38,7 @@ class EmbeddingRequest(Struct, kw_only=True):
     dimensions: Annotated[int, Meta(ge=1, le=1 << 20)] | None = None
     pooling: PoolingMode | None = None
     normalize: bool | None = None
+    truncate_prompt_tokens: Truncation | None = None
     priority: Priority | None = None
     timeout: Seconds | None = None
     cache_salt: Annotated[str, Meta(max_length=256)] | None = None
@@ -74,7 +75,7 @@ async def create(request: Request) -> Response:
         async with state.pool.use(body.model, caller.remaining) as runtime:
             check_dimensions(body.dimensions, runtime.info.hidden_size)
             prompts, pooling = await encode(runtime, given), choose(body.pooling, runtime.info.pooling)
-            params = SamplingParams(max_tokens=0)
+            params = SamplingParams(max_tokens=0, truncate_prompt_tokens=body.truncate_prompt_tokens)
             job_id = new_id("embd-")
             job = generate(request, runtime, caller, job_id, body.model, prompts, params, inbox, pooling)
             async with job as made:

@@ -26,6 +26,7 @@ Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Answers = Annotated[int, Meta(ge=1, le=MAX_ANSWERS)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Priority = Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]
+Truncation = Annotated[int, Meta(ge=-1, le=MOST)]  # keeps the last tokens of a prompt; -1: as many as fit
 TokenId = Annotated[int, Meta(ge=0, le=MOST)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)]
 
@@ -79,6 +80,7 @@ class Controls(Unsupported, kw_only=True):
     allowed_token_ids: list[TokenId] | None = None
     bad_words: list[str] | None = None
     skip_special_tokens: bool | None = None
+    truncate_prompt_tokens: Truncation | None = None
     structured_outputs: Structure | None = None
     response_format: ResponseFormat | None = None
     guided_json: str | Json | None = None
@@ -114,6 +116,7 @@ SAME_NAMES = (
     "allowed_token_ids",
     "bad_words",
     "skip_special_tokens",
+    "truncate_prompt_tokens",
     "n",
 )
 

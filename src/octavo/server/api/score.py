@@ -14,7 +14,7 @@ from octavo.processing.pooling import choose, pooled_vector
 from octavo.server.api.common import caller_of, generate, new_id, openai_error, state_of
 from octavo.server.api.completions import encode
 from octavo.server.api.embeddings import MOST_TEXTS, EmbeddingUsage, PoolingMode
-from octavo.server.api.schemas import Priority, Seconds
+from octavo.server.api.schemas import Priority, Seconds, Truncation
 from octavo.server.generation.inbox import Inbox
 from octavo.server.generation.job import GenerationJob
 from octavo.server.generation.streaming import GenerationResponse, NeverStreamed, Renderer
@@ -33,6 +33,7 @@ class Pooled(Struct, kw_only=True):
 
     model: str | None = None
     pooling: PoolingMode | None = None
+    truncate_prompt_tokens: Truncation | None = None
     priority: Priority | None = None
     timeout: Seconds | None = None
     cache_salt: Annotated[str, Meta(max_length=256)] | None = None
@@ -146,7 +147,8 @@ def _compare(
     async def begin(inbox: Inbox) -> AsyncIterator[Renderer]:
         async with state.pool.use(body.model, caller.remaining) as runtime:
             prompts = await encode(runtime, list(texts))
-            params, job_id = SamplingParams(max_tokens=0), new_id("score-")
+            params = SamplingParams(max_tokens=0, truncate_prompt_tokens=body.truncate_prompt_tokens)
+            job_id = new_id("score-")
             pooling = choose(body.pooling, runtime.info.pooling)
             job = generate(request, runtime, caller, job_id, body.model, prompts, params, inbox, pooling)
             async with job as made:

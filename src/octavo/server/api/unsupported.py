@@ -55,7 +55,6 @@ REASONS: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "suffix": ("use /v1/completions", ()),
     "thinking_token_budget": ("reasoning ends where the model ends it; enable_thinking turns it off", ()),
     "top_n_sigma": (NO_SAMPLER, (-1, 0)),
-    "truncate_prompt_tokens": ("prompts are never cut", (-1,)),
     "use_beam_search": (NO_BEAMS, (False,)),
     "verbosity": ("chat templates do not know it; ask for it in a message", ("medium",)),
     "web_search_options": ("this server does not search the web; offer a tool", ()),

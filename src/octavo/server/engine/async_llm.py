@@ -238,8 +238,9 @@ class AsyncLLM:
         await asyncio.shield(reading)
         if self.ready and self.maker is None:
             assert self.tokenizer is not None
-            seed = self._start.settings.get("seed")
-            self.maker = RequestMaker(self.tokenizer, self.info.vocab_size, seed, compile_grammars=False)
+            seed, info = self._start.settings.get("seed"), self.info
+            longest = min(info.max_model_len, info.capacity)
+            self.maker = RequestMaker(self.tokenizer, info.vocab_size, longest, seed, compile_grammars=False)
 
     def _handle_event(self, event: Event) -> None:
         if isinstance(event, Ready):

@@ -66,7 +66,13 @@ def _spell_files(marks: FillTokens, files: Sequence[ExtraFile], spell: Callable[
 
 
 def until_filled(params: SamplingParams, marks: FillTokens) -> SamplingParams:
-    """The parameters with the tokens that end the text in a gap as further stop tokens."""
+    """The parameters with the tokens that end the text in a gap as further stop tokens.
+
+    Raises ApiError if they cut the prompt, which would lose its marks.
+    """
+    if params.truncate_prompt_tokens is not None:
+        field = "truncate_prompt_tokens"
+        raise bad_request(f"{field} cannot cut a prompt for fill-in-the-middle: shorten the text", field)
     if params.ignore_eos:
         return params
     return replace(params, stop_token_ids=(*params.stop_token_ids, *marks.ends))

@@ -109,7 +109,8 @@ async def run(
         if client is None or not runtime.ready:
             raise errors.unavailable("the engine has just failed; it is started again")
         for number, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
-            job.generations.append(client.add(request, prompt.text, inbox, number))
+            whole = len(request.prompt_token_ids) == len(prompt.ids)  # an echo shows the tokens that are left
+            job.generations.append(client.add(request, prompt.text if whole else None, inbox, number))
         try:
             yield job
         finally:
