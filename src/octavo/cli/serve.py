@@ -68,7 +68,12 @@ def serve(
             "deepseek_r1, mistral or none.",
         ),
     ] = "auto",
-    dtype: Annotated[str, _option(MODELS, "--dtype", "Only auto: weights keep the encoding of the file.")] = "auto",
+    dtype: Annotated[
+        str,
+        _option(
+            MODELS, "--dtype", "Accepted for command lines of vLLM; no effect: weights keep the encoding of the file."
+        ),
+    ] = "auto",
     quantization: Annotated[
         str | None, _option(MODELS, "--quantization", "Only gguf: the file says how it is quantised.")
     ] = None,
