@@ -225,6 +225,45 @@ def test_a_body_must_say_that_it_is_json(tiny: Server) -> None:
         assert status == 415 and error_of(answer)
 
 
+OLLAMA: dict[str, dict[str, Any]] = {
+    "/api/generate": {"prompt": "a", "raw": True, "stream": False, "options": {"num_predict": 1}},
+    "/api/chat": {"messages": [{"role": "user", "content": "a"}], "stream": False, "options": {"num_predict": 1}},
+    "/api/embed": {"input": "a"},
+    "/api/embeddings": {"prompt": "a"},
+    "/api/show": {},
+}
+FORM = {"content-type": "application/x-www-form-urlencoded"}  # what `curl -d` sends
+
+
+@pytest.mark.parametrize("path", OLLAMA)
+def test_ollamas_routes_read_what_curl_sends(tiny: Server, path: str) -> None:
+    status, answer = tiny.post(path, OLLAMA[path], FORM)
+    assert status == 200, answer
+    status, answer = tiny.post(path, b"a=b", FORM)
+    assert status == 400 and "the body is not JSON" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"origin": "https://example.com"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "none"},
+        {"referer": "https://example.com/page"},
+    ],
+)
+@pytest.mark.parametrize("path", OLLAMA)
+def test_a_page_of_another_site_cannot_use_them_without_asking(tiny: Server, path: str, sent: dict[str, str]) -> None:
+    """A browser sends a form or a text to any server. It asks first (CORS) if the type is application/json."""
+    for kind in (FORM["content-type"], "text/plain", "multipart/form-data; boundary=x"):
+        status, answer = tiny.post(path, OLLAMA[path], {"content-type": kind, **sent})
+        assert status == 415 and "application/json" in answer["error"]
+    assert tiny.post(path, OLLAMA[path], sent)[0] == 200
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "content-type", **sent}
+    assert tiny.call("OPTIONS", path, None, asked)[0] == 405
+
+
 def test_too_long_a_body(tiny: Server) -> None:
     status, answer = tiny.post("/v1/completions", {"prompt": "x" * (5 << 20)})
     assert status in (413, 0), answer  # 0: refused while it was still being sent

@@ -17,12 +17,17 @@ from octavo.server.settings import Limits
 Body = TypeVar("Body")
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(?P<name>[^`]+)`")
+BROWSERS = frozenset({"origin", "referer", "sec-fetch-site"})  # a browser sends at least one of them
 MALFORMED = "the body is not JSON"
 
 
-async def read(request: Request, kind: type[Body], limits: Limits) -> Body:
-    """Reads and decodes a body. Raises ApiError: 400, 408 (too slow), 413 (too long), 415 (wrong Content-Type)."""
-    _check_type(request)
+async def read(request: Request, kind: type[Body], limits: Limits, any_type: bool = False) -> Body:
+    """Reads and decodes a body. any_type: its Content-Type may be any, except from a browser.
+
+    Raises ApiError: 400, 408 (too slow), 413 (too long), 415 (wrong Content-Type).
+    """
+    if not any_type or BROWSERS.intersection(request.headers):
+        _check_type(request)
     try:
         data = await asyncio.wait_for(_read_all(request, limits.body), limits.body_seconds)
     except asyncio.TimeoutError:

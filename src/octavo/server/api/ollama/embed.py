@@ -60,7 +60,7 @@ class OldEmbedded(Struct):
 
 @router.post("/api/embed", **describe(EmbedRequest, Embedded, errors=OllamaError))
 async def embed(request: Request) -> Response:
-    body = await read(request, EmbedRequest, state_of(request).settings.limits)
+    body = await read(request, EmbedRequest, state_of(request).settings.limits, any_type=True)
     texts = [body.input] if isinstance(body.input, str) else body.input
     started = time.monotonic()
 
@@ -74,7 +74,7 @@ async def embed(request: Request) -> Response:
 
 @router.post("/api/embeddings", **describe(OldEmbedRequest, OldEmbedded, errors=OllamaError))
 async def embed_one(request: Request) -> Response:
-    body = await read(request, OldEmbedRequest, state_of(request).settings.limits)
+    body = await read(request, OldEmbedRequest, state_of(request).settings.limits, any_type=True)
 
     def answer(job: GenerationJob, ready: float) -> Struct:
         return OldEmbedded(pooled_vector(job.generations[0].output, normalize=False).tolist())

@@ -47,7 +47,7 @@ MakePrompt = Callable[[Runtime], Awaitable[ChatPrompt]]
 @router.post("/api/chat", **describe(OllamaChatRequest, OllamaChatAnswer, errors=OllamaError, lines=True))
 async def chat(request: Request) -> Response:
     state = state_of(request)
-    body = await read(request, OllamaChatRequest, state.settings.limits)
+    body = await read(request, OllamaChatRequest, state.settings.limits, any_type=True)
     if len(body.messages) > state.settings.limits.messages:
         raise bad_request(f"messages: at most {state.settings.limits.messages} may be sent", "messages")
     if not body.messages:
@@ -64,7 +64,7 @@ async def chat(request: Request) -> Response:
 @router.post("/api/generate", **describe(OllamaGenerateRequest, OllamaGenerateAnswer, errors=OllamaError, lines=True))
 async def complete(request: Request) -> Response:
     state = state_of(request)
-    body = await read(request, OllamaGenerateRequest, state.settings.limits)
+    body = await read(request, OllamaGenerateRequest, state.settings.limits, any_type=True)
     if body.images:
         raise _no_images()
     if body.template:

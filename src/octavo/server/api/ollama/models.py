@@ -134,7 +134,7 @@ async def running(request: Request) -> Response:
 @router.post("/api/show", **describe(ShowRequest, Shown, errors=OllamaError))
 async def show(request: Request) -> Response:
     state = state_of(request)
-    body = await read(request, ShowRequest, state.settings.limits)
+    body = await read(request, ShowRequest, state.settings.limits, any_type=True)
     name = body.model or body.name
     async with state.pool.use(resolve_name(state.pool, name)) as runtime:
         found, info, tokenizer = await _described(runtime), runtime.info, runtime.tokenizer
