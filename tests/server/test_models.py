@@ -42,7 +42,7 @@ def test_models_are_loaded_when_asked_for_and_unloaded_when_idle(
     tiny_model: Path, others: list[str], logs: Path
 ) -> None:
     options = ("--served-model-name", "first", "--served-model-name", "second-name", *KV, *others)
-    with serving(tiny_model, *options, "--idle-timeout", "2", folder=logs) as server:
+    with serving(tiny_model, *options, "--idle-timeout", "4", folder=logs) as server:
         assert states(server) == {"first": "ready", "second-name": "ready", "qwen": "stopped", "gemma": "stopped"}
         texts = {}
         for name in ("first", "qwen", "gemma", "second-name"):

@@ -77,7 +77,7 @@ def test_a_schema(llm: LLM) -> None:
 
 
 def test_bad_words_are_found_inside_words_and_at_their_start(llm: LLM) -> None:
-    tokenizer = llm.get_tokenizer()
+    tokenizer = llm.parts.tokenizer
     request = llm._maker.make(llm._maker.tokens("a"), SamplingParams(bad_words=("time",)))
     assert {tuple(tokenizer.spell("time")), tuple(tokenizer.spell(" time"))} == set(request.bad_word_ids)
     assert b"".join(map(tokenizer.token_bytes, tokenizer.spell("time"))) == b"time"

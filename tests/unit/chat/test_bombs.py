@@ -138,7 +138,7 @@ def test_bomb_ends_in_an_error_soon(template: str) -> None:
     # Refused by our code or by Jinja, not by a bug of ours: each of these says what is wrong with the template.
     with pytest.raises(TokenizerError, match=r"stopped|Range too big|not allowed|No filter|undefined|two values"):
         chat.render(template, [{"role": "user", "content": "hello"}])
-    assert time.thread_time() - start < 1.0
+    assert time.thread_time() - start < 4.0
     assert _peak_mb() - before < 300
 
 
