@@ -185,7 +185,12 @@ ENGINE = Table(
             "Pre-tokenizer of a GGUF file, such as llama-bpe or qwen2, if the file names none or a wrong one.",
             metavar="NAME",
         ),
-        Row("backend", str, "cpu, reference (numpy: slow and exact) or null (computes nothing; for tests)."),
+        Row(
+            "backend",
+            str,
+            "cpu, cuda (the extra of that name; has not yet run on a GPU), auto (cuda where a GPU is, else cpu), "
+            "reference (numpy: slow and exact) or null (computes nothing; for tests).",
+        ),
     ),
     _defaults(EngineConfig(), **DEVICE.options),
 )
