@@ -53,7 +53,7 @@ def test_the_share_of_memory_is_cudas_own_setting() -> None:
     assert "gpu_memory_utilization" not in engine_config(gpu_memory_utilization=0.5).backend_options
     for wrong in (0, 1.5, True, "much"):
         with pytest.raises(ConfigError, match="gpu_memory_utilization must be above 0"):
-            engine_config(gpu_memory_utilization=wrong)
+            engine_config(backend="cuda", gpu_memory_utilization=wrong)
 
 
 def test_nothing_imports_torch_until_the_backend_is_made() -> None:
