@@ -13,8 +13,9 @@ from octavo.errors import ConfigError
 from octavo.ir import Model
 
 OPTIONS: dict[str, Any] = {
-    "gpu_memory_utilization": 0.9,  # the share of the device's free memory that the engine may take
+    "gpu_memory_utilization": None,  # the share of the device's free memory that the engine may take; None: SHARE
 }
+SHARE = 0.9
 RESERVE = 1 << 30  # bytes for buffers, compiled kernels and torch itself
 
 
@@ -43,7 +44,8 @@ def check_device() -> None:
 
 
 def check_options(options: Options) -> None:
-    share = options.get("gpu_memory_utilization", 0.9)
+    if (share := options.get("gpu_memory_utilization")) is None:
+        return
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise ConfigError(f"gpu_memory_utilization must be above 0 and at most 1; got {share!r}")
 
@@ -59,7 +61,7 @@ def available_memory(options: Options) -> int:
     import torch
 
     free, _ = torch.cuda.mem_get_info()
-    return int(free * options.get("gpu_memory_utilization", 0.9))
+    return int(free * (options.get("gpu_memory_utilization") or SHARE))
 
 
 def auto_pool(available: int, weights: int, context: int) -> int:
