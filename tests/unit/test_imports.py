@@ -36,16 +36,17 @@ ALLOWED: dict[str, set[str]] = {
     "models": VOCABULARY | {"ir", "weights"},
     "backends": set(),
     "backends.base": VOCABULARY | {"ir"},
-    "backends.registry": VOCABULARY | {"backends.base"},
+    "backends.registry": VOCABULARY | {"backends.base", "backends.host"},
     "backends.host": set(),
     "backends.null": DEVICE,
     "backends.reference": DEVICE | {"backends.reference_kv", "weights", "sampling", "kv"},
     "backends.reference_kv": VOCABULARY | {"ir"},
     "backends.plan": {"ir"},
     "backends.cpu": DEVICE | {"_native", "backends.plan", "weights", "kv"},
+    "backends.cuda": DEVICE | {"backends.plan", "weights", "kv", "sampling"},
 }
 CONTROL_PLANE = ("types", "errors", "config", "kv", "sampling", "spec", "scheduler", "engine", "ahead")
-TENSOR_LIBRARIES = {"torch", "tensorflow", "jax"}
+TENSOR_LIBRARIES = {"torch", "triton", "tensorflow", "jax"}
 NATIVE = {"backends.cpu", "bench"}  # the parts that may import the compiled module: the CPU backend, and the benchmarks
 # No import statement leads to these.
 BY_NAME = ("__main__", "cli", "models", "backends", "bench.peers", "bench.control_plane", "server.engine.process")
@@ -111,7 +112,9 @@ def test_only_the_cpu_backend_needs_the_compiled_module() -> None:
 
 
 def test_nothing_in_the_default_install_imports_torch() -> None:
-    users = [name for name, path in modules().items() if "torch" in {found.split(".")[0] for found in imports(path)}]
+    users = [
+        name for name, path in modules().items() if {found.split(".")[0] for found in imports(path)} & TENSOR_LIBRARIES
+    ]
     assert not [name for name in users if part(name) != "backends.cuda"]
 
 

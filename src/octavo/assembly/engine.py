@@ -15,7 +15,7 @@ from typing import Any
 from octavo import ahead
 from octavo.assembly import vllm_settings
 from octavo.backends.base import Backend, Progress
-from octavo.backends.registry import device, option_names, owner
+from octavo.backends.registry import choose, device, option_names, owner
 from octavo.config import CacheConfig, EngineConfig, check
 from octavo.engine import Engine
 from octavo.errors import ConfigError
@@ -50,7 +50,12 @@ def engine_config(**settings: Any) -> EngineConfig:
 
     Raises ConfigError for an unknown one, or a bad value.
     """
+    if "backend" in settings:
+        settings["backend"] = choose(settings["backend"])
+    share = settings.pop("gpu_memory_utilization", None) if settings.get("backend") == "cuda" else None
     settings = vllm_settings.translate(settings)
+    if share is not None:
+        settings["gpu_memory_utilization"] = share
     fields = [field.name for field in dataclasses.fields(EngineConfig)]
     config = check(EngineConfig(**{name: value for name, value in settings.items() if name in fields}))
     others = {name: value for name, value in settings.items() if name not in fields}

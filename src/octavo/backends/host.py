@@ -1,8 +1,9 @@
-"""The machine's main memory, for backends that compute in it: how much there is, and what of it a KV pool may take."""
+"""The machine: its main memory, what of it a KV pool may take, and whether it has a GPU."""
 
 from __future__ import annotations
 
 import os
+from glob import glob
 from pathlib import Path
 
 LARGE_POOL = 1 << 30  # bytes that a pool takes at most, so that a laptop stays usable, unless one context needs more
@@ -35,3 +36,8 @@ def _cgroup_available() -> int:
         return int((group / "memory.max").read_text()) - used + int(stat.get("inactive_file", 0))
     except (OSError, ValueError):  # no cgroup v2, or "max"
         return 1 << 62
+
+
+def has_gpu() -> bool:
+    """Whether the driver of an NVIDIA GPU is loaded. It looks for device files, which costs nothing."""
+    return bool(glob("/dev/nvidia[0-9]*"))

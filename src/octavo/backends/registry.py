@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from octavo.backends import host
 from octavo.backends.base import Device
 from octavo.errors import ConfigError
 
@@ -12,13 +13,21 @@ DEVICES = {
     "cpu": "octavo.backends.cpu.device",
     "reference": "octavo.backends.reference",
     "null": "octavo.backends.null",
+    "cuda": "octavo.backends.cuda.device",
 }
+
+
+def choose(name: str) -> str:
+    """The device that "auto" means on this machine: cuda where a GPU is, else cpu. Other names stay as they are."""
+    if name != "auto":
+        return name
+    return "cuda" if host.has_gpu() else "cpu"
 
 
 def device(name: str) -> Device:
     """Raises ConfigError for a name that is not in the table."""
     if name not in DEVICES:
-        raise ConfigError(f"backend must be one of {', '.join(DEVICES)}; got {name!r}")
+        raise ConfigError(f"backend must be one of {', '.join(DEVICES)}, auto; got {name!r}")
     found: Device = import_module(DEVICES[name]).DEVICE
     return found
 

@@ -15,7 +15,8 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from octavo.backends.cpu.device import DEVICE
+from octavo.backends.cpu.device import DEVICE as CPU
+from octavo.backends.cuda.device import DEVICE as CUDA
 from octavo.config import EngineConfig
 from octavo.errors import ConfigError
 from octavo.types import SamplingParams
@@ -117,6 +118,12 @@ ENGINE = Table(
             "amx, avx512, avx2, i8mm, neon or portable.",
         ),
         Row(
+            "gpu_memory_utilization",
+            float | None,
+            "With backend cuda: the share of the GPU's free memory to take; by default 0.9.",
+            metavar="SHARE",
+        ),
+        Row(
             "max_model_len",
             int | None,
             "Longest sequence in tokens, prompt and answer together; by default the model's context, or as much of it "
@@ -185,9 +192,14 @@ ENGINE = Table(
             "Pre-tokenizer of a GGUF file, such as llama-bpe or qwen2, if the file names none or a wrong one.",
             metavar="NAME",
         ),
-        Row("backend", str, "cpu, reference (numpy: slow and exact) or null (computes nothing; for tests)."),
+        Row(
+            "backend",
+            str,
+            "cpu, cuda (the extra of that name; has not yet run on a GPU), auto (cuda where a GPU is, else cpu), "
+            "reference (numpy: slow and exact) or null (computes nothing; for tests).",
+        ),
     ),
-    _defaults(EngineConfig(), **DEVICE.options),
+    _defaults(EngineConfig(), **CPU.options, **CUDA.options),
 )
 
 # A new prompt must not stall a server's running streams; elsewhere throughput counts more.

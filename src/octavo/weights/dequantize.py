@@ -1,7 +1,8 @@
 """Dequantises block encodings in numpy: the reference for every packed kernel.
 
 Every quantised format is the same formula, value = scale * code + offset, with a scale and an offset for each group of
-values; they differ in how the bits lie in a block. `unpack` gives the three parts, `dequantize` multiplies them out.
+values; they differ in how the bits lie in a block. `unpack` gives the three parts, `dequantize` multiplies them out. A
+scale (or an offset) is a number of the block, or that times a small number of the group.
 Source: ggml's `dequantize_row_*` (ggml-quants.c); results are bitwise equal. Octavo's own encodings are described in
 native/pack.h.
 
@@ -23,7 +24,8 @@ U8 = NDArray[np.uint8]
 Ints = NDArray[np.integer[Any]]  # bit arithmetic on U8, which stays U8 but not to the type checker
 I8 = NDArray[np.int8]
 F32 = NDArray[np.float32]
-Parts = tuple[I8, F32, F32 | None]  # codes [B, G, n], scales [B, G], offsets [B, G] or None (all zero)
+Factors = tuple[F32, Any]  # a block's number [B, 1], and its groups' [B, G] (integers or float32) or None (all one)
+Parts = tuple[I8, Factors, Factors | None]  # codes [B, G, n], scales, offsets or None (all zero)
 
 CHUNK = 1 << 17  # values at a time: temporaries fit in the cache and are small compared with the result
 
@@ -57,38 +59,38 @@ def _fifth_bits(raw: U8) -> Ints:
 
 
 def _q4_0(b: U8) -> Parts:
-    return (_nibbles(b[:, 2:]).view(np.int8) - 8)[:, None], _f16(b[:, :2]), None
+    return (_nibbles(b[:, 2:]).view(np.int8) - 8)[:, None], (_f16(b[:, :2]), None), None
 
 
 def _q4_1(b: U8) -> Parts:
-    return _nibbles(b[:, 4:]).view(np.int8)[:, None], _f16(b[:, :2]), _f16(b[:, 2:4])
+    return _nibbles(b[:, 4:]).view(np.int8)[:, None], (_f16(b[:, :2]), None), (_f16(b[:, 2:4]), None)
 
 
 def _q5_0(b: U8) -> Parts:
     codes = _nibbles(b[:, 6:]) | _fifth_bits(b[:, 2:6])
-    return (codes.view(np.int8) - 16)[:, None], _f16(b[:, :2]), None
+    return (codes.view(np.int8) - 16)[:, None], (_f16(b[:, :2]), None), None
 
 
 def _q5_1(b: U8) -> Parts:
     codes = _nibbles(b[:, 8:]) | _fifth_bits(b[:, 4:8])
-    return codes.view(np.int8)[:, None], _f16(b[:, :2]), _f16(b[:, 2:4])
+    return codes.view(np.int8)[:, None], (_f16(b[:, :2]), None), (_f16(b[:, 2:4]), None)
 
 
 def _q8_0(b: U8) -> Parts:
-    return b[:, None, 2:].view(np.int8), _f16(b[:, :2]), None
+    return b[:, None, 2:].view(np.int8), (_f16(b[:, :2]), None), None
 
 
 def _q2_k(b: U8) -> Parts:
     scales, d, dmin = b[:, :16], _f16(b[:, 80:82]), _f16(b[:, 82:84])
     codes = _bit_pairs(b[:, 16:80].reshape(-1, 2, 32)).reshape(-1, 16, 16)
-    return codes.view(np.int8), d * (scales & 15), -(dmin * (scales >> 4))
+    return codes.view(np.int8), (d, scales & 15), (-dmin, scales >> 4)
 
 
 def _q3_k(b: U8) -> Parts:
     low = _bit_pairs(b[:, 32:96].reshape(-1, 2, 32)).reshape(-1, 8, 32)
     codes = (low | _bits(b[:, :32]) << 2).view(np.int8) - 4
     scales = _nibbles(b[:, 96:104]) | _bit_pairs(b[:, 104:108]).reshape(-1, 16) << 4
-    return codes.reshape(-1, 16, 16), _f16(b[:, 108:]) * (scales.view(np.int8) - 32), None
+    return codes.reshape(-1, 16, 16), (_f16(b[:, 108:]), scales.view(np.int8) - 32), None
 
 
 def _scales_minima(b: U8) -> tuple[Ints, Ints]:
@@ -103,24 +105,24 @@ def _scales_minima(b: U8) -> tuple[Ints, Ints]:
 def _q4_k(b: U8) -> Parts:
     scales, minima = _scales_minima(b[:, 4:16])
     codes = _nibbles(b[:, 16:].reshape(-1, 4, 32)).reshape(-1, 8, 32)
-    return codes.view(np.int8), _f16(b[:, :2]) * scales, -(_f16(b[:, 2:4]) * minima)
+    return codes.view(np.int8), (_f16(b[:, :2]), scales), (-_f16(b[:, 2:4]), minima)
 
 
 def _q5_k(b: U8) -> Parts:
     scales, minima = _scales_minima(b[:, 4:16])
     codes = _nibbles(b[:, 48:].reshape(-1, 4, 32)).reshape(-1, 8, 32) | _bits(b[:, 16:48]) << 4
-    return codes.view(np.int8), _f16(b[:, :2]) * scales, -(_f16(b[:, 2:4]) * minima)
+    return codes.view(np.int8), (_f16(b[:, :2]), scales), (-_f16(b[:, 2:4]), minima)
 
 
 def _q6_k(b: U8) -> Parts:
     low = _nibbles(b[:, :128].reshape(-1, 2, 64)).reshape(-1, 256)
     high = _bit_pairs(b[:, 128:192].reshape(-1, 2, 32)).reshape(-1, 256)
     codes = (low | high << 4).view(np.int8) - 32
-    return codes.reshape(-1, 16, 16), _f16(b[:, 208:]) * b[:, 192:208].view(np.int8), None
+    return codes.reshape(-1, 16, 16), (_f16(b[:, 208:]), b[:, 192:208].view(np.int8)), None
 
 
 def _iq4_nl(b: U8) -> Parts:
-    return IQ4_LEVELS[_nibbles(b[:, 2:])][:, None], _f16(b[:, :2]), None
+    return IQ4_LEVELS[_nibbles(b[:, 2:])][:, None], (_f16(b[:, :2]), None), None
 
 
 def _iq4_xs(b: U8) -> Parts:
@@ -128,17 +130,17 @@ def _iq4_xs(b: U8) -> Parts:
     high = np.stack([b[:, 2:4] >> shift & 3 for shift in (0, 2, 4, 6)], axis=-1).reshape(-1, 8)
     scales = (low | high << 4).view(np.int8) - 32
     codes = IQ4_LEVELS[_nibbles(b[:, 8:].reshape(-1, 8, 16))]
-    return codes, _f16(b[:, :2]) * scales, None
+    return codes, (_f16(b[:, :2]), scales), None
 
 
 def _u4(b: U8) -> Parts:
     codes = np.stack([b[:, 4:] & 15, b[:, 4:] >> 4], axis=-1).reshape(len(b), 1, -1)
-    scales = _f16(b[:, :2])
-    return codes.view(np.int8), scales, -(scales * _f16(b[:, 2:4]))
+    scale = _f16(b[:, :2])
+    return codes.view(np.int8), (scale, None), (-scale, _f16(b[:, 2:4]))
 
 
 def _i8(b: U8) -> Parts:
-    return b[:, None, 4:].view(np.int8), b[:, :4].view("<f4"), None
+    return b[:, None, 4:].view(np.int8), (b[:, :4].view("<f4"), None), None
 
 
 UNPACK: dict[str, Callable[[U8], Parts]] = {
@@ -153,6 +155,12 @@ def unpack(type: str, blocks: U8) -> Parts:
     return UNPACK[type](blocks)
 
 
+def _product(factors: Factors) -> F32:
+    """[B, G]"""
+    outer, inner = factors
+    return outer if inner is None else np.multiply(outer, inner, dtype=np.float32)
+
+
 def _multiply_out(type: str, blocks: U8, out: F32) -> None:
     """Writes the values of blocks [B, block_bytes] to out [B, block_size]."""
     if type == "F32":
@@ -164,9 +172,9 @@ def _multiply_out(type: str, blocks: U8, out: F32) -> None:
     else:
         codes, scales, offsets = unpack(type, blocks)
         groups = out.reshape(codes.shape)
-        np.multiply(codes, scales[..., None], out=groups, dtype=np.float32)
+        np.multiply(codes, _product(scales)[..., None], out=groups, dtype=np.float32)
         if offsets is not None:
-            groups += offsets[..., None]
+            groups += _product(offsets)[..., None]
 
 
 def _dequantize_blocks(type: str, blocks: U8) -> F32:

@@ -111,7 +111,7 @@ def test_options_are_the_device_s_own() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"backend": "tpu"}, r"backend must be one of cpu, reference, null, toy; got 'tpu'"),
+        ({"backend": "tpu"}, r"backend must be one of cpu, reference, null, cuda, toy, auto; got 'tpu'"),
         ({"backend": "toy", "lanes": 9}, "lanes must be an integer from 1 to 8; got 9"),
         ({"lanes": 9}, "lanes must be an integer"),
         ({"threads": 0}, "threads must be an integer from 1 to 1024; got 0"),

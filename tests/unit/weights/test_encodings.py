@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from octavo.errors import ConfigError
 from octavo.ir import Weight
-from octavo.weights.dequantize import CHUNK, UNPACK, dequantize, dequantize_rows, unpack
+from octavo.weights.dequantize import CHUNK, UNPACK, Factors, dequantize, dequantize_rows, unpack
 from octavo.weights.formats import BY_ID, FORMATS, GGUF_TYPES, UNSUPPORTED, tensor_bytes
 from tests.models import model_path
 from tests.quantize import QUANTIZE, quantize
@@ -78,9 +78,16 @@ def test_shapes_of_vectors_and_experts() -> None:
 def test_unpack_is_scale_times_code_plus_offset(type: str) -> None:
     weight = random_weight(type, rows=4, columns=512)
     codes, scales, offsets = unpack(type, weight.data.reshape(-1, FORMATS[type].block_bytes))
-    assert codes.dtype == np.int8 and codes.shape[:2] == scales.shape
+    assert codes.dtype == np.int8
+
+    def product(factors: Factors) -> NDArray[np.float32]:  # of a block's number and its groups' numbers
+        block, groups = factors
+        assert block.shape == (len(codes), 1) and (groups is None or groups.shape == codes.shape[:2])
+        made: NDArray[np.float32] = block if groups is None else block * np.float32(groups)
+        return made[..., None]
+
     with np.errstate(all="ignore"):
-        values = codes * scales[..., None] + (0 if offsets is None else offsets[..., None])
+        values = codes * product(scales) + (0 if offsets is None else product(offsets))
     assert np.array_equal(values.reshape(4, 512), oracle(weight), equal_nan=True)
 
 

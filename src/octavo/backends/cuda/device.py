@@ -1,0 +1,109 @@
+"""An NVIDIA GPU as a device: what it can do and would take. torch and triton are imported only to answer that."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import Any
+
+from octavo.backends import host
+from octavo.backends.base import Backend, Device, Options, Progress
+from octavo.config import CacheConfig, EngineConfig
+from octavo.errors import ConfigError
+from octavo.ir import Model
+
+OPTIONS: dict[str, Any] = {
+    "gpu_memory_utilization": None,  # the share of the device's free memory that the engine may take; None: SHARE
+}
+SHARE = 0.9
+RESERVE = 1 << 30  # bytes for buffers, compiled kernels and torch itself
+
+
+def interpreted() -> bool:
+    """Whether Triton runs kernels in numpy, on the CPU: slow, for tests without a GPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def installed() -> bool:
+    return all(find_spec(name) is not None for name in ("torch", "triton"))
+
+
+def check_device() -> None:
+    """Raises ConfigError, with the first thing that is missing to run on a GPU."""
+    if not installed():
+        raise ConfigError("backend cuda needs torch and triton: pip install 'octavo[cuda]'")
+    if interpreted():
+        return
+    if not host.has_gpu():
+        raise ConfigError("backend cuda needs an NVIDIA GPU and its driver: there is no /dev/nvidia0 here")
+    import torch
+
+    if not torch.cuda.is_available():
+        built = torch.version.cuda or "no CUDA"
+        raise ConfigError(f"backend cuda: torch {torch.__version__} (built for {built}) finds no usable GPU or driver")
+
+
+def check_options(options: Options) -> None:
+    if (share := options.get("gpu_memory_utilization")) is None:
+        return
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise ConfigError(f"gpu_memory_utilization must be above 0 and at most 1; got {share!r}")
+
+
+def resolve_options(options: Options) -> dict[str, Any]:
+    return OPTIONS | dict(options)
+
+
+def available_memory(options: Options) -> int:
+    check_device()
+    if interpreted():
+        return host.available_memory()
+    import torch
+
+    free, _ = torch.cuda.mem_get_info()
+    return int(free * (options.get("gpu_memory_utilization") or SHARE))
+
+
+def auto_pool(available: int, weights: int, context: int) -> int:
+    """All that weights and buffers leave: nothing else uses a GPU's memory. Interpreted, what a laptop can spare."""
+    return host.auto_pool(available, weights, context) if interpreted() else max(0, available - weights - RESERVE)
+
+
+def limits(config: EngineConfig) -> dict[str, Any]:
+    """The arguments of `CudaBackend` that follow from a resolved configuration."""
+    return {
+        "max_tokens": config.max_num_batched_tokens,
+        "max_seqs": config.max_num_seqs,
+        "max_context": config.max_model_len,
+    }
+
+
+def footprint(model: Model, config: EngineConfig, cache: CacheConfig) -> dict[str, int]:
+    if not installed():
+        check_device()
+    from octavo.backends.cuda.footprint import footprint
+
+    return footprint(model, cache, **limits(config))
+
+
+def make(
+    model: Model, config: EngineConfig, cache: CacheConfig, progress: Progress | None, beside: Backend | None
+) -> Backend:
+    check_device()
+    from octavo.backends.cuda.backend import CudaBackend
+
+    device = "cpu" if interpreted() else "cuda"
+    return CudaBackend(model, cache, device=device, progress=progress, **limits(config))
+
+
+DEVICE = Device(
+    make=make,
+    footprint=footprint,
+    available_memory=available_memory,
+    auto_pool=auto_pool,
+    kv_dtypes=("bf16", "f32", "int8"),
+    trees=True,
+    options=OPTIONS,
+    check_options=check_options,
+    resolve_options=resolve_options,
+)

@@ -1,0 +1,77 @@
+"""The KV pool: one tensor, block-major, [blocks][layer][k, v][kv_heads][block_size][head_dim]; int8 has a second one
+with the scales, [blocks][layer][k, v][kv_heads][block_size]. A block is contiguous, so copying one is one copy."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from octavo.backends.cuda.kernels.moves import move
+from octavo.backends.cuda.launch import Launch
+from octavo.config import CacheConfig
+from octavo.ir import Attention
+from octavo.types import Transfers
+
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+CHUNK = 1024  # values that a program copies of a block
+
+
+class Place(NamedTuple):
+    """Where a layer's keys and values begin within a block, and their scales."""
+
+    k: int
+    v: int
+    k_scale: int
+    v_scale: int
+
+
+class KvPool:
+    def __init__(self, cache: CacheConfig, layers: tuple[Attention, ...], device: torch.device):
+        self.layers, self.block_size = layers, cache.block_size
+        page = cache.block_size
+        self.places: list[Place] = []
+        at = scale_at = 0
+        planes: dict[int, list[int]] = {}  # width -> where the planes [block_size, width] of this width begin
+        for spec in layers:
+            k, v = spec.kv_heads * page * spec.head_dim, spec.kv_heads * page * spec.value_dim
+            self.places.append(Place(at, at + k, scale_at, scale_at + spec.kv_heads * page))
+            planes.setdefault(spec.head_dim, []).extend(range(at, at + k, page * spec.head_dim))
+            planes.setdefault(spec.value_dim, []).extend(range(at + k, at + k + v, page * spec.value_dim))
+            at, scale_at = at + k + v, scale_at + 2 * spec.kv_heads * page
+        self.data = torch.zeros(cache.num_blocks, at, dtype=DTYPES[cache.dtype], device=device)
+        self.scales: torch.Tensor | None = None
+        if cache.dtype == "int8":
+            self.scales = torch.zeros(cache.num_blocks, scale_at, dtype=torch.float32, device=device)
+        self._planes = {width: self._upload(starts) for width, starts in planes.items()}
+        self._heads = self._upload(range(0, scale_at, page))
+
+    def _upload(self, values: Any) -> torch.Tensor:
+        return torch.from_numpy(np.array(values, np.int32)).to(self.data.device)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (self.data, self.scales) if tensor is not None)
+
+    def launches(self, transfers: Transfers) -> list[Launch]:
+        """All moves in order, then all copies in order. Each plane is a program's own, so planes need not wait."""
+        found: list[Launch] = []
+        if len(transfers.moves):
+            slots, page = self._upload(transfers.moves), self.block_size
+            found += [self._move(self.data, slots, starts, width, page) for width, starts in self._planes.items()]
+            if self.scales is not None:
+                found.append(self._move(self.scales, slots, self._heads, 1, page))
+        if len(transfers.copies):
+            blocks = self._upload(transfers.copies)
+            for tensor in (self.data, self.scales):
+                if tensor is not None:
+                    size = tensor.shape[1]
+                    chunk = next(c for c in range(min(CHUNK, size), 0, -1) if size % c == 0)
+                    found.append(self._move(tensor, blocks, self._upload(range(0, size, chunk)), chunk, 1))
+        return found
+
+    def _move(self, tensor: torch.Tensor, pairs: torch.Tensor, planes: torch.Tensor, width: int, page: int) -> Launch:
+        block = 1 << (width - 1).bit_length()
+        arguments = (tensor, pairs, planes, len(pairs), tensor.shape[1], width)
+        return Launch(move, (len(planes),), arguments, {"PAGE": page, "BLOCK": block})

@@ -1,0 +1,119 @@
+"""A batch as one array of int32, copied to the device at once: the blob. Kernels read all of it from memory, so a
+captured graph holds for any batch of its size.
+
+The blob begins with a header and the fields of one entry a row, whose places follow from the numbers of rows. Block
+tables, paths and work lists have any length and lie behind; the header says where, and how many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from octavo.backends.cuda.launch import MAX_PARTS, PART_TOKENS
+from octavo.backends.cuda.work import NO_TAIL, keys, work
+from octavo.types import I32, Batch
+
+TABLES = 0  # header: where the block tables begin, and their width
+LISTS = 2  # header: from here on, for each `View`, three pairs: where a list begins, and its length
+WHOLE, PARTS, ADDED = 0, 2, 4
+
+
+class View(NamedTuple):
+    """What attention's work lists depend on: layers with the same one share them."""
+
+    window: int
+    split: int
+    whole_tile: int  # tokens
+    parts_tile: int
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The parts of the blob that have one entry for each of T tokens or R logit rows."""
+
+    blob: Tensor
+    tokens: int
+    token_ids: Tensor
+    positions: Tensor
+    slots: Tensor
+    last: Tensor
+    tails: Tensor
+    path_at: Tensor
+    part_at: tuple[Tensor, ...]  # for each view
+    logit_rows: Tensor
+
+    def rows(self, part: slice) -> Fields:
+        """The same step with some of its logit rows."""
+        return replace(self, logit_rows=self.logit_rows[part])
+
+
+class Steps:
+    """Fills the blob. views: of all layers. The blob has room for what max_* allow."""
+
+    def __init__(self, views: Sequence[View], max_tokens: int, max_seqs: int, max_blocks: int, device: torch.device):
+        self.views = list(views)
+        rows = max_tokens * (7 + len(views))
+        lists = len(views) * (4 * (max_tokens * 2 + MAX_PARTS) + max_tokens)
+        size = self._header + rows + lists + max_seqs * max_blocks + max_tokens * max_tokens // 2
+        self.blob = torch.zeros(size, dtype=torch.int32, device=device)
+
+    @property
+    def _header(self) -> int:
+        return LISTS + 6 * len(self.views)
+
+    def header(self, view: View, which: int) -> int:
+        """The place in the header of one of the view's lists."""
+        return LISTS + 6 * self.views.index(view) + which
+
+    def fields(self, tokens: int, rows: int) -> Fields:
+        sizes = [tokens] * (6 + len(self.views)) + [rows]
+        at = np.cumsum([self._header, *sizes]).tolist()
+        parts = [self.blob[a:b] for a, b in pairwise(at)]
+        ids, positions, slots, last, tails, path_at, *part_at, logit_rows = parts
+        return Fields(self.blob, tokens, ids, positions, slots, last, tails, path_at, tuple(part_at), logit_rows)
+
+    def fill(self, batch: Batch, tokens: int, rows: int) -> None:
+        """Writes a batch, padded to this many tokens and logit rows. Padding has slot -1 and no work."""
+        found = keys(batch)
+        lists = [
+            work(batch, found, v.window, v.split, v.whole_tile, v.parts_tile, PART_TOKENS, MAX_PARTS)
+            for v in self.views
+        ]
+        by_token = [
+            (batch.token_ids, 0), (batch.positions, 0), (batch.slot_mapping, -1), (found.last, 0),
+            (found.tails, NO_TAIL), (found.path_at, 0), *((w.part_at, -1) for w in lists),
+        ]  # fmt: skip
+        padded = [_padded(array, tokens, fill) for array, fill in by_token]
+        padded.append(_padded(batch.logit_rows, rows, 0))
+        header = np.zeros(self._header, np.int32)
+        at = self._header + sum(map(len, padded))
+        header[TABLES : TABLES + 2] = at, batch.block_tables.shape[1]
+        behind = [batch.block_tables.reshape(-1), found.paths]
+        start = at + batch.block_tables.size
+        padded[5] += start  # paths
+        start += len(found.paths)
+        for i, lists_of_view in enumerate(lists):
+            for which, listed in (
+                (WHOLE, lists_of_view.whole),
+                (PARTS, lists_of_view.parts),
+                (ADDED, lists_of_view.added),
+            ):
+                header[LISTS + 6 * i + which : LISTS + 6 * i + which + 2] = start, len(listed)
+                behind.append(listed.reshape(-1))
+                start += listed.size
+        whole = np.concatenate([header, *padded, *behind])
+        assert len(whole) <= len(self.blob), "a batch is larger than its limits"
+        self.blob[: len(whole)].copy_(torch.from_numpy(whole))
+
+
+def _padded(array: I32, size: int, fill: int) -> I32:
+    out = np.full(size, fill, np.int32)
+    out[: len(array)] = array
+    return out
