@@ -343,7 +343,7 @@ def test_rows_that_need_no_token_on_the_host_run_ahead(params: dict[str, Any]) -
 @pytest.mark.parametrize(("params", "fields"), [(entry, {}) for entry in WAITING] + [
     ({}, {"bad_word_ids": ((3, 4),)}),
     ({}, {"grammar": Successors()}),
-], ids=str)  # fmt: skip
+], ids=lambda entry: " ".join(entry) or "none")  # fmt: skip
 def test_rows_that_need_their_token_on_the_host_wait(params: dict[str, Any], fields: dict[str, Any]) -> None:
     item = request("a", prompt(40), SamplingParams(temperature=0, max_tokens=9, **params), **fields)
     engine, device = build(True)
