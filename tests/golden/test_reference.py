@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
 import pytest
 
+from octavo.backends.host import available_memory
 from octavo.backends.reference import ReferenceBackend
 from octavo.models.registry import build_model
 from octavo.tokenizer.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ class Loaded:
 
     def __init__(self, name: str):
         self.checkpoint = open_gguf(model_path(name))
-        memory = psutil.virtual_memory().available // 2  # Qwen is 6.2 GB in float32; the rest is unpacked again
+        memory = available_memory() // 2  # Qwen is 6.2 GB in float32; the rest is unpacked again
         self.backend = ReferenceBackend(build_model(self.checkpoint), oracle.CACHE, memory)
 
     def text_ids(self, text: str) -> list[int]:

@@ -26,7 +26,10 @@ def admission(slots: int = 1, requests: int = 100, tokens: int = 10**6) -> Admis
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))  # type: ignore[arg-type]
+    async def limited() -> None:
+        await asyncio.wait_for(test(), 30)
+
+    asyncio.run(limited())
 
 
 async def order_of(queue: Admission, tickets: list[Ticket]) -> list[Ticket]:

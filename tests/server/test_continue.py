@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -59,7 +59,7 @@ def test_llm(tiny_model: Path, expected: tuple[str, int]) -> None:
         assert (output.outputs[0].text, len(output.prompt_token_ids)) == expected
         assert llm.render(TALK, continue_final_message=True)["prompt"] == PROMPT
         with pytest.raises(TypeError, match="enable_thinkin"):
-            llm.chat(TALK, enable_thinkin=False)  # type: ignore[call-arg]
+            llm.chat(TALK, **cast(Any, {"enable_thinkin": False}))
         with pytest.raises(RequestError, match="'messages' cannot be set there"):
             llm.chat(TALK, chat_template_kwargs={"messages": []})
 

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import re
-import string
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2.runtime import Undefined
+from jinja2.sandbox import SandboxedFormatter
 
 from octavo.chat.limits import LimitError, current
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 WIDE = re.compile(r"\d{5}")  # a width or precision over 9999
 
 
-class Formatter(string.Formatter):
-    """environment: the sandbox, which refuses attributes."""
-
-    def __init__(self, environment: Environment):
-        self._environment = environment
+class Formatter(SandboxedFormatter):
+    """Jinja's formatter, which asks the sandbox for attributes and items, with limits."""
 
     def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
         """The value of "name.attribute[item]"."""
         current().tick()
-        first, rest = string._string.formatter_field_name_split(field_name)  # type: ignore[attr-defined]
-        value = self.get_value(first, args, kwargs)
-        for is_attribute, name in rest:
-            get = self._environment.getattr if is_attribute else self._environment.getitem
-            value = get(value, name)
-        return value, first
+        return super().get_field(field_name, args, kwargs)
 
     def convert_field(self, value: Any, conversion: Any) -> Any:
         self._check(value)

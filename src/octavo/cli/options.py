@@ -255,7 +255,7 @@ def takes(**tables: Table) -> Callable[[Callable[..., None]], Callable[..., None
         shared = [_parameter(row, table) for table in tables.values() for row in table.rows]
         parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name not in tables]
         parameters += shared
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+        vars(command)["__signature__"] = inspect.Signature(parameters)  # typer reads it
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         command.__name__, command.__doc__ = function.__name__, function.__doc__
         return command

@@ -94,4 +94,4 @@ def install(app: FastAPI, needs_key: bool) -> None:
             app.openapi_schema = schema
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign]
+    vars(app)["openapi"] = openapi
