@@ -52,26 +52,25 @@ def engine_config(**settings: Any) -> EngineConfig:
     """
     if "backend" in settings:
         settings["backend"] = choose(settings["backend"])
-    share = settings.pop("gpu_memory_utilization", None) if settings.get("backend") == "cuda" else None
+    unused = {name: value for name, value in settings.items() if name in vllm_settings.WITHOUT_EFFECT}
     settings = vllm_settings.translate(settings)
-    if share is not None:
-        settings["gpu_memory_utilization"] = share
     fields = [field.name for field in dataclasses.fields(EngineConfig)]
     config = check(EngineConfig(**{name: value for name, value in settings.items() if name in fields}))
     others = {name: value for name, value in settings.items() if name not in fields}
-    return dataclasses.replace(config, backend_options=_options(config.backend, {**config.backend_options, **others}))
+    options, foreign = _options(config.backend, {**config.backend_options, **others})
+    vllm_settings.name_without_effect(unused | foreign)
+    return dataclasses.replace(config, backend_options=options)
 
 
-def _options(backend: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The backend's own options, as given or by default. Those of other backends are checked and left out."""
-    options = dict(device(backend).options)
+def _options(backend: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(the backend's own options, as given or by default; those given that belong to other backends), all checked."""
+    own, foreign = dict(device(backend).options), dict[str, Any]()
     for name, value in given.items():
         if (found := owner(name, backend)) is None:
             raise _unknown(name)
         device(found).check_options({name: value})
-        if found == backend:
-            options[name] = value
-    return options
+        (own if found == backend else foreign)[name] = value
+    return own, foreign
 
 
 def _unknown(name: str) -> ConfigError:

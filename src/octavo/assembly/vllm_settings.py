@@ -30,7 +30,6 @@ WITHOUT_EFFECT = (
     "dtype",
     "enable_log_requests",
     "enforce_eager",
-    "gpu_memory_utilization",
     "guided_decoding_backend",
     "hf_token",
     "ignore_patterns",
@@ -94,7 +93,7 @@ _named: set[str] = set()  # arguments that the log has named: each is named once
 
 
 def translate(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the settings with our names and values, without those that change nothing here, which the log names.
+    """Returns the settings with our names and values, without those of WITHOUT_EFFECT.
 
     Raises ConfigError for a value that asks for what is not done.
     """
@@ -105,8 +104,6 @@ def translate(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, ours in OTHER_NAMES.items():
         if name in settings and ours in settings:
             raise ConfigError(f"{name} and {ours} are the same setting: give one of them")
-    _check_share(settings.get("gpu_memory_utilization"))
-    _name_once([name for name in WITHOUT_EFFECT if settings.get(name) not in NEUTRAL])
     return {
         OTHER_NAMES.get(name, name): _our_value(name, value)
         for name, value in settings.items()
@@ -118,12 +115,8 @@ def _our_value(name: str, value: Any) -> Any:
     return OTHER_VALUES[name].get(value, value) if name in OTHER_VALUES and isinstance(value, str) else value
 
 
-def _check_share(share: object) -> None:
-    if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
-        raise ConfigError(f"gpu_memory_utilization must be above 0 and at most 1; got {share!r}")
-
-
-def _name_once(names: list[str]) -> None:
-    if new := [name for name in names if name not in _named]:
+def name_without_effect(settings: Mapping[str, Any]) -> None:
+    """Logs the names of settings that ask for something and change nothing, each once in a process."""
+    if new := [name for name, value in settings.items() if value not in NEUTRAL and name not in _named]:
         _named.update(new)
         log.warning("these settings change nothing here: %s", ", ".join(new))

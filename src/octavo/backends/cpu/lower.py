@@ -21,12 +21,11 @@ from octavo.backends.plan.nodes import (
     LogitRows,
     Logits,
     MatMul,
-    Node,
     Norm,
     SelfAttention,
     Trace,
     Value,
-    reads,
+    last_reads,
     writes,
 )
 from octavo.backends.plan.trace import trace
@@ -94,21 +93,14 @@ class Lowering:
         }
 
     def run(self) -> None:
-        nodes = self.trace.nodes
-        last = {value: i for i, node in enumerate(nodes) for value in reads(node)}
-        for i, node in enumerate(nodes):
+        for node, done in zip(self.trace.nodes, last_reads(self.trace), strict=True):
             for out, into in writes(node):
                 if into is not None:
                     self.buffers[out] = self.buffers[into]
                 elif not isinstance(node, LogitRows):
                     self.buffers[out] = self._buffer(self.trace.widths[out])
             self.emitters[type(node)](node)
-            self._release(node, i, last)
-
-    def _release(self, node: Node, i: int, last: dict[Value, int]) -> None:
-        taken = {into for _, into in writes(node)}
-        for value in set(reads(node)):
-            if last[value] == i and value not in taken:
+            for value in done - {into for _, into in writes(node)}:
                 self._give_back(self.buffers[value])
 
     def _buffer(self, width: int) -> int:

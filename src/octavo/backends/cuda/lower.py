@@ -37,6 +37,7 @@ from octavo.backends.plan.nodes import (
     SelfAttention,
     Trace,
     Value,
+    last_reads,
     reads,
     writes,
 )
@@ -114,16 +115,14 @@ class Lowering:
         }
 
     def run(self) -> Pass:
-        last = {value: i for i, node in enumerate(self.trace.nodes) for value in reads(node)}
-        for i, node in enumerate(self.trace.nodes):
+        for node, done in zip(self.trace.nodes, last_reads(self.trace), strict=True):
             self.in_head = self.in_head or isinstance(node, LogitRows)
             for out, into in writes(node):
                 if into is not None:
                     self._own(out, self.owners[into], self.places[into])
             self.emitters[type(node)](node)
-            for value in set(reads(node)):
-                if last[value] == i:
-                    self._release(value)
+            for value in done:
+                self._release(value)
         return Pass(self.trunk, self.head, self.hidden, self.scores, self.hidden_tensor, self.scratch)
 
     # -------------------------------------------------------------- buffers

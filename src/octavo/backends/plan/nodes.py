@@ -149,3 +149,9 @@ def writes(node: Node) -> list[tuple[Value, Value | None]]:
             return []
         case Embed(out=out) | Rotate(out=out) | SelfAttention(out=out) | Gated(out=out) | LogitRows(out=out):
             return [(out, None)]
+
+
+def last_reads(trace: Trace) -> list[set[Value]]:
+    """For each node, the values that it is the last to read: their buffers are free after it."""
+    last = {value: i for i, node in enumerate(trace.nodes) for value in reads(node)}
+    return [{value for value in reads(node) if last[value] == i} for i, node in enumerate(trace.nodes)]
