@@ -95,3 +95,32 @@ def test_over_http(tiny: Server) -> None:
         assert status == 400 and answer["error"]["param"] == field
     plain = {"store": False, "modalities": ["text"], "service_tier": "auto", "metadata": {"a": "b"}, "user": "u"}
     assert tiny.post("/v1/chat/completions", chat | plain)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("/v1/responses", {"input": "hi", "top_logprobs": 2}, "top_logprobs"),
+        ("/v1/responses", {"input": "hi", "include": ["message.output_text.logprobs"]}, "include"),
+        ("/v1/responses", {"input": "hi", "conversation": "c1"}, "conversation"),
+        ("/v1/responses", {"input": "hi", "store": True}, "store"),
+        ("/v1/responses", {"input": "hi", "stop": "a"}, "stop"),
+        ("/v1/messages", {"max_tokens": 1, "output_format": {"type": "json_schema"}}, "output_format"),
+        ("/v1/messages", {"max_tokens": 1, "mcp_servers": [{"url": "http://a"}]}, "mcp_servers"),
+        ("/v1/chat/completions", {"structured_outputs": {"json": {}, "whitespace_pattern": " ?"}},
+         "structured_outputs.whitespace_pattern"),
+        ("/v1/chat/completions", {"structured_outputs": {"json": {}, "colour": 1}}, "structured_outputs"),
+    ],
+)  # fmt: skip
+def test_other_routes_refuse_by_name_too(tiny: Server, path: str, fields: dict[str, Any], param: str) -> None:
+    talk = {} if "input" in fields else {"messages": [{"role": "user", "content": "hi"}]}
+    status, answer = tiny.post(path, talk | fields)
+    assert status == 400 and param.rpartition(".")[2] in answer["error"]["message"]
+
+
+def test_other_routes_accept_values_that_ask_for_nothing(tiny: Server) -> None:
+    small = {"max_output_tokens": 1, "store": False, "include": ["reasoning.encrypted_content"], "top_logprobs": 0}
+    assert tiny.post("/v1/responses", {"input": "hi"} | small)[0] == 200
+    given = {"regex": "a", "disable_any_whitespace": False, "disable_fallback": True, "whitespace_pattern": None}
+    body = {"prompt": "a", "max_tokens": 2, "structured_outputs": given, "suffix": ""}
+    assert tiny.post("/v1/completions", body)[0] == 200

@@ -82,8 +82,8 @@ async def create(request: Request) -> Response:
     @contextlib.asynccontextmanager
     async def begin(inbox: Inbox) -> AsyncIterator[Renderer]:
         async with state.pool.use(body.model, caller.remaining) as runtime:
-            prompts, params = await encode(runtime, given, body.suffix), params_of(body)
-            if body.suffix is not None:
+            prompts, params = await encode(runtime, given, body.suffix or None), params_of(body)
+            if body.suffix:
                 params = until_filled(params, fill_tokens(runtime, "suffix"))
             job = generate(request, runtime, caller, new_id("cmpl-"), body.model, prompts, params, inbox)
             async with job as made:
@@ -100,7 +100,7 @@ def check(body: CompletionRequest, most_answers: int) -> None:
         raise bad_request("add_special_tokens: send the token ids that /tokenize gives", "add_special_tokens")
     check_answers(body.n, most_answers)
     check_best_of(body.best_of, body.n, body.stream, most_answers)
-    if body.suffix is not None and body.echo:
+    if body.suffix and body.echo:
         raise bad_request("echo and suffix do not go together", "echo")
 
 

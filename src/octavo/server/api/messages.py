@@ -15,6 +15,7 @@ from octavo.server.api.common import caller_of, generate, new_id, state_of
 from octavo.server.api.messages_in import to_openai, tools_in
 from octavo.server.api.messages_render import MessagesRenderer
 from octavo.server.api.schemas import MOST, Priority, Seconds, Share
+from octavo.server.api.unsupported import MESSAGES, UnsupportedInMessages, refuse
 from octavo.server.generation.inbox import Inbox
 from octavo.server.generation.prompt import ChatInput, ChatPrompt, make_chat_prompt, template_variables
 from octavo.server.generation.streaming import GenerationResponse, Renderer
@@ -63,7 +64,7 @@ class AnthropicThinking(Struct):
     budget_tokens: int | None = None
 
 
-class CountRequest(Struct, kw_only=True):
+class CountRequest(UnsupportedInMessages, kw_only=True):
     messages: Annotated[list[AnthropicMessage], Meta(min_length=1)]
     model: str | None = None
     system: str | list[Json] | None = None
@@ -119,6 +120,7 @@ class TokenCount(Struct):
 async def create(request: Request) -> Response:
     state = state_of(request)
     body = await read(request, MessagesRequest, state.settings.limits)
+    refuse(body, reasons=MESSAGES)
     chat_input = to_chat_input(body, state.settings.limits)
     caller = caller_of(request, body.timeout, body.priority)
 

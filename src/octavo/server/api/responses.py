@@ -15,6 +15,7 @@ from octavo.server.api.common import caller_of, generate, new_id, openai_error, 
 from octavo.server.api.responses_in import to_messages
 from octavo.server.api.responses_render import ResponsesRenderer
 from octavo.server.api.schemas import MOST, Priority, Seconds, Share
+from octavo.server.api.unsupported import RESPONSES, UnsupportedInResponses, refuse
 from octavo.server.generation.inbox import Inbox
 from octavo.server.generation.prompt import ChatInput, ChatPrompt, make_chat_prompt, template_variables
 from octavo.server.generation.streaming import GenerationResponse, Renderer
@@ -58,7 +59,7 @@ class ReasoningOptions(Struct, omit_defaults=True):
     summary: str | None = None
 
 
-class ResponseRequest(Struct, kw_only=True):
+class ResponseRequest(UnsupportedInResponses, kw_only=True):
     """input: a text, or items of type message, function_call and function_call_output."""
 
     input: str | list[Json]
@@ -134,6 +135,7 @@ async def create(request: Request) -> Response:
 
 def to_chat_input(body: ResponseRequest, limits: Limits) -> ChatInput:
     """Converts a body to the common form of a chat. Raises ApiError."""
+    refuse(body, reasons=RESPONSES)
     if body.previous_response_id is not None:
         raise bad_request("previous_response_id: nothing is stored here; send all items", "previous_response_id")
     if body.background:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
 from octavo.sampling.params import MAX_ANSWERS, MAX_LOGPROBS
-from octavo.server.api.unsupported import Unsupported
+from octavo.server.api.unsupported import STRUCTURED, Unsupported, UnsupportedStructure, refuse
 from octavo.server.generation.job import GenerationJob
 from octavo.server.http.errors import bad_request
 from octavo.types import Json, SamplingParams, StructuredOutputs
@@ -31,14 +30,15 @@ TokenId = Annotated[int, Meta(ge=0, le=MOST)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)]
 
 
-class Structure(Struct):
-    """vLLM's `structured_outputs`."""
+class Structure(UnsupportedStructure, kw_only=True, forbid_unknown_fields=True):
+    """vLLM's `structured_outputs`. disable_fallback has no effect: there is one implementation."""
 
     json: str | Json | None = None
     json_object: bool | None = None
     regex: str | None = None
     choice: list[str] | None = None
     grammar: str | None = None
+    disable_fallback: bool | None = None
 
 
 class JsonSchema(Struct):
@@ -143,7 +143,7 @@ def structure(body: Controls) -> StructuredOutputs | None:
     """The constraint on the answer from any of its three fields. Raises ApiError if several are set."""
     guided = {name.removeprefix("guided_"): getattr(body, name) for name in GUIDED}
     wanted = [
-        None if body.structured_outputs is None else msgspec.structs.asdict(body.structured_outputs),
+        None if body.structured_outputs is None else _from_structure(body.structured_outputs),
         guided if any(value is not None for value in guided.values()) else None,
         _from_response_format(body.response_format),
     ]
@@ -163,6 +163,11 @@ def structure_field(body: Controls) -> str:
         return "response_format"
     guided = [name for name in GUIDED if getattr(body, name) is not None]
     return guided[0] if guided else "structured_outputs"
+
+
+def _from_structure(wanted: Structure) -> Json:
+    refuse(wanted, reasons=STRUCTURED, within="structured_outputs.")
+    return {name: getattr(wanted, name) for name in ("json", "json_object", "regex", "choice", "grammar")}
 
 
 def _from_response_format(wanted: ResponseFormat | None) -> Json | None:

@@ -20,7 +20,9 @@ NO_BEAMS = "only `LLM.beam_search` searches with beams"
 STRUCTURE = "use response_format or structured_outputs"
 
 # By field: why not, or what to use; and the values besides null that ask for nothing.
-REASONS: Mapping[str, tuple[str, tuple[Any, ...]]] = {
+Reasons = Mapping[str, tuple[str, tuple[Any, ...]]]
+
+REASONS: Reasons = {
     "add_special_tokens": ("the chat template writes them", (False,)),
     "audio": (TEXT_ONLY, ()),
     "chat_template": ("the operator chooses the template: `octavo serve --chat-template`", ()),
@@ -61,19 +63,71 @@ REASONS: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "xtc_probability": (NO_SAMPLER, (0,)),
 }
 
+RESPONSES: Reasons = {  # fields of /v1/responses
+    "conversation": ("nothing is stored here; send all items as input", ()),
+    "frequency_penalty": ("use /v1/chat/completions", (0,)),
+    "include": ("answers here have nothing to add", ([], ["reasoning.encrypted_content"])),
+    "presence_penalty": ("use /v1/chat/completions", (0,)),
+    "prompt": ("no prompts are stored here; send the text as instructions", ()),
+    "service_tier": REASONS["service_tier"],
+    "stop": ("use /v1/chat/completions", ([],)),
+    "store": REASONS["store"],
+    "top_logprobs": ("use /v1/chat/completions", (0,)),
+    "truncation": ("inputs are never cut", ("disabled",)),
+}
+
+MESSAGES: Reasons = {  # fields of /v1/messages
+    "container": ("this server runs no code", ()),
+    "mcp_servers": ("this server connects to no other; offer tools", ([],)),
+    "output_format": ("offer a tool with this schema, or use response_format of /v1/chat/completions", ()),
+}
+
+STRUCTURED: Reasons = {  # fields within structured_outputs
+    "disable_additional_properties": ("say additionalProperties: false in the schema", (False,)),
+    "disable_any_whitespace": ("white space in JSON has a fixed bound here", (False,)),
+    "structural_tag": ("use grammar, in Lark's syntax", ()),
+    "whitespace_pattern": ("white space in JSON has a fixed bound here", ()),
+}
+
 if TYPE_CHECKING:
 
     class Unsupported(Struct):
         """The fields of REASONS, of any type."""
 
+    class UnsupportedInResponses(Struct):
+        """The fields of RESPONSES."""
+
+    class UnsupportedInMessages(Struct):
+        """The fields of MESSAGES."""
+
+    class UnsupportedStructure(Struct):
+        """The fields of STRUCTURED."""
+
 else:
-    _FIELDS = {name: Annotated[Any, Meta(description=f"Not supported: {why}.")] for name, (why, _) in REASONS.items()}
-    Unsupported = msgspec.defstruct("Unsupported", [(*field, None) for field in _FIELDS.items()], kw_only=True)
+
+    def _struct(name: str, reasons: Reasons) -> type[Struct]:
+        notes = {field: Meta(description=f"Not supported: {why}.") for field, (why, _) in reasons.items()}
+        return msgspec.defstruct(
+            name, [(field, Annotated[Any, note], None) for field, note in notes.items()], kw_only=True
+        )
+
+    Unsupported = _struct("Unsupported", REASONS)
+    UnsupportedInResponses = _struct("UnsupportedInResponses", RESPONSES)
+    UnsupportedInMessages = _struct("UnsupportedInMessages", MESSAGES)
+    UnsupportedStructure = _struct("UnsupportedStructure", STRUCTURED)
 
 
-def refuse(body: Unsupported, honoured: Collection[str] = ()) -> None:
-    """Raises ApiError for the first field that asks for something. honoured: fields that this route knows."""
-    for name, (reason, neutral) in REASONS.items():
+def refuse(
+    body: Struct,
+    honoured: Collection[str] = (),
+    reasons: Reasons = REASONS,
+    within: str = "",
+) -> None:
+    """Raises ApiError for the first field of `reasons` that asks for something.
+
+    honoured: fields that this route knows. within: what comes before a field's name in the error.
+    """
+    for name, (reason, neutral) in reasons.items():
         value = getattr(body, name)
         if value is not None and value not in neutral and name not in honoured:
-            raise bad_request(f"{name} is not supported: {reason}", name, "unsupported_parameter")
+            raise bad_request(f"{within}{name} is not supported: {reason}", within + name, "unsupported_parameter")
