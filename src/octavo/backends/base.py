@@ -76,7 +76,7 @@ class Device:
     """What a kind of backend can do and would take, and how one is made. A backend's file defines `DEVICE`.
 
     make: a backend for a configuration with no "auto" left in it. Its last argument is another backend, which never
-    runs at the same time, so that both can use the same threads.
+    runs at the same time, so that both can use the same threads, and the same weights if they are of one `Model`.
     footprint: what `Backend.memory` would say of it, without loading a weight.
     available_memory: bytes that all of it may take together, given the options.
     auto_pool: bytes of a KV pool whose size nobody has set, from the bytes that are available, those of the weights,

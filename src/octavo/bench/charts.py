@@ -14,6 +14,12 @@ CHARACTER = 6.2  # approximate width of a legend's character in pixels
 
 Points = Sequence[tuple[float, float]]
 
+# The colours of a chart that is a file by itself. Any number of series is drawn, but only these can be told apart.
+COLOURS = ("#3367d6", "#e37400", "#0b8043", "#a142f4", "#c5221f", "#00838f")
+STYLE = ".grid { stroke: #ddd } .axis { stroke: #888 } .line { fill: none; stroke-width: 2 } " + " ".join(
+    f".s{index} {{ stroke: {colour} }}" for index, colour in enumerate(COLOURS)
+)
+
 
 class Axis(NamedTuple):
     label: str
@@ -63,6 +69,13 @@ def lines(series: dict[str, Points], x: Axis, y: Axis, about: str) -> str:
         parts.append(f'<path class="line s{index}" d="M{path}"/>' if points else "")
     parts += _legend(list(series)) if len(series) > 1 else []
     return _svg(parts, HEIGHT, about)
+
+
+def standalone(chart: str) -> str:
+    """The chart as the text of an SVG file, with its style."""
+    head, rest = chart.split(">", 1)
+    head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="11"')
+    return f"{head}><style>{STYLE}</style>{rest}\n"
 
 
 def dots(points: Points, x: Axis, y: Axis, about: str) -> str:

@@ -21,8 +21,8 @@ class CpuBackend:
     """Runs batches of up to `max_tokens` tokens of `max_seqs` sequences, none longer than `max_context` tokens.
 
     isa: "auto" (the best available) or one of `_native.isas()`. threads: None means one for each available core.
-    pool: another backend's threads, to share them. The two backends must not run at the same time. Separate pools would
-    compete: waiting threads of one take cores from the other.
+    beside: another backend, whose threads are used. The two backends must not run at the same time. Separate pools
+    would compete: waiting threads of one take cores from the other. Its weights are used too if it has the same model.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class CpuBackend:
         cache: CacheConfig,
         *,
         threads: int | None = None,
-        pool: _native.Pool | None = None,
+        beside: CpuBackend | None = None,
         isa: str = "auto",
         max_tokens: int = 512,
         max_seqs: int = 64,
@@ -41,11 +41,12 @@ class CpuBackend:
         check_panels(model)
         self.model = model
         self.isa = choose_isa(isa)
-        self.pool = pool or _native.Pool(threads or default_threads())
+        self.pool: _native.Pool = beside.pool if beside else _native.Pool(threads or default_threads())
         self._kv = _native.KvCache(cache_layers(model), cache.num_blocks, cache.block_size, KV_DTYPES[cache.dtype])
         self._limits = (max_seqs, max_context or model.max_context)
         trace = fused(model)
-        self._weights = PackedMatrices(matrices(trace), self.pool, progress)
+        same = beside if beside is not None and beside.model is model else None
+        self._weights: PackedMatrices = same._weights if same else PackedMatrices(matrices(trace), self.pool, progress)
         self._plan = self._lower(trace, max_tokens)
 
     def _lower(self, trace: Trace, max_tokens: int) -> _native.Plan:

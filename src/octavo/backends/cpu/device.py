@@ -52,8 +52,8 @@ def make(
 ) -> Backend:
     from octavo.backends.cpu.backend import CpuBackend
 
-    pool = beside.pool if isinstance(beside, CpuBackend) else None
-    return CpuBackend(model, cache, progress=progress, pool=pool, **limits(config))
+    other = beside if isinstance(beside, CpuBackend) else None
+    return CpuBackend(model, cache, progress=progress, beside=other, **limits(config))
 
 
 DEVICE = Device(
