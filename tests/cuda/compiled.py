@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from octavo.backends.cuda.backend import CudaBackend
+from octavo.backends.cuda.launch import Launch
+from octavo.backends.cuda.tail import Tail
 from octavo.config import CacheConfig
 from octavo.ir import Attention, Model, Ops, Rope, Tensor, Weight
 from octavo.weights.formats import FORMATS, tensor_bytes
@@ -85,6 +87,7 @@ def one_layer(
     return Model("m", 512, hidden, 1, 4096, (spec,), weights, forward)
 
 
+TAIL = "tail, 152k tokens"  # the kernels that choose, for such a vocabulary
 # name -> (model, type of the KV cache)
 MODELS = {
     "1.5B Q4_K": (one_layer("Q4_K", 1536, 12, 2, 128, 8960, bias=True), "bf16"),
@@ -95,12 +98,26 @@ MODELS = {
 }
 
 
-def compiled(name: str) -> Iterator[dict[str, Any]]:
-    model, kv = MODELS[name]
+def tail_launches(rows: int) -> list[Launch]:
+    def made(*shape: int, dtype: torch.dtype = torch.int32) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    vocab = 151936
+    tail, out, logits = Tail(vocab, rows, torch.device("meta")), made(rows, 4), made(rows, vocab, dtype=torch.float32)
+    greedy, chosen = tail.greedy(out, logits, made(rows)), tail.choose(out, logits, made(99), rows)
+    return [*greedy, *chosen, *tail.logprobs(out, made(rows, 2, 5), logits)]
+
+
+def model_launches(model: Model, kv: str) -> Callable[[int], list[Launch]]:
     backend = CudaBackend(model, CacheConfig(64, 16, kv), device="meta", max_tokens=1024, max_context=4096)
+    return lambda tokens: backend.launches(tokens, min(tokens, 64))
+
+
+def compiled(name: str) -> Iterator[dict[str, Any]]:
+    launches = tail_launches if name == TAIL else model_launches(*MODELS[name])
     seen: set[str] = set()
     for tokens in TOKENS:
-        for launch in backend.launches(tokens, min(tokens, 64)):
+        for launch in launches(tokens):
             constants = {k: list(v) if isinstance(v, tuple) else v for k, v in launch.constants.items()}
             facts = {"kernel": launch.name, "tokens": tokens, **constants}
             key = repr((launch.name, constants))
@@ -124,6 +141,6 @@ def resources(made: Any) -> dict[str, Any]:
 
 if __name__ == "__main__":
     driver.set_active(Target(int(sys.argv[1])))
-    for name in sys.argv[2:] or MODELS:
+    for name in sys.argv[2:] or (*MODELS, TAIL):
         for facts in compiled(name):
             print(json.dumps({"model": name, **facts}), flush=True)

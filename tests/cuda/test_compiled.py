@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+TAIL = "tail, 152k tokens"
+MODELS = ("1.5B Q4_K", "8B BF16", "8B Q6_K, int8 KV", "gemma 4B Q8_0", "1.5B F32, f32 KV", TAIL)
 ROOT = Path(__file__).parents[2]
 SPILLS = {90: {"attend": 1024}, 80: {"attend": 6144, "dense": 256, "add_parts": 16}}  # bytes; docs/cuda.md says why
 SHARED = {80: 163 << 10, 90: 227 << 10}  # bytes that a program may have
@@ -18,7 +20,7 @@ SHARED = {80: 163 << 10, 90: 227 << 10}  # bytes that a program may have
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("capability", SHARED)
-@pytest.mark.parametrize("model", ["1.5B Q4_K", "8B BF16", "8B Q6_K, int8 KV", "gemma 4B Q8_0", "1.5B F32, f32 KV"])
+@pytest.mark.parametrize("model", MODELS)
 def test_every_launch_compiles_and_fits(capability: int, model: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = f"{ROOT / 'src'}{os.pathsep}{ROOT}"
@@ -26,7 +28,10 @@ def test_every_launch_compiles_and_fits(capability: int, model: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {each["kernel"] for each in found} >= {"norm", "heads", "attend", "add_parts", "gated", "gather"}
+    kernels = {each["kernel"] for each in found}
+    assert kernels >= {"best", "greedy", "edit", "sample", "logprobs"}
+    if model != TAIL:
+        assert kernels >= {"norm", "heads", "attend", "add_parts", "gated", "gather"}
     for each in found:
         assert each["shared"] <= SHARED[capability], each
         assert each["registers"] <= 255 and each["stack"] <= SPILLS[capability].get(each["kernel"], 0), each

@@ -29,7 +29,6 @@ WITHOUT_EFFECT = (
     "distributed_executor_backend",
     "dtype",
     "enable_log_requests",
-    "enforce_eager",
     "guided_decoding_backend",
     "hf_token",
     "ignore_patterns",
@@ -59,8 +58,12 @@ OTHER_NAMES = {
     "num_gpu_blocks_override": "num_kv_blocks",
     "kv_cache_memory_bytes": "kv_cache_memory",
     "scheduling_policy": "policy",
+    "enforce_eager": "cuda_graphs",
 }
-OTHER_VALUES = {"kv_cache_dtype": {"bfloat16": "bf16", "float32": "f32"}}
+OTHER_VALUES: dict[str, dict[Any, Any]] = {
+    "kv_cache_dtype": {"bfloat16": "bf16", "float32": "f32"},
+    "enforce_eager": {True: "off", False: None},
+}
 
 # Arguments with few possible values here, and why.
 FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -112,7 +115,7 @@ def translate(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _our_value(name: str, value: Any) -> Any:
-    return OTHER_VALUES[name].get(value, value) if name in OTHER_VALUES and isinstance(value, str) else value
+    return OTHER_VALUES[name].get(value, value) if name in OTHER_VALUES and isinstance(value, str | bool) else value
 
 
 def name_without_effect(settings: Mapping[str, Any]) -> None:

@@ -124,6 +124,13 @@ ENGINE = Table(
             metavar="SHARE",
         ),
         Row(
+            "cuda_graphs",
+            str | None,
+            "With backend cuda: on (the default: each size of batch is captured as a CUDA graph at its first step, and "
+            "replayed from then on) or off (Python launches every kernel).",
+            metavar="on|off",
+        ),
+        Row(
             "max_model_len",
             int | None,
             "Longest sequence in tokens, prompt and answer together; by default the model's context, or as much of it "

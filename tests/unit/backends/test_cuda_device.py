@@ -49,11 +49,19 @@ def test_auto(gpu: bool, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_share_of_memory_is_cudas_own_setting() -> None:
-    assert engine_config(backend="cuda", gpu_memory_utilization=0.5).backend_options == {"gpu_memory_utilization": 0.5}
+    assert engine_config(backend="cuda", gpu_memory_utilization=0.5).backend_options["gpu_memory_utilization"] == 0.5
     assert "gpu_memory_utilization" not in engine_config(gpu_memory_utilization=0.5).backend_options
     for wrong in (0, 1.5, True, "much"):
         with pytest.raises(ConfigError, match="gpu_memory_utilization must be above 0"):
             engine_config(backend="cuda", gpu_memory_utilization=wrong)
+
+
+def test_graphs_can_be_switched_off() -> None:
+    assert engine_config(backend="cuda").backend_options["cuda_graphs"] is None
+    for off in ({"cuda_graphs": "off"}, {"enforce_eager": True}):
+        assert engine_config(backend="cuda", **off).backend_options["cuda_graphs"] == "off"
+    with pytest.raises(ConfigError, match="cuda_graphs must be on or off; got 'sometimes'"):
+        engine_config(cuda_graphs="sometimes")
 
 
 def test_nothing_imports_torch_until_the_backend_is_made() -> None:

@@ -14,6 +14,7 @@ from octavo.ir import Model
 
 OPTIONS: dict[str, Any] = {
     "gpu_memory_utilization": None,  # the share of the device's free memory that the engine may take; None: SHARE
+    "cuda_graphs": None,  # "off": launch every kernel from Python; None: "on"
 }
 SHARE = 0.9
 RESERVE = 1 << 30  # bytes for buffers, compiled kernels and torch itself
@@ -44,6 +45,8 @@ def check_device() -> None:
 
 
 def check_options(options: Options) -> None:
+    if (graphs := options.get("cuda_graphs")) not in (None, "on", "off"):
+        raise ConfigError(f"cuda_graphs must be on or off; got {graphs!r}")
     if (share := options.get("gpu_memory_utilization")) is None:
         return
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
@@ -93,7 +96,8 @@ def make(
     from octavo.backends.cuda.backend import CudaBackend
 
     device = "cpu" if interpreted() else "cuda"
-    return CudaBackend(model, cache, device=device, progress=progress, **limits(config))
+    graphs = config.backend_options.get("cuda_graphs") != "off"
+    return CudaBackend(model, cache, device=device, graphs=graphs, progress=progress, **limits(config))
 
 
 DEVICE = Device(

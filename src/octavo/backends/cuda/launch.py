@@ -99,6 +99,7 @@ def attend_tile(head_dim: int, whole: bool, f32: bool) -> Attend:
     return Attend(128, split, 8, 2) if whole and head_dim <= 128 else Attend(64, split, 4, 1 if head_dim > 128 else 2)
 
 
+RECORD = 4  # numbers that come back for each logit row: token, finite, logprob, rank
 PART_TOKENS = 512  # tokens a step that may have parts
 MAX_PARTS = 4096  # splits in memory at once; tokens beyond are computed whole, to the same bits
 PROGRAMS = 264  # of an attention launch and head: two for each multiprocessor of an H100; they walk the items

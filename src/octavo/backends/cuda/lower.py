@@ -188,12 +188,19 @@ class Lowering:
 
     # -------------------------------------------------------------- operations
 
-    def _gather(self, out: Tensor, x: Tensor, index: Callable[[Fields], Tensor | None], scale: float = 1.0) -> Op:
+    def _gather(
+        self,
+        out: Tensor,
+        x: Tensor,
+        index: Callable[[Fields], Tensor | None] = lambda f: None,
+        chosen: Callable[[Fields], Tensor | None] = lambda f: None,
+        scale: float = 1.0,
+    ) -> Op:
         rows, width = self._rows(), out.shape[1]
 
         def op(f: Fields) -> list[Launch]:
             n, each = rows(f), rows_at_once(rows(f), 16)
-            arguments = (out, x, index(f), scale, n, width, x.stride(0), out.stride(0))
+            arguments = (out, x, index(f), chosen(f), scale, n, width, x.stride(0), out.stride(0))
             grid = (-(-n // each), -(-width // BLOCK))
             return [Launch(embed.gather, grid, arguments, {"BLOCK": BLOCK, "ROWS": each})]
 
@@ -202,14 +209,14 @@ class Lowering:
     def embed(self, node: Embed) -> None:
         out, table = self._new(node.out), self.weights.matrices[(node.table,)]
         if table.encoding is None:
-            self._emit(self._gather(out, table.data, lambda f: f.token_ids, node.scale))
+            self._emit(self._gather(out, table.data, lambda f: f.token_ids, lambda f: f.previous, node.scale))
             return
         columns = padded(table.columns)
 
         def op(f: Fields) -> list[Launch]:
             each = rows_at_once(f.tokens, 16)
-            arguments = (out, f.token_ids, table.data, self.weights.levels, node.scale, f.tokens, table.columns,
-                         out.stride(0))  # fmt: skip
+            arguments = (out, f.token_ids, f.previous, table.data, self.weights.levels, node.scale, f.tokens,
+                         table.columns, out.stride(0))  # fmt: skip
             constants = {"COLUMNS": columns, "FORMAT": table.encoding, "ROWS": each}
             return [Launch(embed.embed, (-(-f.tokens // each), columns // 256), arguments, constants)]
 
@@ -244,7 +251,7 @@ class Lowering:
                 if dtype not in operands:
                     operands[dtype] = self._buffer(x.shape[1], dtype)
                     out = operands[dtype].tensor
-                    plain = self._gather(out, x, lambda f: None)
+                    plain = self._gather(out, x)
                     self._emit(plain if node.norm is None else self._norm(node.norm, x, out))
                 source = operands[dtype].tensor
             self._group(node, group, source)
@@ -256,7 +263,7 @@ class Lowering:
     def _hidden(self, node: Linear, x: Tensor) -> None:
         self.hidden_tensor = torch.zeros(self.heights[True], x.shape[1], device=self.device)
         self.scratch += self.hidden_tensor.nbytes
-        plain = self._gather(self.hidden_tensor, x, lambda f: None)
+        plain = self._gather(self.hidden_tensor, x)
         self.hidden.append(plain if node.norm is None else self._norm(node.norm, x, self.hidden_tensor))
 
     def _group(self, node: Linear, group: list[MatMul], x: Tensor) -> None:
