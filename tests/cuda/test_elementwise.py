@@ -11,7 +11,6 @@ import torch
 from octavo.backends.cuda.kernels import elementwise, embed
 from octavo.backends.cuda.launch import Launch
 from octavo.types import F32
-from tests.cuda.where import DEVICE, on_device
 from tests.ops import twins
 
 NAN = float("nan")
@@ -20,8 +19,8 @@ T, W = 5, 70  # W: neither a power of two nor whole blocks
 
 def wide(x: F32) -> torch.Tensor:
     """x in the first rows and columns of a buffer of NaN."""
-    out = torch.full((len(x) + 2, x.shape[1] + 3), NAN, device=DEVICE)
-    out[: len(x), : x.shape[1]] = on_device(x)
+    out = torch.full((len(x) + 2, x.shape[1] + 3), NAN)
+    out[: len(x), : x.shape[1]] = torch.from_numpy(x)
     return out
 
 
@@ -34,7 +33,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any
 
 
 def check(out: torch.Tensor, expected: np.ndarray, near: float = 3e-6) -> None:
-    assert np.abs(out[:T, :W].float().cpu().numpy() - expected).max() < near
+    assert np.abs(out[:T, :W].float().numpy() - expected).max() < near
     assert torch.isnan(out[T:]).all() and torch.isnan(out[:, W:]).all(), "nothing else is written"
 
 
@@ -43,7 +42,7 @@ def test_norm(into: bool) -> None:
     x, weight, before = random(T, W), random(1, W)[0], random(T, W) * 2
     out = wide(before)
     launch(
-        elementwise.norm, (3,), out, wide(x), on_device(weight), 1e-5, T, W + 3, W + 3, W=W, BLOCK=128, ROWS=2,
+        elementwise.norm, (3,), out, wide(x), torch.from_numpy(weight), 1e-5, T, W + 3, W + 3, W=W, BLOCK=128, ROWS=2,
         INTO=into,
     )  # fmt: skip
     check(out, twins.rms_norm(x, weight, 1e-5) + (before if into else 0))
@@ -78,7 +77,7 @@ def test_soft_cap() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_gather(dtype: torch.dtype) -> None:
     x, index = random(9, W), np.array([8, 0, 3, 3, 1], np.int32)
-    out = torch.full((T + 2, W + 3), NAN, dtype=dtype, device=DEVICE)
-    arguments = (out, wide(x), on_device(index), 2.0, T, W, W + 3, W + 3)
+    out = torch.full((T + 2, W + 3), NAN, dtype=dtype)
+    arguments = (out, wide(x), torch.from_numpy(index), 2.0, T, W, W + 3, W + 3)
     launch(embed.gather, (3, 2), *arguments, BLOCK=64, ROWS=2)
     check(out, torch.from_numpy(2 * x[index]).to(dtype).float().numpy(), 1e-9)

@@ -54,7 +54,7 @@ def text(llm: LLM, prompt: Any, params: SamplingParams = FEW) -> str:
 
 def test_arguments_without_effect_are_named_once(named: None, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    given = {"enforce_eager": True, "dtype": "bfloat16", "swap_space": 4, "trust_remote_code": True}
+    given = {"cuda_graphs": "off", "dtype": "bfloat16", "swap_space": 4, "trust_remote_code": True}
     given |= {"disable_log_stats": True, "tokenizer_mode": "auto", "load_format": "gguf", "revision": "main"}
     given |= {"max_logprobs": 5, "gpu_memory_utilization": 0.9}
     assert engine_config(**given) == engine_config()

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
+from collections.abc import Iterator
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from octavo.backends.base import Progress
-from octavo.backends.cuda.attention import check_heads
-from octavo.backends.cuda.launch import HEAD_ROWS, INTERPRETED, Launch
-from octavo.backends.cuda.lost import watched
-from octavo.backends.cuda.lower import Lowering, Op, Pass
+from octavo.backends.cuda import attention, tail
+from octavo.backends.cuda.graphs import Graphs, Shape, padded
+from octavo.backends.cuda.launch import INTERPRETED, RECORD, Launch
+from octavo.backends.cuda.lower import Lowering, Op, Pass, fused
 from octavo.backends.cuda.pool import KvPool
 from octavo.backends.cuda.step import Fields, Steps
-from octavo.backends.cuda.values import fused
+from octavo.backends.cuda.stream import Ring, Stream, Upload
+from octavo.backends.cuda.tail import Tail
+from octavo.backends.cuda.ticket import Ticket
 from octavo.backends.cuda.weights import Weights, check_rows
-from octavo.backends.cuda.work import view
 from octavo.backends.plan.nodes import Trace
 from octavo.config import CacheConfig
 from octavo.errors import ConfigError
 from octavo.ir import Model
 from octavo.kv.planner import blocks_for
-from octavo.sampling import rules
-from octavo.types import Batch, StepResult, Transfers
+from octavo.types import I32, Batch, StepResult, Transfers
+
+HEAD_ROWS = 256  # logit rows at once: a step with more runs the head in rounds
 
 
 class CudaBackend:
     """Runs batches of up to `max_tokens` tokens of `max_seqs` sequences, none longer than `max_context` tokens.
 
     device: "cuda", or "cpu" where Triton interprets its kernels (TRITON_INTERPRET=1), to test without a GPU.
-    capability: of the GPU to compile for, such as 80 or 90; None asks it.
+    graphs: whether steps run as CUDA graphs. stream: of the device; tests give their own.
     """
 
     def __init__(
@@ -42,23 +46,26 @@ class CudaBackend:
         max_tokens: int = 512,
         max_seqs: int = 64,
         max_context: int | None = None,
-        capability: int | None = None,
+        graphs: bool = True,
+        stream: Stream | None = None,
         progress: Progress | None = None,
     ):
         check_rows(model)
-        check_heads(model.attention, cache.dtype)
         if device == "cpu" and not INTERPRETED:
             raise ConfigError("device 'cpu' needs TRITON_INTERPRET=1 in the environment before Triton is imported")
         self.model = model
         self.device = torch.device(device)
+        self.stream = stream or Stream(self.device)
         self.max_tokens = max_tokens
         self.max_context = max_context or model.max_context
-        wgmma = hopper(self.device, capability)
-        self.pool = KvPool(cache, model.attention, self.device, wgmma)
-        views = dict.fromkeys(view(spec, cache.dtype, wgmma) for spec in model.attention)
+        self.pool = KvPool(cache, model.attention, self.stream)
+        views = dict.fromkeys(attention.view(spec, self.pool) for spec in model.attention)
         max_blocks = blocks_for(self.max_context, cache.block_size)
-        self.steps = Steps(list(views), max_tokens, max_seqs, max_blocks, self.device)
+        self.steps = Steps(list(views), max_tokens, max_seqs, max_blocks, self.stream)
+        self.tail = Tail(model.vocab_size, min(HEAD_ROWS, max_tokens), self.device)
         self.weights = Weights(self.device)
+        self._choices, self._ring = Upload(self.stream), Ring(self.stream)
+        self._graphs = Graphs(self.stream) if graphs and self.stream.captures else None
         trace = fused(model)
         self.weights.load(trace, progress)
         self._pass = self._lower(trace)
@@ -74,64 +81,101 @@ class CudaBackend:
         trace = fused(model)
         other.weights.load(trace)
         other._pass = other._lower(trace)
+        other._graphs = self._graphs and Graphs(self.stream)
         return other
 
     def transfer(self, transfers: Transfers) -> None:
-        with watched(self.probe):
-            for launch in self.pool.launches(transfers):
-                launch()
-
-    def probe(self) -> None:
-        """Raises if the device has failed."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        self.stream.run(self.pool.launches(transfers))
 
     def run(self, batch: Batch) -> StepResult:
-        with watched(self.probe):
-            return self._run(batch)
+        return self.submit(batch).result()
 
-    def _run(self, batch: Batch) -> StepResult:
+    def submit(self, batch: Batch) -> Ticket:
         tokens, rows = len(batch.token_ids), len(batch.logit_rows)
-        self.steps.fill(batch, tokens, rows)
-        fields = self.steps.fields(tokens, rows)
-        launch(self._pass.trunk, fields)
-        logits = np.empty((rows, self.model.vocab_size), np.float32)
-        hidden = np.empty((rows, self.model.hidden_size), np.float32) if batch.want_hidden else None
-        height = self._pass.logits.shape[0]
-        for start in range(0, rows, height):
-            part = fields.rows(slice(start, start + height))
-            count = len(part.logit_rows)
-            launch(self._pass.head, part)
-            logits[start : start + count] = self._pass.logits[:count].cpu()
-            if hidden is not None:
-                launch(self._pass.make_hidden, part)
-                hidden[start : start + count] = self._pass.hidden[:count].cpu()
-        with np.errstate(all="ignore"):  # a NaN is reported by `StepResult.finite`
-            result = rules.result(logits, batch)
-        result.hidden = hidden
-        return result
+        choosing = tail.choosing(batch)
+        more = len(choosing) > 0 or batch.num_logprobs >= 0 or batch.want_logits or batch.want_hidden
+        shape = self._shape(tokens, rows)
+        if more and shape.rows > len(self._pass.logits):  # a round's logits would be overwritten by the next one's
+            shape = self._shape(tokens, 0)
+        fields = self.steps.fields(shape.tokens, max(rows, shape.rows))
+        self.steps.fill(batch, shape.tokens, max(rows, shape.rows))
+        if self._graphs:
+            self._graphs.run(shape, lambda: self._step(fields, shape.rows))
+        else:
+            self.stream.run(self._step(fields, shape.rows))
+        extra = self._finish(batch, fields, choosing, head=not shape.rows) if more else {}
+        records = self._ring.take(rows * RECORD)
+        self.stream.copy(records, self.steps.out[:rows].reshape(-1))
+        event = self.stream.event()
+        self._ring.give(records, event)
+        return Ticket(records, event, extra)
+
+    def _shape(self, tokens: int, rows: int) -> Shape:
+        return padded(tokens, rows, self.max_tokens, self.steps.max_rows) if self._graphs else Shape(tokens, rows)
+
+    def _step(self, fields: Fields, rows: int) -> list[Launch]:
+        """All of a step that a graph may hold: the pass, and greedy choices for its first rows."""
+        parts = self._rounds(fields.rows(slice(rows))) if rows else ()
+        return [*launches(self._pass.trunk, fields), *(each for part in parts for each in self._head(part))]
+
+    def _rounds(self, fields: Fields) -> Iterator[Fields]:
+        """As many logit rows at once as the head has room for."""
+        height = len(self._pass.logits)
+        for start in range(0, len(fields.logit_rows), height):
+            yield fields.rows(slice(start, start + height))
+
+    def _head(self, part: Fields) -> list[Launch]:
+        return launches(self._pass.head, part) + self.tail.greedy(part.out, self._pass.logits, part.targets)
+
+    def _finish(self, batch: Batch, fields: Fields, choosing: I32, head: bool) -> dict[str, list[Tensor]]:
+        """Choices that are not greedy, logprobs, logits and hidden states: what of these crosses to the host.
+
+        head: it has not run yet."""
+        extra: dict[str, list[Tensor]] = defaultdict(list)
+        rows, run = len(batch.logit_rows), self.stream.run
+        top = min(batch.num_logprobs, self.model.vocab_size)
+        start = 0
+        for part in self._rounds(fields.rows(slice(rows))):
+            count, logits = len(part.out), self._pass.logits
+            if head:
+                run(self._head(part))
+            chosen = choosing[(choosing >= start) & (choosing < start + count)]
+            if len(chosen):
+                made = self._choices(tail.choices(batch.sampling, chosen, start))
+                run(self.tail.choose(part.out, logits, made, len(chosen)))
+            if top >= 0:
+                tops = torch.empty(count, 2, top, dtype=torch.int32, device=self.device)
+                run(self.tail.logprobs(part.out, tops, logits))
+                extra["tops"].append(self._fetch(tops))
+            if batch.want_logits:
+                extra["logits"].append(self._fetch(logits[:count]))
+            if batch.want_hidden:
+                run(launches(self._pass.make_hidden, part))
+                extra["hidden"].append(self._fetch(self._pass.hidden[:count]))
+            start += count
+        return extra
+
+    def _fetch(self, source: Tensor) -> Tensor:
+        """Where it will be on the host, once the work so far has run."""
+        to = self.stream.host(*source.shape, dtype=source.dtype)
+        self.stream.copy(to, source)
+        return to
 
     def launches(self, tokens: int, rows: int) -> list[Launch]:
-        """All of a step's, in order."""
+        """All that a step may have, in order."""
         fields = self.steps.fields(tokens, rows)
-        return [each for op in (*self._pass.trunk, *self._pass.head) for each in op(fields)]
+        logits, choices = self._pass.logits, self._choices.data
+        tops = torch.empty(rows, 2, 5, dtype=torch.int32, device=self.device)
+        chosen = self.tail.choose(fields.out, logits, choices, rows)
+        return [*self._step(fields, rows), *chosen, *self.tail.logprobs(fields.out, tops, logits)]
 
     def memory(self) -> dict[str, int]:
-        scratch = self._pass.scratch + self.steps.blob.nbytes
+        scratch = self._pass.scratch + self.steps.nbytes + self.tail.nbytes
         return {"weights": self.weights.nbytes, "kv": self.pool.nbytes, "scratch": scratch}
 
     def close(self) -> None:
-        del self._pass, self.pool, self.weights, self.steps
+        del self._pass, self._graphs, self.pool, self.weights, self.steps, self.tail
 
 
-def launch(ops: list[Op], fields: Fields) -> None:
-    for op in ops:
-        for each in op(fields):
-            each()
-
-
-def hopper(device: torch.device, capability: int | None) -> bool:
-    """Whether the GPU has wgmma, which only compute capability 9.0 has."""
-    if capability is None and device.type == "cuda":
-        capability = 10 * torch.cuda.get_device_capability(device)[0]
-    return capability in (None, 90)
+def launches(ops: list[Op], fields: Fields) -> list[Launch]:
+    return [each for op in ops for each in op(fields)]

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from octavo.backends.cuda import attention, layout, values
+from octavo.backends.cuda import attention, layout
 from octavo.backends.cuda.encodings import padded
 from octavo.backends.cuda.kernels import elementwise, embed, matmul
 from octavo.backends.cuda.launch import INTERPRETED, Launch, chunk_columns, matmul_tile, rows_at_once
 from octavo.backends.cuda.layout import Matrix
 from octavo.backends.cuda.pool import KvPool
 from octavo.backends.cuda.step import Fields, Steps
-from octavo.backends.cuda.values import by_type, key
-from octavo.backends.cuda.weights import Weights
+from octavo.backends.cuda.weights import Weights, by_type, key
+from octavo.backends.plan.fuse import fuse
 from octavo.backends.plan.nodes import (
     Add,
     Embed,
@@ -38,17 +38,24 @@ from octavo.backends.plan.nodes import (
     Trace,
     Value,
     last_reads,
+    reads,
     writes,
 )
-from octavo.ir import Rope, Weight
+from octavo.backends.plan.trace import trace
+from octavo.ir import Model, Rope, Weight
 
 Op = Callable[[Fields], list[Launch]]
 ROOM = 1 / 16  # a gated activation in f16 is stored times this: values up to a million fit (docs/cuda.md)
 BLOCK = 1024  # columns of one program of an elementwise kernel
 
 
-def stored(dtype: str) -> torch.dtype:
-    return layout.DTYPES[values.stored(dtype)]
+def fused(model: Model) -> Trace:
+    return fuse(trace(model), lambda gate, up: gate.type == up.type)
+
+
+def stored(dtype: torch.dtype) -> torch.dtype:
+    """The interpreter multiplies the raw bits of bf16: f32 there."""
+    return torch.float32 if INTERPRETED and dtype == torch.bfloat16 else dtype
 
 
 @dataclass(eq=False)
@@ -90,7 +97,7 @@ class Lowering:
         self.owners: dict[Value, Buffer] = {}
         self.free: dict[tuple[bool, int, torch.dtype], list[Buffer]] = defaultdict(list)
         self.scratch = 0
-        self.dtypes = {value: layout.DTYPES[type] for value, type in values.types(trace).items()}
+        self.dtypes = self._dtypes()
         self.factors: dict[Value, float] = {}  # value -> what it is stored times
         self.constants: dict[Weight, Tensor] = {}
         self.angles: dict[Rope, Tensor] = {}
@@ -120,11 +127,36 @@ class Lowering:
 
     # -------------------------------------------------------------- buffers
 
+    def _dtypes(self) -> dict[Value, torch.dtype]:
+        """Values that only matmuls of one operand type read as they are have that type; others are f32."""
+        readers: dict[Value, set[torch.dtype]] = defaultdict(set)
+        for node in self.trace.nodes:
+            plain = isinstance(node, Linear) and node.norm is None
+            for value in reads(node):
+                readers[value].add(torch.float32)
+            if plain:
+                assert isinstance(node, Linear)
+                readers[node.x] = (readers[node.x] - {torch.float32}) | {
+                    stored(_operand(m.weight)) for m in node.matmuls
+                }
+        made_narrow = {
+            out
+            for node in self.trace.nodes
+            if isinstance(node, SelfAttention | Gated | Linear)
+            for out, into in writes(node)
+            if into is None and (not isinstance(node, Linear) or any(m.up and m.out == out for m in node.matmuls))
+        }
+        return {
+            value: next(iter(found)) if len(found) == 1 and value in made_narrow else torch.float32
+            for value, found in readers.items()
+        }
+
     def _buffer(self, width: int, dtype: torch.dtype = torch.float32) -> Buffer:
         kind = (self.in_head, width, dtype)
         if self.free[kind]:
             return self.free[kind].pop()
-        tensor = torch.zeros(self.heights[self.in_head], values.aligned(width), dtype=dtype, device=self.device)
+        wide = -(-width // layout.ALIGNED) * layout.ALIGNED
+        tensor = torch.zeros(self.heights[self.in_head], wide, dtype=dtype, device=self.device)
         self.scratch += tensor.nbytes
         return Buffer(tensor[:, :width], kind)
 
@@ -156,12 +188,19 @@ class Lowering:
 
     # -------------------------------------------------------------- operations
 
-    def _gather(self, out: Tensor, x: Tensor, index: Callable[[Fields], Tensor | None], scale: float = 1.0) -> Op:
+    def _gather(
+        self,
+        out: Tensor,
+        x: Tensor,
+        index: Callable[[Fields], Tensor | None] = lambda f: None,
+        chosen: Callable[[Fields], Tensor | None] = lambda f: None,
+        scale: float = 1.0,
+    ) -> Op:
         rows, width = self._rows(), out.shape[1]
 
         def op(f: Fields) -> list[Launch]:
             n, each = rows(f), rows_at_once(rows(f), 16)
-            arguments = (out, x, index(f), scale, n, width, x.stride(0), out.stride(0))
+            arguments = (out, x, index(f), chosen(f), scale, n, width, x.stride(0), out.stride(0))
             grid = (-(-n // each), -(-width // BLOCK))
             return [Launch(embed.gather, grid, arguments, {"BLOCK": BLOCK, "ROWS": each})]
 
@@ -170,14 +209,14 @@ class Lowering:
     def embed(self, node: Embed) -> None:
         out, table = self._new(node.out), self.weights.matrices[(node.table,)]
         if table.encoding is None:
-            self._emit(self._gather(out, table.data, lambda f: f.token_ids, node.scale))
+            self._emit(self._gather(out, table.data, lambda f: f.token_ids, lambda f: f.previous, node.scale))
             return
         columns = padded(table.columns)
 
         def op(f: Fields) -> list[Launch]:
             each = rows_at_once(f.tokens, 16)
-            arguments = (out, f.token_ids, table.data, self.weights.levels, node.scale, f.tokens, table.columns,
-                         out.stride(0))  # fmt: skip
+            arguments = (out, f.token_ids, f.previous, table.data, self.weights.levels, node.scale, f.tokens,
+                         table.columns, out.stride(0))  # fmt: skip
             constants = {"COLUMNS": columns, "FORMAT": table.encoding, "ROWS": each}
             return [Launch(embed.embed, (-(-f.tokens // each), columns // 256), arguments, constants)]
 
@@ -206,13 +245,13 @@ class Lowering:
         operands: dict[torch.dtype, Buffer] = {}
         x = self.places[node.x]
         for group in by_type(node.matmuls):
-            dtype = stored(values.operand(group[0].weight.type))
+            dtype = stored(_operand(group[0].weight))
             source = x
             if node.norm is not None or x.dtype != dtype:
                 if dtype not in operands:
                     operands[dtype] = self._buffer(x.shape[1], dtype)
                     out = operands[dtype].tensor
-                    plain = self._gather(out, x, lambda f: None)
+                    plain = self._gather(out, x)
                     self._emit(plain if node.norm is None else self._norm(node.norm, x, out))
                 source = operands[dtype].tensor
             self._group(node, group, source)
@@ -224,7 +263,7 @@ class Lowering:
     def _hidden(self, node: Linear, x: Tensor) -> None:
         self.hidden_tensor = torch.zeros(self.heights[True], x.shape[1], device=self.device)
         self.scratch += self.hidden_tensor.nbytes
-        plain = self._gather(self.hidden_tensor, x, lambda f: None)
+        plain = self._gather(self.hidden_tensor, x)
         self.hidden.append(plain if node.norm is None else self._norm(node.norm, x, self.hidden_tensor))
 
     def _group(self, node: Linear, group: list[MatMul], x: Tensor) -> None:
@@ -292,7 +331,7 @@ class Lowering:
         if self.parts is None:
             self.parts = attention.Parts(self.steps, self.pool, self.device)
             self.scratch += self.parts.nbytes
-        prepared = self._buffer(node.spec.heads * node.spec.head_dim, stored(values.kv_operand(self.pool.dtype)))
+        prepared = self._buffer(node.spec.heads * node.spec.head_dim, stored(attention.operand(self.pool)))
         self._emit(attention.heads(node, self.pool, prepared.tensor, (q, k, v), norms, self._angles(node.rope)))
         out = self._new(node.out)
         self._emit(attention.attend(node, self.parts, prepared.tensor, out))
@@ -328,11 +367,15 @@ class Lowering:
         self._emit(op)
 
 
+def _operand(weight: Weight) -> torch.dtype:
+    return layout.DTYPES.get(weight.type, torch.float16)
+
+
 def matmul_launch(
     out: Tensor, x: Tensor, w: Matrix, levels: Tensor, bias: Tensor | None, factor: float, into: bool, rows: int
 ) -> Launch:
     """out = factor * x w^T + bias for the first `rows` rows of x and out; `into`: added to what out holds."""
-    tile = matmul_tile(rows, w.encoding is not None, x.dtype == torch.float32)
+    tile = matmul_tile(rows, x.dtype, w.encoding is not None)
     sizes: dict[str, Any] = {} if INTERPRETED else {"num_warps": tile.warps, "num_stages": tile.stages}
     sizes |= {"BN": tile.bn, "BM": tile.bm, "INTO": into}
     tiles = (-(-w.rows // tile.bn), -(-rows // tile.bm))

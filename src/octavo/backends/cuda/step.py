@@ -9,18 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from octavo.backends.cuda.launch import MAX_PARTS, PART_TOKENS
-from octavo.backends.cuda.work import LISTS, NO_TAIL, View, blob_size, header_size, keys, work
+from octavo.backends.cuda.launch import MAX_PARTS, PART_TOKENS, RECORD
+from octavo.backends.cuda.stream import Stream, Upload
+from octavo.backends.cuda.work import NO_TAIL, keys, work
 from octavo.types import I32, Batch
 
 TABLES = 0  # header: where the block tables begin, and their width
+LISTS = 2  # header: from here on, for each `View`, three pairs: where a list begins, and its length
 WHOLE, PARTS, ADDED = 0, 2, 4
+ALIGNED = 4  # numbers at whose multiples the fields begin: 16 bytes
+
+
+class View(NamedTuple):
+    """What attention's work lists depend on: layers with the same one share them."""
+
+    window: int
+    split: int
+    whole_tile: int  # tokens
+    parts_tile: int
 
 
 @dataclass(frozen=True)
@@ -37,34 +49,51 @@ class Fields:
     path_at: Tensor
     part_at: tuple[Tensor, ...]  # for each view
     logit_rows: Tensor
+    targets: Tensor
+    out: Tensor  # [R, RECORD]: what the step gives
+    previous: Tensor  # [.., RECORD]: what the step before gave, until this one's tail writes over it
 
     def rows(self, part: slice) -> Fields:
         """The same step with some of its logit rows."""
-        return replace(self, logit_rows=self.logit_rows[part])
+        return replace(self, logit_rows=self.logit_rows[part], targets=self.targets[part], out=self.out[part])
 
 
 class Steps:
-    """Fills the blob. views: of all layers. The blob has room for what max_* allow."""
+    """Fills the blob. views: of all layers. The blob has room for what max_* allow: a step has up to `max_rows` logit
+    rows, since the answers of one prompt (n > 1) each take one."""
 
-    def __init__(self, views: Sequence[View], max_tokens: int, max_seqs: int, max_blocks: int, device: torch.device):
+    def __init__(self, views: Sequence[View], max_tokens: int, max_seqs: int, max_blocks: int, stream: Stream):
         self.views = list(views)
-        size = blob_size(len(views), max_tokens, max_seqs, max_blocks)
-        self.blob = torch.zeros(size, dtype=torch.int32, device=device)
+        self.max_rows = max_tokens + max_seqs
+        rows = max_tokens * (6 + len(views)) + 2 * self.max_rows + ALIGNED * (8 + len(views))
+        lists = len(views) * (4 * (max_tokens * 2 + MAX_PARTS) + max_tokens)
+        size = self._header + rows + lists + max_seqs * max_blocks + max_tokens * max_tokens // 2
+        self._upload = Upload(stream, size)
+        self.blob = self._upload.data
+        self.out = torch.zeros(self.max_rows, RECORD, dtype=torch.int32, device=stream.device)
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.blob.nbytes + self.out.nbytes)
 
     @property
     def _header(self) -> int:
-        return header_size(len(self.views))
+        return _aligned(LISTS + 6 * len(self.views))
 
     def header(self, view: View, which: int) -> int:
         """The place in the header of one of the view's lists."""
         return LISTS + 6 * self.views.index(view) + which
 
     def fields(self, tokens: int, rows: int) -> Fields:
-        sizes = [tokens] * (6 + len(self.views)) + [rows]
-        at = np.cumsum([self._header, *sizes]).tolist()
-        parts = [self.blob[a:b] for a, b in pairwise(at)]
-        ids, positions, slots, last, tails, path_at, *part_at, logit_rows = parts
-        return Fields(self.blob, tokens, ids, positions, slots, last, tails, path_at, tuple(part_at), logit_rows)
+        """Where the parts of a step of this size lie. Each begins on 16 bytes, for which kernels are compiled."""
+        sizes = [tokens] * (6 + len(self.views)) + [rows, rows]
+        starts = np.cumsum([self._header, *map(_aligned, sizes)]).tolist()
+        parts = [self.blob[at : at + size] for at, size in zip(starts, sizes, strict=False)]
+        ids, positions, slots, last, tails, path_at, *part_at, logit_rows, targets = parts
+        return Fields(
+            self.blob, tokens, ids, positions, slots, last, tails, path_at, tuple(part_at), logit_rows, targets,
+            self.out[:rows], self.out,
+        )  # fmt: skip
 
     def fill(self, batch: Batch, tokens: int, rows: int) -> None:
         """Writes a batch, padded to this many tokens and logit rows. Padding has slot -1 and no work."""
@@ -78,7 +107,7 @@ class Steps:
             (found.tails, NO_TAIL), (found.path_at, 0), *((w.part_at, -1) for w in lists),
         ]  # fmt: skip
         padded = [_padded(array, tokens, fill) for array, fill in by_token]
-        padded.append(_padded(batch.logit_rows, rows, 0))
+        padded += [_padded(batch.logit_rows, rows, 0), _padded(batch.targets, rows, -1)]
         header = np.zeros(self._header, np.int32)
         at = self._header + sum(map(len, padded))
         header[TABLES : TABLES + 2] = at, batch.block_tables.shape[1]
@@ -97,10 +126,14 @@ class Steps:
                 start += listed.size
         whole = np.concatenate([header, *padded, *behind])
         assert len(whole) <= len(self.blob), "a batch is larger than its limits"
-        self.blob[: len(whole)].copy_(torch.from_numpy(whole))
+        self._upload(whole)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNED) * ALIGNED
 
 
 def _padded(array: I32, size: int, fill: int) -> I32:
-    out = np.full(size, fill, np.int32)
+    out = np.full(_aligned(size), fill, np.int32)
     out[: len(array)] = array
     return out
