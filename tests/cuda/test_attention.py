@@ -12,6 +12,7 @@ from msgspec.structs import replace as with_fields
 from octavo.backends.cuda import attention, step, work
 from octavo.backends.cuda.launch import attend_tile
 from octavo.backends.cuda.pool import KvPool
+from octavo.backends.cuda.stream import Stream
 from octavo.backends.plan.nodes import Norm, SelfAttention
 from octavo.config import CacheConfig
 from octavo.ir import Attention, Rope, Weight
@@ -36,10 +37,10 @@ class Layer:
         self.q, self.k, self.v = (rng.standard_normal((POSITIONS, size)).astype(np.float32) for size in shapes)
         self.spec, self.kv, self.rope = spec, kv, rope
         self.weight = rng.standard_normal(spec.head_dim).astype(np.float32) if norms else None
-        self.pool = KvPool(CacheConfig(12, 16, kv), (spec,), CPU)
+        self.pool = KvPool(CacheConfig(12, 16, kv), (spec,), Stream(CPU))
         if kv != "int8":
             self.pool.data.fill_(float("nan"))
-        self.steps = step.Steps([attention.view(spec, self.pool)], 128, 4, 8, CPU)
+        self.steps = step.Steps([attention.view(spec, self.pool)], 128, 4, 8, Stream(CPU))
         self.parts = attention.Parts(self.steps, self.pool, CPU)
 
     def run(self, batch: Batch, rows: list[int]) -> F32:

@@ -76,8 +76,12 @@ def test_soft_cap() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_gather(dtype: torch.dtype) -> None:
-    x, index = random(9, W), np.array([8, 0, 3, 3, 1], np.int32)
-    out = torch.full((T + 2, W + 3), NAN, dtype=dtype)
-    arguments = (out, wide(x), torch.from_numpy(index), 2.0, T, W, W + 3, W + 3)
-    launch(embed.gather, (3, 2), *arguments, BLOCK=64, ROWS=2)
-    check(out, torch.from_numpy(2 * x[index]).to(dtype).float().numpy(), 1e-9)
+    """-1 - row: what the step before chose for this row."""
+    x, rows = random(9, W), [8, 0, 3, 3, 1]
+    chosen = torch.full((4, 4), 10**6, dtype=torch.int32)
+    chosen[[0, 3], 0] = torch.tensor([8, 3], dtype=torch.int32)
+    for index, known in ((rows, None), ([-1, 0, 3, -4, 1], chosen)):
+        out = torch.full((T + 2, W + 3), NAN, dtype=dtype)
+        arguments = (out, wide(x), torch.tensor(index, dtype=torch.int32), known, 2.0, T, W, W + 3, W + 3)
+        launch(embed.gather, (3, 2), *arguments, BLOCK=64, ROWS=2)
+        check(out, torch.from_numpy(2 * x[rows]).to(dtype).float().numpy(), 1e-9)

@@ -36,10 +36,12 @@ def test_the_layout_loses_nothing(type: str) -> None:
 @pytest.mark.parametrize("type", ENCODINGS)
 def test_embedding_gives_the_files_values(type: str) -> None:
     w, ids = weight(type), np.array([4, 0, 4, 2], np.int32)
+    given = torch.tensor([4, -2, 4, 2], dtype=torch.int32)  # the second: what row 1 of the step before chose
+    chosen = torch.tensor([[9] * 4, [0, 9, 9, 9]], dtype=torch.int32)
     table = layout.matrix([w], CPU)
     out = torch.full((4, w.shape[1] + 3), float("nan"))
     columns = padded(w.shape[1])
-    arguments = (out, torch.from_numpy(ids), table.data, layout.levels(CPU), 1.0, 3, w.shape[1], out.stride(0))
+    arguments = (out, given, chosen, table.data, layout.levels(CPU), 1.0, 3, w.shape[1], out.stride(0))
     constants = {"COLUMNS": columns, "FORMAT": table.encoding, "ROWS": 2}
     Launch(embed.embed, (2, columns // 256), arguments, constants)()
     assert out[:3, : w.shape[1]].numpy().tobytes() == dequantize(w)[ids[:3]].tobytes()

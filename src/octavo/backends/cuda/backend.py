@@ -97,13 +97,13 @@ class CudaBackend:
         shape = self._shape(tokens, rows)
         if more and shape.rows > len(self._pass.logits):  # a round's logits would be overwritten by the next one's
             shape = self._shape(tokens, 0)
-        fields = self.steps.fields(shape.tokens, max(rows, shape.rows))
-        self.steps.fill(batch, shape.tokens, max(rows, shape.rows))
+        filled = shape.tokens, max(rows, shape.rows)
+        self.steps.fill(batch, *filled)
         if self._graphs:
-            self._graphs.run(shape, lambda: self._step(fields, shape.rows))
+            self._graphs.run(shape, lambda: self._step(self.steps.fields(*filled), shape.rows))
         else:
-            self.stream.run(self._step(fields, shape.rows))
-        extra = self._finish(batch, fields, choosing, head=not shape.rows) if more else {}
+            self.stream.run(self._step(self.steps.fields(*filled), shape.rows))
+        extra = self._finish(batch, self.steps.fields(*filled), choosing, head=not shape.rows) if more else {}
         records = self._ring.take(rows * RECORD)
         self.stream.copy(records, self.steps.out[:rows].reshape(-1))
         event = self.stream.event()

@@ -7,17 +7,14 @@ ancestors' slots and their own. So a node reads the keys of its chain, in the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from octavo.backends.base import branch
-from octavo.types import I32, Batch
+from octavo.types import I32, I64, Batch
 
 NO_TAIL = 2**31 - 1
-Item = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -71,47 +68,78 @@ def work(
 ) -> Work:
     """*_tile: tokens of a tile of either form. Sequences of up to two tiles get parts, while there is room for them.
 
-    Both forms give the same bits, so the choice may depend on the batch."""
-    whole: list[Item] = []
-    parts: list[Item] = []
-    part_at = np.full(len(found.last), -1, np.int32)
+    Both forms give the same bits, so the choice may depend on the batch. Every step makes these lists, so there is no
+    loop over its sequences."""
+    starts, counts = batch.query_starts[:-1], np.diff(batch.query_starts)
     begin = np.maximum(found.last - (window - 1), 0) // split if window else np.zeros_like(found.last)
     splits = found.last // split + 1 - begin  # of each row
-    added: list[int] = []
-    used = 0
-    starts = batch.query_starts.tolist()
-    for seq, (start, stop) in enumerate(pairwise(starts)):
-        needed = int(splits[start:stop].sum())
-        fits = len(added) + stop - start <= max_tokens and used + needed <= max_parts
-        if fits and stop - start <= 2 * parts_tile:
-            part_at[start:stop] = used + np.cumsum([0, *splits[start : stop - 1]])
-            used += needed
-            added += range(start, stop)
-            parts += _parts(seq, start, stop, found, begin, split, parts_tile)
-        else:
-            whole += _whole(seq, start, stop, found, whole_tile)
-    return Work(_items(whole), _items(parts), part_at, np.array(added, np.int32))
+    short = counts <= 2 * parts_tile
+    tokens = np.cumsum(np.where(short, counts, 0))
+    used = np.cumsum(np.where(short, np.add.reduceat(splits, starts), 0))
+    in_parts = short & (tokens <= max_tokens) & (used <= max_parts)
+    rows = np.flatnonzero(np.repeat(in_parts, counts))
+    part_at = np.full(len(found.last), -1, np.int32)
+    part_at[rows] = np.cumsum(splits[rows]) - splits[rows]
+    return Work(
+        _whole(starts, counts, found, np.flatnonzero(~in_parts), whole_tile),
+        _parts(starts, counts, found, np.flatnonzero(in_parts), rows, begin, split, parts_tile),
+        part_at,
+        rows.astype(np.int32),
+    )
 
 
-def _parts(seq: int, start: int, stop: int, found: Keys, begin: I32, split: int, tile: int) -> Iterator[Item]:
-    """Tiles share the splits below a node's own; a node has those alone."""
-    nodes = found.tails < NO_TAIL
-    end = np.where(nodes, found.tails // split - 1, found.last // split)  # the last split that a row shares
-    for first in range(start, stop, tile):
-        rows = slice(first, min(first + tile, stop))
-        count = rows.stop - first
-        if count > 1:
-            yield from ((seq, first, count, s) for s in range(int(begin[rows].min()), int(end[rows].max()) + 1))
-        for row in range(first, rows.stop):
-            low = begin[row] if count == 1 else max(begin[row], end[row] + 1)
-            yield from ((seq, row, 1, s) for s in range(int(low), int(found.last[row]) // split + 1))
+def _tiles(seqs: I64, starts: I64, counts: I64, tile: int) -> tuple[I64, I64, I64]:
+    """(sequence, first token, tokens) of the tiles of these runs of tokens, one a sequence."""
+    each = -(-counts // tile)
+    index = np.repeat(np.arange(len(seqs)), each)
+    offset = tile * _count_up(each)
+    return seqs[index], starts[index] + offset, np.minimum(counts[index] - offset, tile)
 
 
-def _whole(seq: int, start: int, stop: int, found: Keys, tile: int) -> list[Item]:
-    ordinary = start + int((found.tails[start:stop] == NO_TAIL).sum())
-    tiles = [(seq, first, min(tile, ordinary - first), 0) for first in range(start, ordinary, tile)]
-    return tiles + [(seq, node, 1, 0) for node in range(ordinary, stop)]
+def _count_up(lengths: I64) -> I64:
+    """0, 1, .. for each length, one after the other."""
+    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
-def _items(listed: list[Item]) -> I32:
-    return np.array(listed, np.int32).reshape(-1, 4)
+def _parts(starts: I32, counts: I64, found: Keys, seqs: I64, rows: I64, begin: I32, split: int, tile: int) -> I32:
+    """Tiles share the splits below a node's own; a node has those alone. rows: those of the sequences."""
+    low, high = begin[rows], found.last[rows] // split  # of each row
+    alone = np.ones_like(rows)
+    if len(rows) == len(seqs):  # one token each: nothing to share
+        return _by_split(seqs, rows, alone, low, high)
+    seq, first, count = _tiles(seqs, starts[seqs], counts[seqs], tile)
+    shared = np.where(found.tails[rows] < NO_TAIL, found.tails[rows] // split - 1, high)  # the last that a row shares
+    at = np.cumsum(count) - count
+    tile_low, tile_high = np.minimum.reduceat(low, at), np.maximum.reduceat(shared, at)
+    tile_high = np.where(count > 1, tile_high, -1)  # a row without neighbours has all its splits for itself
+    low = np.where(np.repeat(count, count) > 1, np.maximum(low, shared + 1), low)
+    together = (seq, first, count, tile_low, tile_high)
+    apart = (np.repeat(seq, count), rows, alone, low, high)
+    return _by_split(*(np.concatenate(both) for both in zip(together, apart, strict=True)))
+
+
+def _by_split(seq: I64, first: I64, count: I64, low: I64, high: I64) -> I32:
+    """An item for each split from `low` to `high`."""
+    lengths = np.maximum(high - low + 1, 0)
+    index = np.repeat(np.arange(len(lengths)), lengths)
+    return _items(seq[index], first[index], count[index], low[index] + _count_up(lengths))
+
+
+def _whole(starts: I32, counts: I64, found: Keys, seqs: I64, tile: int) -> I32:
+    """Tiles of ordinary rows; each node for itself."""
+    if not len(seqs):
+        return _items()
+    nodes = np.add.reduceat(found.tails < NO_TAIL, starts, dtype=np.int64)
+    seq, first, count = _tiles(seqs, starts[seqs], (counts - nodes)[seqs], tile)
+    alone = np.repeat(starts[seqs] + (counts - nodes)[seqs], nodes[seqs]) + _count_up(nodes[seqs])
+    return _items(
+        np.concatenate([seq, np.repeat(seqs, nodes[seqs])]),
+        np.concatenate([first, alone]),
+        np.concatenate([count, np.ones_like(alone)]),
+        np.zeros(len(first) + len(alone), np.int64),
+    )
+
+
+def _items(*columns: I64) -> I32:
+    """[n, 4]"""
+    return np.stack(columns, 1).astype(np.int32) if columns else np.zeros((0, 4), np.int32)
