@@ -8,12 +8,15 @@ ancestors' slots and their own. So a node reads the keys of its chain, in the sa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from octavo.backends.base import branch
-from octavo.types import I32, I64, Batch
+from octavo.types import I32, Batch
 
+Ints = NDArray[np.signedinteger[Any]]
 NO_TAIL = 2**31 - 1
 
 
@@ -88,7 +91,7 @@ def work(
     )
 
 
-def _tiles(seqs: I64, starts: I64, counts: I64, tile: int) -> tuple[I64, I64, I64]:
+def _tiles(seqs: Ints, starts: Ints, counts: Ints, tile: int) -> tuple[Ints, Ints, Ints]:
     """(sequence, first token, tokens) of the tiles of these runs of tokens, one a sequence."""
     each = -(-counts // tile)
     index = np.repeat(np.arange(len(seqs)), each)
@@ -96,12 +99,12 @@ def _tiles(seqs: I64, starts: I64, counts: I64, tile: int) -> tuple[I64, I64, I6
     return seqs[index], starts[index] + offset, np.minimum(counts[index] - offset, tile)
 
 
-def _count_up(lengths: I64) -> I64:
+def _count_up(lengths: Ints) -> Ints:
     """0, 1, .. for each length, one after the other."""
     return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
-def _parts(starts: I32, counts: I64, found: Keys, seqs: I64, rows: I64, begin: I32, split: int, tile: int) -> I32:
+def _parts(starts: Ints, counts: Ints, found: Keys, seqs: Ints, rows: Ints, begin: Ints, split: int, tile: int) -> I32:
     """Tiles share the splits below a node's own; a node has those alone. rows: those of the sequences."""
     low, high = begin[rows], found.last[rows] // split  # of each row
     alone = np.ones_like(rows)
@@ -113,19 +116,18 @@ def _parts(starts: I32, counts: I64, found: Keys, seqs: I64, rows: I64, begin: I
     tile_low, tile_high = np.minimum.reduceat(low, at), np.maximum.reduceat(shared, at)
     tile_high = np.where(count > 1, tile_high, -1)  # a row without neighbours has all its splits for itself
     low = np.where(np.repeat(count, count) > 1, np.maximum(low, shared + 1), low)
-    together = (seq, first, count, tile_low, tile_high)
-    apart = (np.repeat(seq, count), rows, alone, low, high)
-    return _by_split(*(np.concatenate(both) for both in zip(together, apart, strict=True)))
+    together = _by_split(seq, first, count, tile_low, tile_high)
+    return np.concatenate([together, _by_split(np.repeat(seq, count), rows, alone, low, high)])
 
 
-def _by_split(seq: I64, first: I64, count: I64, low: I64, high: I64) -> I32:
+def _by_split(seq: Ints, first: Ints, count: Ints, low: Ints, high: Ints) -> I32:
     """An item for each split from `low` to `high`."""
     lengths = np.maximum(high - low + 1, 0)
     index = np.repeat(np.arange(len(lengths)), lengths)
     return _items(seq[index], first[index], count[index], low[index] + _count_up(lengths))
 
 
-def _whole(starts: I32, counts: I64, found: Keys, seqs: I64, tile: int) -> I32:
+def _whole(starts: Ints, counts: Ints, found: Keys, seqs: Ints, tile: int) -> I32:
     """Tiles of ordinary rows; each node for itself."""
     if not len(seqs):
         return _items()
@@ -140,6 +142,6 @@ def _whole(starts: I32, counts: I64, found: Keys, seqs: I64, tile: int) -> I32:
     )
 
 
-def _items(*columns: I64) -> I32:
+def _items(*columns: Ints) -> I32:
     """[n, 4]"""
     return np.stack(columns, 1).astype(np.int32) if columns else np.zeros((0, 4), np.int32)
