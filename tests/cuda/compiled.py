@@ -95,6 +95,10 @@ MODELS = {
     "8B Q6_K, int8 KV": (one_layer("Q6_K", 4096, 32, 8, 128, 14336), "int8"),
     "gemma 4B Q8_0": (one_layer("Q8_0", 2560, 8, 4, 256, 10240, norms=True, window=1024, cap=50.0), "bf16"),
     "1.5B F32, f32 KV": (one_layer("F32", 1536, 12, 2, 128, 8960), "f32"),
+    # Widths that are multiples of nothing, as small as a test's.
+    "odd BF16": (one_layer("BF16", 56, 3, 1, 24, 88, bias=True, norms=True), "bf16"),
+    "odd F32, int8 KV": (one_layer("F32", 40, 6, 2, 8, 52), "int8"),
+    "odd Q8_0, f32 KV": (one_layer("Q8_0", 96, 4, 4, 40, 160), "f32"),
 }
 
 
@@ -108,13 +112,14 @@ def tail_launches(rows: int) -> list[Launch]:
     return [*greedy, *chosen, *tail.logprobs(out, made(rows, 2, 5), logits)]
 
 
-def model_launches(model: Model, kv: str) -> Callable[[int], list[Launch]]:
-    backend = CudaBackend(model, CacheConfig(64, 16, kv), device="meta", max_tokens=1024, max_context=4096)
+def model_launches(model: Model, kv: str, capability: int) -> Callable[[int], list[Launch]]:
+    limits = {"max_tokens": 1024, "max_context": 4096, "capability": capability}
+    backend = CudaBackend(model, CacheConfig(64, 16, kv), device="meta", **limits)
     return lambda tokens: backend.launches(tokens, min(tokens, 64))
 
 
-def compiled(name: str) -> Iterator[dict[str, Any]]:
-    launches = tail_launches if name == TAIL else model_launches(*MODELS[name])
+def compiled(name: str, capability: int) -> Iterator[dict[str, Any]]:
+    launches = tail_launches if name == TAIL else model_launches(*MODELS[name], capability)
     seen: set[str] = set()
     for tokens in TOKENS:
         for launch in launches(tokens):
@@ -135,12 +140,33 @@ def resources(made: Any) -> dict[str, Any]:
         usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found, usage
-    kinds = sorted(set(re.findall(r"wgmma|mma\.sync", made.asm["ptx"])))
-    return {"registers": int(found[1]), "stack": int(found[2]), "shared": made.metadata.shared, "mma": kinds}
+    ptx = made.asm["ptx"]
+    return {
+        "registers": int(found[1]),
+        "stack": int(found[2]),
+        "shared": made.metadata.shared,
+        "mma": sorted(set(re.findall(r"wgmma|mma\.sync", ptx))),
+        "mma_columns": sorted(set(re.findall(r"mma\S*\.m\d+n\d+k(\d+)\S*", ptx))),
+        "layouts": layouts(made.asm["ttgir"]),
+    }
+
+
+def layouts(ir: str) -> list[str]:
+    """What the order of a row's sums depends on: of each matmul and each sum along rows, the width and how it is spread
+    over threads, but for the number of warps that have rows of their own."""
+    named = dict(re.findall(r"^(#\w+) = (#ttg\.\w+<\{.*\}>)", ir, re.M))
+
+    def spread(name: str) -> str:
+        return re.sub(r"warpsPerCTA = \[\d+, ", "warpsPerCTA = [rows, ", named[name])
+
+    dots = re.findall(r"(?:warp_group_dot|tt\.dot) .*<\d+x(\d+)x\w+.*? \* .*-> tensor<\d+x(\d+)xf32, (#\w+)>", ir)
+    sums = re.findall(r'"tt\.reduce"\([^)]*\) <\{axis = 1 : i32\}>.*?: \(tensor<\d+x(\d+)xf32, (#\w+)>\)', ir, re.S)
+    found = [f"dot {k} x {n} {spread(name)}" for k, n, name in dots]
+    return sorted({*found, *(f"sum of {width} {spread(name)}" for width, name in sums)})
 
 
 if __name__ == "__main__":
     driver.set_active(Target(int(sys.argv[1])))
     for name in sys.argv[2:] or (*MODELS, TAIL):
-        for facts in compiled(name):
+        for facts in compiled(name, int(sys.argv[1])):
             print(json.dumps({"model": name, **facts}), flush=True)

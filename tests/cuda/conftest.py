@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported
+GPU = os.environ.get("OCTAVO_TEST_GPU") == "1"
+if not GPU:
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported
 HERE = Path(__file__).parent
 if any(find_spec(name) is None for name in ("torch", "triton")):
     collect_ignore_glob = ["test_*.py"]
-else:
+elif not GPU:
     from triton import language
     from triton.runtime import interpreter
 

@@ -11,6 +11,7 @@ import torch
 from octavo.backends.cuda.kernels import elementwise, embed
 from octavo.backends.cuda.launch import Launch
 from octavo.types import F32
+from tests.cuda.where import DEVICE, on_device
 from tests.ops import twins
 
 NAN = float("nan")
@@ -19,8 +20,8 @@ T, W = 5, 70  # W: neither a power of two nor whole blocks
 
 def wide(x: F32) -> torch.Tensor:
     """x in the first rows and columns of a buffer of NaN."""
-    out = torch.full((len(x) + 2, x.shape[1] + 3), NAN)
-    out[: len(x), : x.shape[1]] = torch.from_numpy(x)
+    out = torch.full((len(x) + 2, x.shape[1] + 3), NAN, device=DEVICE)
+    out[: len(x), : x.shape[1]] = on_device(x)
     return out
 
 
@@ -33,7 +34,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any
 
 
 def check(out: torch.Tensor, expected: np.ndarray, near: float = 3e-6) -> None:
-    assert np.abs(out[:T, :W].float().numpy() - expected).max() < near
+    assert np.abs(out[:T, :W].float().cpu().numpy() - expected).max() < near
     assert torch.isnan(out[T:]).all() and torch.isnan(out[:, W:]).all(), "nothing else is written"
 
 
@@ -42,7 +43,7 @@ def test_norm(into: bool) -> None:
     x, weight, before = random(T, W), random(1, W)[0], random(T, W) * 2
     out = wide(before)
     launch(
-        elementwise.norm, (3,), out, wide(x), torch.from_numpy(weight), 1e-5, T, W + 3, W + 3, W=W, BLOCK=128, ROWS=2,
+        elementwise.norm, (3,), out, wide(x), on_device(weight), 1e-5, T, W + 3, W + 3, W=W, BLOCK=128, ROWS=2,
         INTO=into,
     )  # fmt: skip
     check(out, twins.rms_norm(x, weight, 1e-5) + (before if into else 0))
@@ -78,10 +79,10 @@ def test_soft_cap() -> None:
 def test_gather(dtype: torch.dtype) -> None:
     """-1 - row: what the step before chose for this row."""
     x, rows = random(9, W), [8, 0, 3, 3, 1]
-    chosen = torch.full((4, 4), 10**6, dtype=torch.int32)
-    chosen[[0, 3], 0] = torch.tensor([8, 3], dtype=torch.int32)
+    chosen = torch.full((4, 4), 10**6, dtype=torch.int32, device=DEVICE)
+    chosen[[0, 3], 0] = torch.tensor([8, 3], dtype=torch.int32, device=DEVICE)
     for index, known in ((rows, None), ([-1, 0, 3, -4, 1], chosen)):
-        out = torch.full((T + 2, W + 3), NAN, dtype=dtype)
-        arguments = (out, wide(x), torch.tensor(index, dtype=torch.int32), known, 2.0, T, W, W + 3, W + 3)
+        out = torch.full((T + 2, W + 3), NAN, dtype=dtype, device=DEVICE)
+        arguments = (out, wide(x), on_device(np.array(index, np.int32)), known, 2.0, T, W, W + 3, W + 3)
         launch(embed.gather, (3, 2), *arguments, BLOCK=64, ROWS=2)
         check(out, torch.from_numpy(2 * x[rows]).to(dtype).float().numpy(), 1e-9)

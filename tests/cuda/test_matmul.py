@@ -10,11 +10,12 @@ from octavo.backends.cuda import layout
 from octavo.backends.cuda.encodings import DENSE, ENCODINGS
 from octavo.backends.cuda.launch import CHUNKS, chunk_columns
 from octavo.backends.cuda.lower import matmul_launch, stored
+from octavo.backends.cuda.values import operand
 from octavo.types import F32
 from octavo.weights.dequantize import dequantize
 from tests.cuda.weights import encoded
+from tests.cuda.where import DEVICE, GPU, on_device
 
-CPU = torch.device("cpu")
 NAN = float("nan")
 
 
@@ -23,21 +24,21 @@ def product(
 ) -> tuple[F32, F32]:
     """(what the kernel gives, the same in float64)."""
     weight = encoded(w, type)
-    matrix = layout.matrix([weight], CPU)
-    dtype = stored(matrix.operand)
-    wide = torch.full((len(x) + 2, -(-x.shape[1] // 16) * 16), NAN, dtype=dtype)
-    wide[:, : x.shape[1]] = torch.from_numpy(np.pad(x, ((0, 2), (0, 0)), constant_values=NAN)).to(dtype)
-    out = torch.full((len(x) + 2, len(w)), NAN)
+    matrix = layout.matrix([weight], DEVICE)
+    dtype = stored(operand(matrix.type))
+    wide = torch.full((len(x) + 2, -(-x.shape[1] // 16) * 16), NAN, dtype=dtype, device=DEVICE)
+    wide[: len(x), : x.shape[1]] = on_device(x).to(dtype)
+    out = torch.full((len(x) + 2, len(w)), NAN, device=DEVICE)
     if into is not None:
-        out[: len(x)] = torch.from_numpy(into)
-    b = None if bias is None else torch.from_numpy(bias)
-    args = (wide[:, : x.shape[1]], matrix, layout.levels(CPU), b, factor, into is not None)
+        out[: len(x)] = on_device(into)
+    b = None if bias is None else on_device(bias)
+    args = (wide[:, : x.shape[1]], matrix, layout.levels(DEVICE), b, factor, into is not None)
     matmul_launch(out, *args, len(x))()
     assert torch.isnan(out[len(x) :]).all(), "rows behind the batch are not touched"
     rounded = torch.from_numpy(dequantize(weight)).to(dtype).double().numpy()
-    exact = wide[: len(x), : x.shape[1]].double().numpy() @ rounded.T * factor
+    exact = wide[: len(x), : x.shape[1]].double().cpu().numpy() @ rounded.T * factor
     exact = exact + (0 if bias is None else bias) + (0 if into is None else into)
-    return out[: len(x)].numpy(), exact
+    return out[: len(x)].cpu().numpy(), exact
 
 
 def random(*shape: int) -> F32:
@@ -56,13 +57,22 @@ def test_bias_residual_and_factor() -> None:
     assert np.abs(found - exact).max() < 5e-4
 
 
-@pytest.mark.parametrize("type", ["BF16", "Q4_K"])
+@pytest.mark.parametrize("type", [*DENSE, *ENCODINGS] if GPU else ["BF16", "Q4_K"])
 def test_a_row_has_the_same_bits_alone_and_in_company(type: str) -> None:
-    w, x = random(130, 512), random(19, 512)
-    together, _ = product(type, w, x)
-    for row in (0, 7, 18):
-        alone, _ = product(type, w, x[row : row + 1])
-        assert alone.tobytes() == together[row : row + 1].tobytes()
+    """On a GPU with every tile of the table."""
+    columns = 4096 if GPU else 512
+    w, x = random(130, columns), random(2048 if GPU else 19, columns)
+    want, _ = product(type, w, x[:1])
+    for tokens in (2, 7, 16, 64, 65, 512, 2048) if GPU else (19,):
+        assert product(type, w, x[:tokens])[0][0].tobytes() == want[0].tobytes(), tokens
+    for row in (7, 18):
+        assert product(type, w, x[row : row + 1])[0][0].tobytes() == product(type, w, x)[0][row].tobytes()
+
+
+@pytest.mark.parametrize("type", ["F32", "BF16", "Q8_0"])
+def test_widths_that_are_multiples_of_nothing(type: str) -> None:
+    found, exact = product(type, random(37, 96 if type == "Q8_0" else 41), random(3, 96 if type == "Q8_0" else 41))
+    assert np.abs(found - exact).max() < 1e-4
 
 
 @pytest.mark.parametrize("columns", [256, 1536, 2048, 8960, 14336])

@@ -1,6 +1,6 @@
 """`octavo` with an engine that fails on certain tokens. A program for tests, not a test.
 
-250: an exception. 251: NaN logits. 252: three seconds of CPU time before the step.
+250: an exception. 251: NaN logits. 252: three seconds of CPU time before the step. 253: the device is lost.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from octavo.assembly import engine as assemble
+from octavo.backends.base import BackendLost
 from octavo.config import CacheConfig, EngineConfig
 from octavo.types import Batch, StepResult
 
-RAISES, NAN, SLOW = 250, 251, 252
+RAISES, NAN, SLOW, LOST = 250, 251, 252, 253
 
 
 class Poisoned:
@@ -26,6 +27,8 @@ class Poisoned:
     def run(self, batch: Batch) -> StepResult:
         if (batch.token_ids == RAISES).any():
             raise RuntimeError("injected failure")
+        if (batch.token_ids == LOST).any():
+            raise BackendLost("the GPU has failed: CUDA error: an illegal memory access was encountered")
         if (batch.token_ids == SLOW).any():
             end = time.monotonic() + 3
             while time.monotonic() < end:

@@ -17,7 +17,13 @@ STATS = {
     "accepted_tokens": 210,
     "accepted_at": {"0": 90, "1": 70, "2": 50},
 }
-INFO = {"num_blocks": 20, "block_size": 32, "memory": {"weights": 96_000_000, "kv": 30_000_000, "scratch": 4_000_000}}
+INFO = {
+    "num_blocks": 20,
+    "block_size": 32,
+    "memory": {"weights": 96_000_000, "kv": 30_000_000, "scratch": 4_000_000},
+    "device": "NVIDIA H100",
+    "device_memory": 80_000_000_000,
+}
 
 
 def state(**changes: Any) -> dict[str, Any]:
@@ -28,6 +34,7 @@ def state(**changes: Any) -> dict[str, Any]:
         "restarts": 0,
         "problem": None,
         "chat_template": True,
+        "device_used": 7_000_000_000,
         "info": INFO,
         "queue": {"requests": 2, "tokens": 340},
         "throughput": [0] * 54 + [100, 110, 120, 130, 140, 7],

@@ -136,6 +136,22 @@ def test_a_slow_engine_is_not_a_frozen_one(tiny_model: Path, logs: Path) -> None
         assert status == 200 and server.engine().pid == pid
 
 
+def test_a_lost_device_is_named_to_every_request(tiny_model: Path, logs: Path) -> None:
+    """An error of a GPU is permanent: the engine process ends at once, every request gets the reason, and a new process
+    takes over."""
+    launch = (sys.executable, str(Path(__file__).with_name("poisoned.py")))
+    with serving(tiny_model, folder=logs, launch=launch) as server:
+        pid, streams = server.engine().pid, readers(server, 2)
+        status, answer = server.post("/v1/completions", {"prompt": [5, 6, 253], "max_tokens": 1})
+        join(streams)
+        errors = [answer["error"], *(stream.error for stream in streams)]
+        assert status == 503 and all("illegal memory access" in error["message"] for error in errors), errors
+        server.wait_ready(30)
+        assert server.engine().pid != pid and "the GPU has failed" in server.log
+        assert "Traceback" not in server.log
+        assert server.post("/v1/completions", {"prompt": "x", "max_tokens": 2})[0] == 200
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_orphans(tiny_model: Path, logs: Path, number: int) -> None:
     with serving(tiny_model, folder=logs) as server:

@@ -49,6 +49,9 @@ NAMES = {
     "spec_decode_num_accepted_tokens_per_pos",
     "kv_fragmentation_perc",
     "kv_evicted_tokens",
+    "device_info",
+    "device_memory_bytes",
+    "device_memory_used_bytes",
     "spec_draft_length",
 }
 

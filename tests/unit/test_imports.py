@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "backends": set(),
     "backends.base": VOCABULARY | {"ir"},
     "backends.registry": VOCABULARY | {"backends.base", "backends.host"},
-    "backends.host": set(),
+    "backends.host": {"backends.base"},
     "backends.null": DEVICE,
     "backends.reference": DEVICE | {"backends.reference_kv", "weights", "sampling", "kv"},
     "backends.reference_kv": VOCABULARY | {"ir"},

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from octavo.config import CacheConfig, EngineConfig
+from octavo.errors import EngineError
 from octavo.ir import Model
 from octavo.types import Batch, StepResult, Transfers
 
@@ -14,10 +15,18 @@ Options = Mapping[str, Any]
 Progress = Callable[[int, int], None]  # (bytes of the model file that are loaded, bytes in all)
 
 
-class BackendLost(Exception):
-    """A call of a backend that can run no further step, such as after an error of its device.
+class BackendLost(EngineError):
+    """A call of a backend that can run no further step, such as after an error of its device. The message says which.
 
     The engine does not look for a culprit: it raises this to its caller, which must start again with a new backend."""
+
+
+class Facts(NamedTuple):
+    """A device for people. memory: its bytes. used: those that are taken now, by whatever process."""
+
+    name: str
+    memory: int
+    used: int
 
 
 class Backend(Protocol):
@@ -79,8 +88,10 @@ class Device:
     runs at the same time, so that both can use the same threads, and the same weights if they are of one `Model`.
     footprint: what `Backend.memory` would say of it, without loading a weight.
     available_memory: bytes that all of it may take together, given the options.
+    share: how much of this much free memory that is, for a device with memory of its own; None: the machine's serves.
     auto_pool: bytes of a KV pool whose size nobody has set, from the bytes that are available, those of the weights,
     and those of one context of full length.
+    facts: what it is, asked of it where it is: its backend's process.
     kv_dtypes: how it can store keys and values. The first is what "auto" means.
     step_sizes: numbers of tokens that a step runs best with, rising, such as those of captured graphs. Empty: any.
     trees: whether it runs batches with `parents`.
@@ -95,9 +106,11 @@ class Device:
     footprint: Callable[[Model, EngineConfig, CacheConfig], dict[str, int]]
     available_memory: Callable[[Options], int]
     auto_pool: Callable[[int, int, int], int]
+    facts: Callable[[], Facts]
     kv_dtypes: tuple[str, ...]
     step_sizes: tuple[int, ...] = ()
     trees: bool = False
+    share: Callable[[int, Options], int] | None = None
     options: Options = field(default_factory=dict)
     check_options: Callable[[Options], object] = no_options
     resolve_options: Callable[[Options], dict[str, Any]] = no_options

@@ -264,6 +264,7 @@ DEVICE = Device(
     footprint=footprint,
     available_memory=lambda options: host.available_memory(),
     auto_pool=host.auto_pool,
+    facts=host.facts,
     kv_dtypes=("f32", "bf16", "int8"),
     trees=True,
 )

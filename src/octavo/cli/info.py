@@ -1,4 +1,4 @@
-"""`octavo info`: shows the content of a model file."""
+"""`octavo info`: shows the content of a model file, or the machine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from octavo.cli.options import MODEL_HELP
 
 if TYPE_CHECKING:
+    from octavo.backends.base import Facts
     from octavo.weights import Checkpoint
 
 LABELS = {
@@ -21,11 +22,16 @@ LABELS = {
 
 
 def info(
-    source: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    source: Annotated[str | None, typer.Argument(help=MODEL_HELP, show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     tensors: Annotated[bool, typer.Option("--tensors", help="Also list every tensor.")] = False,
 ) -> None:
-    """Show what is in a model file: architecture, sizes, tokenizer, and the encodings of its weights."""
+    """Show what is in a model file: architecture, sizes, tokenizer, and the encodings of its weights.
+
+    Without a model, show this machine: its processor, memory and GPUs."""
+    if source is None:
+        show_machine(as_json)
+        return
     from octavo.weights import open_checkpoint
     from octavo.weights.sources import resolve
     from octavo.weights.summary import summarise
@@ -37,6 +43,27 @@ def info(
         typer.echo(json.dumps(summary | ({"tensors": rows} if tensors else {})))
         return
     show(summary, rows)
+
+
+def show_machine(as_json: bool) -> None:
+    from octavo.backends import host
+    from octavo.backends.registry import choose
+    from octavo.cli.console import amount, show_definitions
+    from octavo.config import usable_threads
+
+    processor, cards = host.facts(), host.gpus()
+    threads, backend = usable_threads(None), choose("auto")
+    if as_json:
+        facts = {"processor": processor._asdict(), "threads": threads, "gpus": [card._asdict() for card in cards]}
+        typer.echo(json.dumps(facts | {"backend_auto": backend}))
+        return
+
+    def memory(of: Facts) -> str:
+        return f"{amount(of.memory)}, {amount(of.used)} used"
+
+    rows = [("processor", f"{processor.name}, {threads} threads"), ("memory", memory(processor))]
+    rows += [(f"GPU {i}", f"{card.name}, {memory(card)}") for i, card in enumerate(cards)] or [("GPU", "none")]
+    show_definitions([*rows, ("backend", f"auto is {backend}")])
 
 
 def tensor_rows(checkpoint: Checkpoint) -> list[dict[str, Any]]:

@@ -29,12 +29,21 @@ def plan(
             "--memory", parser=size, metavar="SIZE", help="Plan for this much memory instead of what is free."
         ),
     ] = None,
+    device_memory: Annotated[
+        int | None,
+        typer.Option(
+            "--device-memory",
+            parser=size,
+            metavar="SIZE",
+            help="Plan for a GPU with this much memory, such as 80G. Needs neither a GPU nor torch.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with sizes in bytes.")] = False,
     *,
     engine: dict[str, Any],
 ) -> None:
     """Show how much memory a model needs with these settings, and how many sequences fit. Loads no weights."""
-    made, config, cache = make(model, engine, length, memory)
+    made, config, cache = make(model, engine, length, memory, device_memory)
     facts = {
         "model": model,
         **dataclasses.asdict(made),
@@ -53,9 +62,15 @@ def plan(
 
 
 def make(
-    source: str, engine: dict[str, Any], length: int | None = None, memory: int | None = None
+    source: str,
+    engine: dict[str, Any],
+    length: int | None = None,
+    memory: int | None = None,
+    device_memory: int | None = None,
 ) -> tuple[MemoryPlan, EngineConfig, CacheConfig]:
-    """Returns the plan, and the settings with every "auto" resolved. Raises the errors of loading the model."""
+    """Returns the plan, and the settings with every "auto" resolved. Raises the errors of loading the model.
+
+    memory: bytes to plan for; device_memory: those of a GPU, of which the engine takes its share."""
     from octavo.assembly.engine import engine_config
     from octavo.backends.registry import device
     from octavo.kv import planner
@@ -64,9 +79,12 @@ def make(
 
     if length is not None and length < 1:
         raise ConfigError(f"length must be at least 1; got {length}")
+    config = engine_config(**engine)
+    if device_memory is not None:
+        memory = of_device(config, memory, device_memory)
     checkpoint = open_checkpoint(resolve(source))
     model = build_model(checkpoint)
-    config, cache = resolved(model, engine_config(**engine), checkpoint.size, length, memory)
+    config, cache = resolved(model, config, checkpoint.size, length, memory)
     tokens = length or config.max_model_len or model.max_context
     if tokens > (longest := config.max_model_len or model.max_context):
         raise ConfigError(f"length must be at most max_model_len, here {longest}; got {length}")
@@ -74,6 +92,16 @@ def make(
     available = chosen.available_memory(config.backend_options) if memory is None else memory
     footprint = chosen.footprint(model, config, cache)
     return planner.plan(model.attention, cache, footprint, tokens, available), config, cache
+
+
+def of_device(config: EngineConfig, memory: int | None, device_memory: int) -> int:
+    from octavo.backends.registry import device
+
+    if memory is not None:
+        raise ConfigError("--memory and --device-memory say the same thing: give one of them")
+    if (share := device(config.backend).share) is None:
+        raise ConfigError(f"--device-memory is a GPU's: with backend {config.backend} it is --memory")
+    return share(device_memory, config.backend_options)
 
 
 def resolved(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from octavo.assembly.engine import engine_config
 from octavo.backends import host, registry
+from octavo.backends.base import Facts
 from octavo.backends.cuda import device
 from octavo.cli.main import main
 from octavo.errors import ConfigError
@@ -26,9 +28,8 @@ def test_without_torch_one_line_names_it(
 ) -> None:
     monkeypatch.setattr(device, "installed", lambda: False)
     path = write_tiny_gguf(tmp_path / "m.gguf")
-    for command in ("run", "plan"):
-        arguments = ["x"] if command == "run" else []
-        assert main([command, str(path), *arguments, "--backend", "cuda"]) != 0
+    for command in (["run", str(path), "x"], ["plan", str(path)]):  # plan asks how much memory is free
+        assert main([*command, "--backend", "cuda"]) != 0
         error = capsys.readouterr().err
         assert "backend cuda needs torch and triton: pip install 'octavo[cuda]'" in error
         assert "Traceback" not in error
@@ -72,3 +73,33 @@ def test_nothing_imports_torch_until_the_backend_is_made() -> None:
         "assert not {'torch', 'triton'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_plan_for_a_gpu_needs_neither_it_nor_torch(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "m.gguf")
+    code = (
+        "import sys; from octavo.cli.main import main;"
+        f"status = main(['plan', {str(path)!r}, '--backend', 'cuda', '--device-memory', '80G', '--json']);"
+        "assert not {'torch', 'triton'} & sys.modules.keys(); sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    facts = json.loads(done.stdout)
+    assert facts["available"] == int(0.9 * 80 * 2**30) and facts["fits"] and facts["weights"] > 0
+    assert facts["max_sequences"] == facts["max_num_seqs"], "the pool holds all that may run"
+
+
+def test_device_memory_is_a_gpu_s(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(write_tiny_gguf(tmp_path / "m.gguf"))
+    for options, message in (([], "with backend cpu it is --memory"), (["--memory", "1G"], "give one of them")):
+        assert main(["plan", path, "--device-memory", "80G", *options]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_gpus_are_listed_by_their_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559, 1024'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert host.gpus() == [Facts("NVIDIA H100 80GB HBM3", 81559 << 20, 1024 << 20)]
+    monkeypatch.setenv("PATH", "")
+    assert host.gpus() == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from octavo.backends.base import Backend, Device, Options, Progress
+from octavo.backends.base import Backend, Device, Facts, Options, Progress
 from octavo.backends.null import NullBackend
 from octavo.config import CacheConfig, EngineConfig, check_integer
 from octavo.ir import Model
@@ -41,6 +41,7 @@ DEVICE = Device(
     footprint=footprint,
     available_memory=lambda options: LANE_BYTES * options["lanes"],
     auto_pool=lambda available, weights, context: available,
+    facts=lambda: Facts("a toy", 4 * LANE_BYTES, LANE_BYTES),
     kv_dtypes=("int8", "f32"),
     step_sizes=(4, 16, 64),
     options=OPTIONS,

@@ -53,6 +53,13 @@ def test_info_json_of_a_gguf(tmp_path: Path) -> None:
     assert "tensors" not in summary
 
 
+def test_info_without_a_model_shows_the_machine() -> None:
+    facts = json.loads(run("info", "--json"))
+    assert facts["processor"]["name"] and 0 < facts["processor"]["used"] < facts["processor"]["memory"]
+    assert facts["threads"] >= 1 and facts["backend_auto"] in ("cpu", "cuda")
+    assert facts["processor"]["name"] in run("info")
+
+
 def test_info_lists_tensors(tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "tiny.gguf")
     rows = json.loads(run("info", str(path), "--json", "--tensors"))["tensors"]

@@ -61,6 +61,7 @@ DEVICE = Device(
     footprint=footprint,
     available_memory=lambda options: host.available_memory(),
     auto_pool=host.auto_pool,
+    facts=host.facts,
     kv_dtypes=("bf16", "f32", "int8"),
     trees=True,
     options=OPTIONS,

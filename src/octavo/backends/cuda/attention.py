@@ -14,29 +14,33 @@ from octavo.backends.cuda.launch import (
     MAX_PARTS,
     PART_TOKENS,
     PROGRAMS,
+    VALUES,
     Launch,
     attend_tile,
     rows_at_once,
 )
 from octavo.backends.cuda.pool import KvPool
-from octavo.backends.cuda.step import ADDED, PARTS, TABLES, WHOLE, Fields, Steps, View
+from octavo.backends.cuda.step import ADDED, PARTS, TABLES, WHOLE, Fields, Steps
+from octavo.backends.cuda.work import view
 from octavo.backends.plan.nodes import SelfAttention
+from octavo.errors import ConfigError
 from octavo.ir import Attention
 
 Op = Callable[[Fields], list[Launch]]
 
 
-def operand(pool: KvPool) -> torch.dtype:
-    """The type of queries and weights: of the keys, or bf16 for int8 ones, whose codes it holds exactly."""
-    return torch.float32 if pool.data.dtype == torch.float32 else torch.bfloat16
+DOT = 16  # columns that a tensor core multiplies at least: smaller heads are padded with zeros
 
 
-def view(spec: Attention, pool: KvPool) -> View:
-    """The work lists that a layer reads."""
-    f32, group = pool.data.dtype == torch.float32, spec.heads // spec.kv_heads
-    whole, parts = (attend_tile(max(spec.head_dim, spec.value_dim), form, f32) for form in (True, False))
-    assert whole.split == parts.split
-    return View(spec.window, whole.split, max(1, whole.rows // group), max(1, parts.rows // group))
+def check_heads(layers: Sequence[Attention], kv: str) -> None:
+    """Raises ConfigError where a tile cannot hold the heads of one token that share a key."""
+    for spec in layers:
+        group, tile = spec.heads // spec.kv_heads, attend_tile(max(spec.head_dim, spec.value_dim), False, kv)
+        if group > tile.rows:
+            raise ConfigError(
+                f"backend cuda computes at most {tile.rows} query heads for each KV head with kv_cache_dtype {kv}; "
+                f"this model has {group}: choose another kv_cache_dtype, or backend cpu"
+            )
 
 
 def power(size: int) -> int:
@@ -90,11 +94,15 @@ def heads(
 
 def attend(node: SelfAttention, parts: Parts, q: Tensor, out: Tensor) -> Op:
     spec, pool, steps = node.spec, parts.pool, parts.steps
-    place, seen = pool.places[node.layer], view(spec, pool)
+    place, seen = pool.places[node.layer], view(spec, pool.dtype, pool.wgmma)
     index = steps.views.index(seen)
+    wide = max(DOT, power(spec.value_dim))
+    width = min(wide, VALUES)
+    pieces = wide // width
     geometry = {
         "HEADS": spec.heads, "KV_HEADS": spec.kv_heads, "D": spec.head_dim, "VD": spec.value_dim,
-        "BLOCK": power(spec.head_dim), "V_BLOCK": power(spec.value_dim), "PAGE": pool.block_size, "CAP": spec.softcap,
+        "BLOCK": max(DOT, power(spec.head_dim)), "V_BLOCK": width, "PIECES": pieces, "PAGE": pool.block_size,
+        "CAP": spec.softcap,
     }  # fmt: skip
     shared = {"SPLIT": seen.split, "WINDOW": spec.window}
 
@@ -106,10 +114,10 @@ def attend(node: SelfAttention, parts: Parts, q: Tensor, out: Tensor) -> Op:
         )  # fmt: skip
         launches = []
         for whole in (True, False):
-            tile = attend_tile(max(spec.head_dim, spec.value_dim), whole, pool.data.dtype == torch.float32)
+            tile = attend_tile(max(spec.head_dim, spec.value_dim), whole, pool.dtype, pool.wgmma)
             options = {} if INTERPRETED else {"num_warps": tile.warps, "num_stages": tile.stages}
             constants = {"ITEMS": steps.header(seen, WHOLE if whole else PARTS), "TABLES": TABLES, "M": tile.rows}
-            grid = (1 if INTERPRETED else PROGRAMS, spec.kv_heads)
+            grid = (1 if INTERPRETED else PROGRAMS, spec.kv_heads * pieces)
             launches.append(
                 Launch(kernels.attend, grid, arguments, geometry | shared | constants | options | {"WHOLE": whole})
             )

@@ -10,16 +10,20 @@ import torch
 from torch import Tensor
 
 from octavo.backends.base import Progress
-from octavo.backends.cuda import attention, tail
+from octavo.backends.cuda import tail
+from octavo.backends.cuda.attention import check_heads
 from octavo.backends.cuda.graphs import Graphs, Shape, padded
-from octavo.backends.cuda.launch import INTERPRETED, RECORD, Launch
-from octavo.backends.cuda.lower import Lowering, Op, Pass, fused
+from octavo.backends.cuda.launch import HEAD_ROWS, INTERPRETED, RECORD, Launch
+from octavo.backends.cuda.lost import watched
+from octavo.backends.cuda.lower import Lowering, Op, Pass
 from octavo.backends.cuda.pool import KvPool
 from octavo.backends.cuda.step import Fields, Steps
 from octavo.backends.cuda.stream import Ring, Stream, Upload
 from octavo.backends.cuda.tail import Tail
 from octavo.backends.cuda.ticket import Ticket
+from octavo.backends.cuda.values import fused
 from octavo.backends.cuda.weights import Weights, check_rows
+from octavo.backends.cuda.work import view
 from octavo.backends.plan.nodes import Trace
 from octavo.config import CacheConfig
 from octavo.errors import ConfigError
@@ -27,14 +31,13 @@ from octavo.ir import Model
 from octavo.kv.planner import blocks_for
 from octavo.types import I32, Batch, StepResult, Transfers
 
-HEAD_ROWS = 256  # logit rows at once: a step with more runs the head in rounds
-
 
 class CudaBackend:
     """Runs batches of up to `max_tokens` tokens of `max_seqs` sequences, none longer than `max_context` tokens.
 
     device: "cuda", or "cpu" where Triton interprets its kernels (TRITON_INTERPRET=1), to test without a GPU.
     graphs: whether steps run as CUDA graphs. stream: of the device; tests give their own.
+    capability: of the GPU to compile for, such as 80 or 90; None asks it.
     """
 
     def __init__(
@@ -48,9 +51,11 @@ class CudaBackend:
         max_context: int | None = None,
         graphs: bool = True,
         stream: Stream | None = None,
+        capability: int | None = None,
         progress: Progress | None = None,
     ):
         check_rows(model)
+        check_heads(model.attention, cache.dtype)
         if device == "cpu" and not INTERPRETED:
             raise ConfigError("device 'cpu' needs TRITON_INTERPRET=1 in the environment before Triton is imported")
         self.model = model
@@ -58,8 +63,9 @@ class CudaBackend:
         self.stream = stream or Stream(self.device)
         self.max_tokens = max_tokens
         self.max_context = max_context or model.max_context
-        self.pool = KvPool(cache, model.attention, self.stream)
-        views = dict.fromkeys(attention.view(spec, self.pool) for spec in model.attention)
+        wgmma = hopper(self.device, capability)
+        self.pool = KvPool(cache, model.attention, self.stream, wgmma)
+        views = dict.fromkeys(view(spec, cache.dtype, wgmma) for spec in model.attention)
         max_blocks = blocks_for(self.max_context, cache.block_size)
         self.steps = Steps(list(views), max_tokens, max_seqs, max_blocks, self.stream)
         self.tail = Tail(model.vocab_size, min(HEAD_ROWS, max_tokens), self.device)
@@ -85,12 +91,22 @@ class CudaBackend:
         return other
 
     def transfer(self, transfers: Transfers) -> None:
-        self.stream.run(self.pool.launches(transfers))
+        with watched(self.probe):
+            self.stream.run(self.pool.launches(transfers))
+
+    def probe(self) -> None:
+        """Raises if the device has failed."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def run(self, batch: Batch) -> StepResult:
         return self.submit(batch).result()
 
     def submit(self, batch: Batch) -> Ticket:
+        with watched(self.probe):
+            return self._submit(batch)
+
+    def _submit(self, batch: Batch) -> Ticket:
         tokens, rows = len(batch.token_ids), len(batch.logit_rows)
         choosing = tail.choosing(batch)
         more = len(choosing) > 0 or batch.num_logprobs >= 0 or batch.want_logits or batch.want_hidden
@@ -108,7 +124,7 @@ class CudaBackend:
         self.stream.copy(records, self.steps.out[:rows].reshape(-1))
         event = self.stream.event()
         self._ring.give(records, event)
-        return Ticket(records, event, extra)
+        return Ticket(records, event, extra, self.probe)
 
     def _shape(self, tokens: int, rows: int) -> Shape:
         return padded(tokens, rows, self.max_tokens, self.steps.max_rows) if self._graphs else Shape(tokens, rows)
@@ -179,3 +195,10 @@ class CudaBackend:
 
 def launches(ops: list[Op], fields: Fields) -> list[Launch]:
     return [each for op in ops for each in op(fields)]
+
+
+def hopper(device: torch.device, capability: int | None) -> bool:
+    """Whether the GPU has wgmma, which only compute capability 9.0 has."""
+    if capability is None and device.type == "cuda":
+        capability = 10 * torch.cuda.get_device_capability(device)[0]
+    return capability in (None, 90)

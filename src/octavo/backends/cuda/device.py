@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
 from octavo.backends import host
-from octavo.backends.base import Backend, Device, Options, Progress
+from octavo.backends.base import Backend, Device, Facts, Options, Progress
 from octavo.config import CacheConfig, EngineConfig
-from octavo.errors import ConfigError
+from octavo.errors import CapacityError, ConfigError
 from octavo.ir import Model
 
 OPTIONS: dict[str, Any] = {
@@ -64,7 +65,24 @@ def available_memory(options: Options) -> int:
     import torch
 
     free, _ = torch.cuda.mem_get_info()
+    return share(free, options)
+
+
+def share(free: int, options: Options) -> int:
+    """What the engine may take of `free` bytes."""
     return int(free * (options.get("gpu_memory_utilization") or SHARE))
+
+
+def facts() -> Facts:
+    if interpreted():
+        return host.facts()
+    import torch
+
+    from octavo.backends.cuda.lost import watched
+
+    with watched():
+        free, total = torch.cuda.mem_get_info()
+    return Facts(torch.cuda.get_device_name(), total, total - free)
 
 
 def auto_pool(available: int, weights: int, context: int) -> int:
@@ -82,8 +100,6 @@ def limits(config: EngineConfig) -> dict[str, Any]:
 
 
 def footprint(model: Model, config: EngineConfig, cache: CacheConfig) -> dict[str, int]:
-    if not installed():
-        check_device()
     from octavo.backends.cuda.footprint import footprint
 
     return footprint(model, cache, **limits(config))
@@ -93,11 +109,37 @@ def make(
     model: Model, config: EngineConfig, cache: CacheConfig, progress: Progress | None, beside: Backend | None
 ) -> Backend:
     check_device()
+    import torch
+
     from octavo.backends.cuda.backend import CudaBackend
 
-    device = "cpu" if interpreted() else "cuda"
-    graphs = config.backend_options.get("cuda_graphs") != "off"
-    return CudaBackend(model, cache, device=device, graphs=graphs, progress=progress, **limits(config))
+    needed = footprint(model, config, cache)
+    check_room(needed, available_memory({"gpu_memory_utilization": 1.0}))
+    try:
+        device = "cpu" if interpreted() else "cuda"
+        graphs = config.backend_options.get("cuda_graphs") != "off"
+        return CudaBackend(model, cache, device=device, graphs=graphs, progress=progress, **limits(config))
+    except torch.OutOfMemoryError as error:
+        raise CapacityError(f"{room(needed)}, and its memory ran out on the way: {ADVICE}") from error
+
+
+def check_room(needed: Mapping[str, int], free: int) -> None:
+    """Raises CapacityError if the GPU has less memory free than the backend will take."""
+    if (missing := sum(needed.values()) - free) > 0:
+        raise CapacityError(
+            f"{room(needed)}, {missing / 2**30:.1f} GiB more than is free ({free / 2**30:.1f}): {ADVICE}"
+        )
+
+
+ADVICE = (
+    "lower gpu_memory_utilization (or num_kv_blocks, kv_cache_memory, where set), max_num_batched_tokens or "
+    "max_model_len, or choose a smaller model"
+)
+
+
+def room(needed: Mapping[str, int]) -> str:
+    parts = ", ".join(f"{name} {size / 2**30:.1f}" for name, size in needed.items())
+    return f"the GPU needs {sum(needed.values()) / 2**30:.1f} GiB of memory ({parts})"
 
 
 DEVICE = Device(
@@ -105,8 +147,10 @@ DEVICE = Device(
     footprint=footprint,
     available_memory=available_memory,
     auto_pool=auto_pool,
+    facts=facts,
     kv_dtypes=("bf16", "f32", "int8"),
     trees=True,
+    share=share,
     options=OPTIONS,
     check_options=check_options,
     resolve_options=resolve_options,

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import torch
-from triton import knobs
+from octavo.backends.cuda.device import interpreted
 
-INTERPRETED: bool = knobs.runtime.interpret  # TRITON_INTERPRET=1: kernels run in numpy, on the CPU
+INTERPRETED = interpreted()  # kernels run in numpy, on the CPU
 OPTIONS: dict[str, Any] = {} if INTERPRETED else {"enable_fp_fusion": False}  # two kernels must round alike
 
 
@@ -28,9 +27,7 @@ class Launch:
         return str(self.kernel.fn.__name__)
 
     def __call__(self) -> None:
-        self.kernel[self.grid](
-            *self.arguments, **self.constants, **({} if INTERPRETED else {"enable_fp_fusion": False})
-        )
+        self.kernel[self.grid](*self.arguments, **self.constants, **OPTIONS)
 
     def compile(self) -> Any:
         """The compiled kernel, for the target that Triton's active driver names."""
@@ -67,8 +64,9 @@ QUANTISED = {
 NUMPY = {1 << 30: Tile(128, 16, 32, True, 1, 1)}
 
 
-def matmul_tile(tokens: int, operand: torch.dtype, quantised: bool) -> Tile:
-    table = NUMPY if INTERPRETED else QUANTISED if quantised else DENSE_F32 if operand == torch.float32 else DENSE
+def matmul_tile(tokens: int, quantised: bool, f32: bool) -> Tile:
+    """f32: the operands' type."""
+    table = NUMPY if INTERPRETED else QUANTISED if quantised else DENSE_F32 if f32 else DENSE
     return next(tile for most, tile in table.items() if tokens <= most)
 
 
@@ -89,17 +87,31 @@ class Attend(NamedTuple):
     stages: int
 
 
-def attend_tile(head_dim: int, whole: bool, f32: bool) -> Attend:
-    """whole: one program walks all splits. Warps share no row, so a row's sums have one order in both forms."""
+VALUES = 128  # columns of the values that a program of attention sums: more spill
+# (type of the KV cache, dimensions of a head at most) -> (tile of whole, of parts): those that spill least on an H100.
+# Whole and parts have one split. Warps share no row, so a row's sums have one order in both.
+ATTEND = {
+    ("bf16", 128): (Attend(128, 128, 8, 2), Attend(64, 128, 4, 2)),
+    ("bf16", 256): (Attend(128, 64, 8, 1), Attend(64, 64, 4, 2)),
+    ("bf16", 1 << 30): (Attend(128, 32, 8, 1), Attend(64, 32, 4, 1)),
+    ("int8", 256): (Attend(128, 64, 8, 1), Attend(64, 64, 4, 1)),
+    ("int8", 1 << 30): (Attend(128, 32, 8, 1), Attend(64, 32, 4, 1)),
+    ("f32", 1 << 30): (Attend(16, 32, 4, 1), Attend(16, 32, 4, 1)),
+}
+
+
+def attend_tile(head_dim: int, whole: bool, kv: str, wgmma: bool = True) -> Attend:
+    """whole: one program walks all splits. kv: the type of the cache. wgmma: whether the GPU has this instruction;
+    where not, Triton lays warps along the keys of a tile with more keys than rows, so parts have the rows of whole."""
     if INTERPRETED:
         return Attend(32, 32, 1, 1)
-    if f32 or head_dim > 256:
-        return Attend(16, 32, 4, 1) if f32 else Attend(64, 32, 4, 1)
-    split = 128 if head_dim <= 128 else 64
-    return Attend(128, split, 8, 2) if whole and head_dim <= 128 else Attend(64, split, 4, 1 if head_dim > 128 else 2)
+    tiles = next(tiles for (of, most), tiles in ATTEND.items() if of == kv and head_dim <= most)
+    return tiles[0] if whole else tiles[1] if wgmma else tiles[0]._replace(stages=1)
 
 
 RECORD = 4  # numbers that come back for each logit row: token, finite, logprob, rank
+LOGITS = 2048  # of one program that looks for the largest
+HEAD_ROWS = 256  # logit rows at once: a step with more runs the head in rounds
 PART_TOKENS = 512  # tokens a step that may have parts
 MAX_PARTS = 4096  # splits in memory at once; tokens beyond are computed whole, to the same bits
 PROGRAMS = 264  # of an attention launch and head: two for each multiprocessor of an H100; they walk the items

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from octavo.backends.cuda.encodings import DENSE, ENCODINGS, Encoding, arrange
+from octavo.backends.cuda.values import aligned
 from octavo.ir import Weight
 from octavo.types import F32
 from octavo.weights.checkpoint import release
 from octavo.weights.dequantize import IQ4_LEVELS, dequantize
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-ALIGNED = 16  # columns to which rows are padded, so that each begins on the 16 bytes that TMA wants
 SLICE = 1 << 24  # values of a weight arranged at once
 
 
@@ -45,12 +45,6 @@ class Matrix:
         return ENCODINGS.get(self.type)
 
     @property
-    def operand(self) -> torch.dtype:
-        """What a matmul rounds weights and activations to. f16 for quantised weights: it has more fraction bits than
-        bf16, and their values are small."""
-        return DTYPES.get(self.type, torch.float16)
-
-    @property
     def nbytes(self) -> int:
         parts = [self.data] if self.encoding is None else [each for each in self.data if each is not None]
         return sum(int(part.untyped_storage().nbytes()) for part in parts)
@@ -62,7 +56,7 @@ def matrix(weights: Sequence[Weight], device: torch.device) -> Matrix:
     rows, columns = sum(weight.shape[0] for weight in weights), first.shape[1]
     assert {(weight.type, weight.shape[1]) for weight in weights} == {(first.type, columns)}
     if first.type in DENSE:
-        wide = torch.zeros(rows, -(-columns // ALIGNED) * ALIGNED, dtype=DTYPES[first.type], device=device)
+        wide = torch.zeros(rows, aligned(columns), dtype=DTYPES[first.type], device=device)
         data: Any = wide[:, :columns]
     else:
         shapes = [None if part is None else part.shape[1] for part in arrange(first, slice(0, 1))]

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from octavo.backends.cuda import attention, layout
+from octavo.backends.cuda import attention, layout, values
 from octavo.backends.cuda.encodings import padded
 from octavo.backends.cuda.kernels import elementwise, embed, matmul
 from octavo.backends.cuda.launch import INTERPRETED, Launch, chunk_columns, matmul_tile, rows_at_once
 from octavo.backends.cuda.layout import Matrix
 from octavo.backends.cuda.pool import KvPool
 from octavo.backends.cuda.step import Fields, Steps
-from octavo.backends.cuda.weights import Weights, by_type, key
-from octavo.backends.plan.fuse import fuse
+from octavo.backends.cuda.values import by_type, key
+from octavo.backends.cuda.weights import Weights
 from octavo.backends.plan.nodes import (
     Add,
     Embed,
@@ -38,24 +38,17 @@ from octavo.backends.plan.nodes import (
     Trace,
     Value,
     last_reads,
-    reads,
     writes,
 )
-from octavo.backends.plan.trace import trace
-from octavo.ir import Model, Rope, Weight
+from octavo.ir import Rope, Weight
 
 Op = Callable[[Fields], list[Launch]]
 ROOM = 1 / 16  # a gated activation in f16 is stored times this: values up to a million fit (docs/cuda.md)
 BLOCK = 1024  # columns of one program of an elementwise kernel
 
 
-def fused(model: Model) -> Trace:
-    return fuse(trace(model), lambda gate, up: gate.type == up.type)
-
-
-def stored(dtype: torch.dtype) -> torch.dtype:
-    """The interpreter multiplies the raw bits of bf16: f32 there."""
-    return torch.float32 if INTERPRETED and dtype == torch.bfloat16 else dtype
+def stored(dtype: str) -> torch.dtype:
+    return layout.DTYPES[values.stored(dtype)]
 
 
 @dataclass(eq=False)
@@ -97,7 +90,7 @@ class Lowering:
         self.owners: dict[Value, Buffer] = {}
         self.free: dict[tuple[bool, int, torch.dtype], list[Buffer]] = defaultdict(list)
         self.scratch = 0
-        self.dtypes = self._dtypes()
+        self.dtypes = {value: layout.DTYPES[type] for value, type in values.types(trace).items()}
         self.factors: dict[Value, float] = {}  # value -> what it is stored times
         self.constants: dict[Weight, Tensor] = {}
         self.angles: dict[Rope, Tensor] = {}
@@ -127,36 +120,11 @@ class Lowering:
 
     # -------------------------------------------------------------- buffers
 
-    def _dtypes(self) -> dict[Value, torch.dtype]:
-        """Values that only matmuls of one operand type read as they are have that type; others are f32."""
-        readers: dict[Value, set[torch.dtype]] = defaultdict(set)
-        for node in self.trace.nodes:
-            plain = isinstance(node, Linear) and node.norm is None
-            for value in reads(node):
-                readers[value].add(torch.float32)
-            if plain:
-                assert isinstance(node, Linear)
-                readers[node.x] = (readers[node.x] - {torch.float32}) | {
-                    stored(_operand(m.weight)) for m in node.matmuls
-                }
-        made_narrow = {
-            out
-            for node in self.trace.nodes
-            if isinstance(node, SelfAttention | Gated | Linear)
-            for out, into in writes(node)
-            if into is None and (not isinstance(node, Linear) or any(m.up and m.out == out for m in node.matmuls))
-        }
-        return {
-            value: next(iter(found)) if len(found) == 1 and value in made_narrow else torch.float32
-            for value, found in readers.items()
-        }
-
     def _buffer(self, width: int, dtype: torch.dtype = torch.float32) -> Buffer:
         kind = (self.in_head, width, dtype)
         if self.free[kind]:
             return self.free[kind].pop()
-        wide = -(-width // layout.ALIGNED) * layout.ALIGNED
-        tensor = torch.zeros(self.heights[self.in_head], wide, dtype=dtype, device=self.device)
+        tensor = torch.zeros(self.heights[self.in_head], values.aligned(width), dtype=dtype, device=self.device)
         self.scratch += tensor.nbytes
         return Buffer(tensor[:, :width], kind)
 
@@ -245,7 +213,7 @@ class Lowering:
         operands: dict[torch.dtype, Buffer] = {}
         x = self.places[node.x]
         for group in by_type(node.matmuls):
-            dtype = stored(_operand(group[0].weight))
+            dtype = stored(values.operand(group[0].weight.type))
             source = x
             if node.norm is not None or x.dtype != dtype:
                 if dtype not in operands:
@@ -331,7 +299,7 @@ class Lowering:
         if self.parts is None:
             self.parts = attention.Parts(self.steps, self.pool, self.device)
             self.scratch += self.parts.nbytes
-        prepared = self._buffer(node.spec.heads * node.spec.head_dim, stored(attention.operand(self.pool)))
+        prepared = self._buffer(node.spec.heads * node.spec.head_dim, stored(values.kv_operand(self.pool.dtype)))
         self._emit(attention.heads(node, self.pool, prepared.tensor, (q, k, v), norms, self._angles(node.rope)))
         out = self._new(node.out)
         self._emit(attention.attend(node, self.parts, prepared.tensor, out))
@@ -367,15 +335,11 @@ class Lowering:
         self._emit(op)
 
 
-def _operand(weight: Weight) -> torch.dtype:
-    return layout.DTYPES.get(weight.type, torch.float16)
-
-
 def matmul_launch(
     out: Tensor, x: Tensor, w: Matrix, levels: Tensor, bias: Tensor | None, factor: float, into: bool, rows: int
 ) -> Launch:
     """out = factor * x w^T + bias for the first `rows` rows of x and out; `into`: added to what out holds."""
-    tile = matmul_tile(rows, x.dtype, w.encoding is not None)
+    tile = matmul_tile(rows, w.encoding is not None, x.dtype == torch.float32)
     sizes: dict[str, Any] = {} if INTERPRETED else {"num_warps": tile.warps, "num_stages": tile.stages}
     sizes |= {"BN": tile.bn, "BM": tile.bm, "INTO": into}
     tiles = (-(-w.rows // tile.bn), -(-rows // tile.bm))

@@ -29,8 +29,9 @@ class Place(NamedTuple):
 
 
 class KvPool:
-    def __init__(self, cache: CacheConfig, layers: tuple[Attention, ...], stream: Stream):
-        self.layers, self.block_size = layers, cache.block_size
+    def __init__(self, cache: CacheConfig, layers: tuple[Attention, ...], stream: Stream, wgmma: bool = True):
+        self.layers, self.block_size, self.dtype = layers, cache.block_size, cache.dtype
+        self.wgmma = wgmma  # see `launch.attend_tile`
         device = stream.device
         page = cache.block_size
         self.places: list[Place] = []

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,22 +16,11 @@ from torch import Tensor
 
 from octavo.backends.cuda.launch import MAX_PARTS, PART_TOKENS, RECORD
 from octavo.backends.cuda.stream import Stream, Upload
-from octavo.backends.cuda.work import NO_TAIL, keys, work
+from octavo.backends.cuda.work import LISTS, NO_TAIL, View, aligned, blob_size, header_size, keys, max_rows, work
 from octavo.types import I32, Batch
 
 TABLES = 0  # header: where the block tables begin, and their width
-LISTS = 2  # header: from here on, for each `View`, three pairs: where a list begins, and its length
 WHOLE, PARTS, ADDED = 0, 2, 4
-ALIGNED = 4  # numbers at whose multiples the fields begin: 16 bytes
-
-
-class View(NamedTuple):
-    """What attention's work lists depend on: layers with the same one share them."""
-
-    window: int
-    split: int
-    whole_tile: int  # tokens
-    parts_tile: int
 
 
 @dataclass(frozen=True)
@@ -59,16 +47,12 @@ class Fields:
 
 
 class Steps:
-    """Fills the blob. views: of all layers. The blob has room for what max_* allow: a step has up to `max_rows` logit
-    rows, since the answers of one prompt (n > 1) each take one."""
+    """Fills the blob. views: of all layers. The blob has room for what max_* allow."""
 
     def __init__(self, views: Sequence[View], max_tokens: int, max_seqs: int, max_blocks: int, stream: Stream):
         self.views = list(views)
-        self.max_rows = max_tokens + max_seqs
-        rows = max_tokens * (6 + len(views)) + 2 * self.max_rows + ALIGNED * (8 + len(views))
-        lists = len(views) * (4 * (max_tokens * 2 + MAX_PARTS) + max_tokens)
-        size = self._header + rows + lists + max_seqs * max_blocks + max_tokens * max_tokens // 2
-        self._upload = Upload(stream, size)
+        self.max_rows = max_rows(max_tokens, max_seqs)
+        self._upload = Upload(stream, blob_size(len(views), max_tokens, max_seqs, max_blocks))
         self.blob = self._upload.data
         self.out = torch.zeros(self.max_rows, RECORD, dtype=torch.int32, device=stream.device)
 
@@ -78,7 +62,7 @@ class Steps:
 
     @property
     def _header(self) -> int:
-        return _aligned(LISTS + 6 * len(self.views))
+        return header_size(len(self.views))
 
     def header(self, view: View, which: int) -> int:
         """The place in the header of one of the view's lists."""
@@ -87,7 +71,7 @@ class Steps:
     def fields(self, tokens: int, rows: int) -> Fields:
         """Where the parts of a step of this size lie. Each begins on 16 bytes, for which kernels are compiled."""
         sizes = [tokens] * (6 + len(self.views)) + [rows, rows]
-        starts = np.cumsum([self._header, *map(_aligned, sizes)]).tolist()
+        starts = np.cumsum([self._header, *map(aligned, sizes)]).tolist()
         parts = [self.blob[at : at + size] for at, size in zip(starts, sizes, strict=False)]
         ids, positions, slots, last, tails, path_at, *part_at, logit_rows, targets = parts
         return Fields(
@@ -129,11 +113,7 @@ class Steps:
         self._upload(whole)
 
 
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNED) * ALIGNED
-
-
 def _padded(array: I32, size: int, fill: int) -> I32:
-    out = np.full(_aligned(size), fill, np.int32)
+    out = np.full(aligned(size), fill, np.int32)
     out[: len(array)] = array
     return out

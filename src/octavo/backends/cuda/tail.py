@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from octavo.backends.cuda.kernels import best, edit, logprobs, order, sample
-from octavo.backends.cuda.launch import INTERPRETED, Launch, rows_at_once
+from octavo.backends.cuda.launch import INTERPRETED, LOGITS, Launch, rows_at_once
 from octavo.errors import ConfigError
 from octavo.sampling import rules
 from octavo.types import F32, I32, Batch, SamplingArrays
 
-CHUNK = 2048  # logits of one program of `best`
 BLOCK = 512 if INTERPRETED else 4096  # logits that a program has at once where it walks a row
 WARPS = {} if INTERPRETED else {"num_warps": 16}
 ENTRIES = 128  # biases or penalties at once
@@ -31,7 +30,7 @@ class Tail:
         if vocab > order.MAX_TOKENS:
             raise ConfigError(f"backend cuda chooses from at most {order.MAX_TOKENS} tokens; the model has {vocab}")
         self.vocab = vocab
-        self.chunks = -(-vocab // CHUNK)
+        self.chunks = -(-vocab // LOGITS)
         self.bests = torch.zeros(height, self.chunks, dtype=torch.int64, device=device)
         self.edited = torch.zeros(height, vocab, device=device)
 
@@ -47,7 +46,7 @@ class Tail:
         count = 1 << (self.chunks - 1).bit_length()
         found = (self.bests, logits, rows, self.vocab, logits.stride(0))
         return [
-            Launch(best.best, (programs, self.chunks), found, {"CHUNK": CHUNK, "ROWS": each}),
+            Launch(best.best, (programs, self.chunks), found, {"CHUNK": LOGITS, "ROWS": each}),
             Launch(
                 best.greedy,
                 (programs,),
@@ -69,7 +68,7 @@ class Tail:
         """For tokens in `out` [rows, RECORD], after `greedy`. tops int32 [rows, 2, n]."""
         count = 1 << (self.chunks - 1).bit_length()
         arguments = (out, tops, logits, self.bests, tops.shape[2], self.vocab, logits.stride(0))
-        constants = {"CHUNKS": self.chunks, "COUNT": count, "CHUNK": CHUNK, **WARPS}
+        constants = {"CHUNKS": self.chunks, "COUNT": count, "CHUNK": LOGITS, **WARPS}
         return [Launch(logprobs.logprobs, (len(out),), arguments, constants)]
 
 

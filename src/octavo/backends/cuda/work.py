@@ -8,16 +8,57 @@ ancestors' slots and their own. So a node reads the keys of its chain, in the sa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo.backends.base import branch
+from octavo.backends.cuda.launch import MAX_PARTS, attend_tile
+from octavo.ir import Attention
 from octavo.types import I32, Batch
 
 Ints = NDArray[np.signedinteger[Any]]
 NO_TAIL = 2**31 - 1
+ALIGNED = 4  # numbers at whose multiples the fields begin: 16 bytes
+LISTS = 2  # header of the blob: from here on, for each `View`, three pairs: where a list begins, and its length
+
+
+class View(NamedTuple):
+    """What attention's work lists depend on: layers with the same one share them."""
+
+    window: int
+    split: int
+    whole_tile: int  # tokens
+    parts_tile: int
+
+
+def view(spec: Attention, kv: str, wgmma: bool = True) -> View:
+    """kv, wgmma: see `launch.attend_tile`."""
+    group = spec.heads // spec.kv_heads
+    whole, parts = (attend_tile(max(spec.head_dim, spec.value_dim), form, kv, wgmma) for form in (True, False))
+    assert whole.split == parts.split
+    return View(spec.window, whole.split, max(1, whole.rows // group), max(1, parts.rows // group))
+
+
+def aligned(size: int) -> int:
+    return -(-size // ALIGNED) * ALIGNED
+
+
+def header_size(views: int) -> int:
+    return aligned(LISTS + 6 * views)
+
+
+def max_rows(max_tokens: int, max_seqs: int) -> int:
+    """Logit rows of a step: the answers of one prompt (n > 1) each take one."""
+    return max_tokens + max_seqs
+
+
+def blob_size(views: int, max_tokens: int, max_seqs: int, max_blocks: int) -> int:
+    """int32s of step.py's blob: header, fields by row, work lists, block tables, paths."""
+    rows = max_tokens * (6 + views) + 2 * max_rows(max_tokens, max_seqs) + ALIGNED * (8 + views)
+    lists = views * (4 * (max_tokens * 2 + MAX_PARTS) + max_tokens)
+    return header_size(views) + rows + lists + max_seqs * max_blocks + max_tokens * max_tokens // 2
 
 
 @dataclass(frozen=True)

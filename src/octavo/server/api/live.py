@@ -42,6 +42,7 @@ def model_state(runtime: Runtime) -> dict[str, Any]:
         "id": runtime.name,
         **runtime.supervisor.describe(),
         "chat_template": runtime.has_template,
+        "device_used": metrics.device_used,
         "info": None if info is None else msgspec.structs.asdict(info),
         "queue": {"requests": admission.waiting_requests, "tokens": admission.waiting_tokens},
         "throughput": metrics.throughput(),

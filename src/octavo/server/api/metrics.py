@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -42,6 +42,8 @@ GAUGES = (
         "Share of the slots in used KV blocks that hold no token, 0 to 1.",
         lambda r: r.metrics.fragmentation,
     ),
+    Row("device_memory_bytes", "Memory of the device: the GPU, or the machine.", lambda r: _info(r, "device_memory")),
+    Row("device_memory_used_bytes", "Of it, taken by any process.", lambda r: r.metrics.device_used),
     Row("engine_ready", "1 if the engine is ready, else 0.", lambda r: float(r.ready)),
 )
 COUNTERS = (
@@ -61,6 +63,11 @@ COUNTERS = (
 )
 
 
+def _info(runtime: Runtime, name: str) -> Any:
+    """A field of `protocol.Ready`; 0 until the engine has been ready once."""
+    return getattr(runtime.supervisor.info, name, 0)
+
+
 class Figures(Collector):
     """Collects the metrics of all models. Each scrape makes a new one, so no value is stored twice."""
 
@@ -72,6 +79,11 @@ class Figures(Collector):
             yield self._family(GaugeMetricFamily, row)
         for row in COUNTERS:
             yield self._family(CounterMetricFamily, row)
+        named = GaugeMetricFamily(PREFIX + "device_info", "1, with the device's name.", labels=[MODEL, "device"])
+        for runtime in self._runtimes:
+            if name := _info(runtime, "device"):
+                named.add_metric([runtime.name, name], 1)
+        yield named
         yield self._labelled(
             "request_success", "Requests by how they ended.", "finished_reason", lambda r: r.metrics.finished.items()
         )

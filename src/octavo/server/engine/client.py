@@ -67,8 +67,8 @@ class EngineClient:
             case Step(deltas=deltas, tokens=tokens, stats=stats):
                 self._metrics.step(tokens, stats)
                 self._take(deltas)
-            case Pong(fragmentation=fragmentation):
-                self._metrics.fragmentation = fragmentation
+            case Pong(fragmentation=fragmentation, device_used=used):
+                self._metrics.fragmentation, self._metrics.device_used = fragmentation, used
             case Refused():
                 self._refused(event)
             case Snapshot(state=state):

@@ -53,6 +53,7 @@ class EngineMetrics:
         self.cached_tokens = 0  # prompt tokens that came from the prefix cache
         self.stats: dict[str, Any] = {}
         self.fragmentation = 0.0
+        self.device_used = 0  # bytes of the device's memory, taken by any process
         self.base: defaultdict[str, float] = defaultdict(float)
         self._counted: defaultdict[str, Counter[int]] = defaultdict(Counter)
         self.recent_ttft: deque[float] = deque(maxlen=RECENT)

@@ -14,6 +14,7 @@ import socket
 import sys
 
 from octavo.assembly import engine as assemble
+from octavo.backends.base import BackendLost
 from octavo.errors import OctavoError
 from octavo.server import logs
 from octavo.server.engine import report as engine_report
@@ -40,6 +41,10 @@ def main(descriptor: int) -> int:
         Worker(connection, parts).run()
     except Closed:
         return 0
+    except BackendLost as error:
+        log.error("%s", error)
+        connection.send(Failed(str(error), mistake=False))
+        return 1
     except Exception:
         log.exception("the engine process fails")
         return 1
@@ -60,7 +65,7 @@ def load(connection: ServerConnection) -> assemble.Assembly | None:
     try:
         parts = _assemble(connection, start)
     except OctavoError as error:
-        connection.send(Failed(str(error), mistake=True))
+        connection.send(Failed(str(error), mistake=not isinstance(error, BackendLost)))
         return None
     except MemoryError:
         connection.send(Failed("not enough memory: lower kv_cache_memory or max_model_len", mistake=True))

@@ -66,7 +66,7 @@ class Loading(Message):
 class Ready(Message):
     """The engine is loaded. Lengths are in tokens. memory: bytes by use. capacity: tokens the whole KV pool holds.
 
-    pooling: of embeddings, as the model's file says.
+    pooling: of embeddings, as the model's file says. device: its name; device_memory: its bytes.
     """
 
     vocab_size: int
@@ -78,21 +78,25 @@ class Ready(Message):
     hidden_size: int
     pooling: str | None
     memory: dict[str, int]
+    device: str
+    device_memory: int
     settings: dict[str, Any]
 
 
 class Failed(Message):
-    """The engine could not start. mistake: the cause is a user's mistake, so a restart would not help."""
+    """The engine could not start, or has lost its device. mistake: it is a user's, so a restart would not help."""
 
     reason: str
     mistake: bool
 
 
 class Pong(Message):
-    """fragmentation: see `report.waste`. Sent here rather than with each step because it is slow to compute."""
+    """fragmentation: see `report.waste`. device_used: bytes of the device's memory that are taken, by any process. Sent
+    here rather than with each step because they are slow to find out."""
 
     number: int
     fragmentation: float
+    device_used: int = 0
 
 
 class Refused(Message):

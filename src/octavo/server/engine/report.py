@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from octavo.assembly.engine import Assembly
+from octavo.backends.registry import device
 from octavo.engine import Engine
 from octavo.kv.paged import PagedCache
 from octavo.scheduler.stats import Stats
@@ -22,7 +23,9 @@ def ready(parts: Assembly) -> Ready:
     sizes = (parts.model.vocab_size, config.max_model_len, config.max_num_seqs, cache.num_blocks, cache.block_size)
     capacity = parts.engine.cache.capacity
     embeddings = (parts.model.hidden_size, parts.pooling)
-    return Ready(*sizes, capacity, *embeddings, parts.backend.memory(), dataclasses.asdict(config))
+    facts = device(config.backend).facts()
+    settings = dataclasses.asdict(config)
+    return Ready(*sizes, capacity, *embeddings, parts.backend.memory(), facts.name, facts.memory, settings)
 
 
 def stats(engine: Engine) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from octavo.assembly.engine import Assembly
+from octavo.backends.registry import device
 from octavo.engine import Engine
 from octavo.errors import CapacityError, OctavoError, RequestError
 from octavo.processing.pooling import Pooling
@@ -29,6 +30,7 @@ class Worker:
         self._clock = clock
         self._stats_due = 0.0
         self._engine: Engine = parts.engine
+        self._device = device(parts.config.backend)
         self._compilations = Compilations(parts.tokenizer, parts.model.vocab_size)
         self._pooling = Pooling()
         self._stopped = False
@@ -61,7 +63,7 @@ class Worker:
             case Abort(request_id=request_id):
                 self._abort(request_id)
             case Ping(number=number):
-                self._connection.send(Pong(number, engine_report.waste(self._engine)))
+                self._connection.send(Pong(number, engine_report.waste(self._engine), self._device.facts().used))
             case Inspect():
                 self._connection.send(Snapshot(engine_report.snapshot(self._engine)))
             case Stop():

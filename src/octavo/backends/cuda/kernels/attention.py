@@ -13,16 +13,15 @@ from octavo.backends.cuda.kernels.elementwise import tanh
 
 @triton.jit
 def one_split(
-    q, pool, scales, blob, table, path, j0, end, lo, lim, tail, k_at, v_at, k_scale_at, v_scale_at, head, scale,
+    q, pool, scales, blob, table, path, j0, end, lo, lim, tail, k_at, v_at, k_scale_at, v_scale_at, head, dv, scale,
     block_stride, scale_stride,
-    D: tl.constexpr, VD: tl.constexpr, BLOCK: tl.constexpr, V_BLOCK: tl.constexpr, PAGE: tl.constexpr,
-    SPLIT: tl.constexpr, CAP: tl.constexpr, MASK: tl.constexpr,
+    D: tl.constexpr, VD: tl.constexpr, BLOCK: tl.constexpr, PAGE: tl.constexpr, SPLIT: tl.constexpr,
+    CAP: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
     """(maximum, sum, weighted values) of keys j0 to j0 + SPLIT. Key j lies where `table` says, from `tail` on where
-    `path` does. MASK: a row sees keys lo to lim only; none from `end` on is read."""
+    `path` does. dv: the values' columns. MASK: a row sees keys lo to lim only; none from `end` on is read."""
     j = j0 + tl.arange(0, SPLIT)
     d = tl.arange(0, BLOCK)
-    dv = tl.arange(0, V_BLOCK)
     read = j < end
     page = tl.load(blob + table + j // PAGE, mask=read & (j < tail), other=0)
     slot = page * PAGE + j % PAGE
@@ -62,25 +61,26 @@ def add(m0, z0, acc0, m1, z1, acc1):
     return m, z0 * a0 + z1 * a1, acc0 * a0[:, None] + acc1 * a1[:, None]
 
 
-@triton.jit(do_not_specialize=["k_at", "v_at", "k_scale_at", "v_scale_at"])
+@triton.jit
 def attend(
     out, part_acc, part_mz, q, pool, scales, blob, last, tails, path_at, part_at,
     scale, k_at, v_at, k_scale_at, v_scale_at, block_stride, scale_stride,
     ITEMS: tl.constexpr, TABLES: tl.constexpr,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, D: tl.constexpr, VD: tl.constexpr, BLOCK: tl.constexpr,
     V_BLOCK: tl.constexpr, PAGE: tl.constexpr, M: tl.constexpr, SPLIT: tl.constexpr, WINDOW: tl.constexpr,
-    CAP: tl.constexpr, WHOLE: tl.constexpr,
+    CAP: tl.constexpr, WHOLE: tl.constexpr, PIECES: tl.constexpr,
 ):  # fmt: skip
     """Items [n, 4] int32: row of the tables, first token, tokens, split. A tile: these tokens' G heads of one kv head.
 
     WHOLE: all splits, added here; else one, written to the token's parts. blob[ITEMS] and blob[ITEMS + 1]: where the
     items begin, and how many there are; blob[TABLES], blob[TABLES + 1]: where the tables begin, and their width.
-    Programs walk the items, so the grid does not depend on them. Grid: any number, KV_HEADS."""
+    Programs walk the items, so the grid does not depend on them. A program has V_BLOCK columns of the values: registers
+    cannot hold the sums of wide heads. Grid: any number, KV_HEADS * PIECES."""
     G: tl.constexpr = HEADS // KV_HEADS
-    head = tl.program_id(1)
+    head = tl.program_id(1) // PIECES
     rows = tl.arange(0, M)
     d = tl.arange(0, BLOCK)
-    dv = tl.arange(0, V_BLOCK)
+    dv = tl.program_id(1) % PIECES * V_BLOCK + tl.arange(0, V_BLOCK)
     items = blob + tl.load(blob + ITEMS)
     for index in range(tl.program_id(0), tl.load(blob + ITEMS + 1), tl.num_programs(0)):
         item = items + index * 4
@@ -106,25 +106,27 @@ def attend(
             m = tl.full([M], -1e30, tl.float32)
             z = tl.zeros([M], tl.float32)
             acc = tl.zeros([M, V_BLOCK], tl.float32)
-            begin = tl.min(tl.where(mine, lo, 2147483647), 0) // SPLIT * SPLIT
-            full = tl.cdiv(tl.max(lo, 0), SPLIT) * SPLIT  # from here on and below `masked` every row sees every key
+            full = 0  # from here on and below `masked` every row sees every key
+            if WINDOW > 0:
+                begin = tl.min(tl.where(mine, lo, 2147483647), 0) // SPLIT * SPLIT
+                full = tl.cdiv(tl.max(lo, 0), SPLIT) * SPLIT
+                for j0 in range(begin, tl.minimum(full, end), SPLIT):
+                    m1, z1, acc1 = one_split(
+                        qv, pool, scales, blob, table, path, j0, end, lo, lim, tail, k_at, v_at, k_scale_at, v_scale_at,
+                        head, dv, scale, block_stride, scale_stride, D, VD, BLOCK, PAGE, SPLIT, CAP, True,
+                    )  # fmt: skip
+                    m, z, acc = add(m, z, acc, m1, z1, acc1)
             masked = tl.maximum((tl.min(tl.where(mine, lim, 2147483647), 0) + 1) // SPLIT * SPLIT, full)
-            for j0 in range(begin, tl.minimum(full, end), SPLIT):
-                m1, z1, acc1 = one_split(
-                    qv, pool, scales, blob, table, path, j0, end, lo, lim, tail, k_at, v_at, k_scale_at, v_scale_at,
-                    head, scale, block_stride, scale_stride, D, VD, BLOCK, V_BLOCK, PAGE, SPLIT, CAP, True,
-                )  # fmt: skip
-                m, z, acc = add(m, z, acc, m1, z1, acc1)
             for j0 in range(full, masked, SPLIT):
                 m1, z1, acc1 = one_split(
                     qv, pool, scales, blob, table, path, j0, end, lo, lim, tail, k_at, v_at, k_scale_at, v_scale_at,
-                    head, scale, block_stride, scale_stride, D, VD, BLOCK, V_BLOCK, PAGE, SPLIT, CAP, False,
+                    head, dv, scale, block_stride, scale_stride, D, VD, BLOCK, PAGE, SPLIT, CAP, False,
                 )  # fmt: skip
                 m, z, acc = add(m, z, acc, m1, z1, acc1)
             for j0 in range(masked, end, SPLIT):
                 m1, z1, acc1 = one_split(
                     qv, pool, scales, blob, table, path, j0, end, lo, lim, tail, k_at, v_at, k_scale_at, v_scale_at,
-                    head, scale, block_stride, scale_stride, D, VD, BLOCK, V_BLOCK, PAGE, SPLIT, CAP, True,
+                    head, dv, scale, block_stride, scale_stride, D, VD, BLOCK, PAGE, SPLIT, CAP, True,
                 )  # fmt: skip
                 m, z, acc = add(m, z, acc, m1, z1, acc1)
             to = out + at[:, None].to(tl.int64) * VD + dv[None, :]
@@ -132,7 +134,7 @@ def attend(
         else:
             m, z, acc = one_split(
                 qv, pool, scales, blob, table, path, split * SPLIT, end, lo, lim, tail, k_at, v_at, k_scale_at,
-                v_scale_at, head, scale, block_stride, scale_stride, D, VD, BLOCK, V_BLOCK, PAGE, SPLIT, CAP, True,
+                v_scale_at, head, dv, scale, block_stride, scale_stride, D, VD, BLOCK, PAGE, SPLIT, CAP, True,
             )  # fmt: skip
             mine = mine & (lim >= split * SPLIT) & (lo < split * SPLIT + SPLIT)
             part = tl.load(part_at + token) + split - lo // SPLIT

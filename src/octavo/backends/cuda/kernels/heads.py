@@ -57,7 +57,7 @@ def store(pool, scales, value, slots, t, head, there, at, scale_at, block_stride
     tl.store(to, value.to(pool.dtype.element_ty), mask=there & (d < D))
 
 
-@triton.jit(do_not_specialize=["T", "k_at", "v_at", "k_scale_at", "v_scale_at"])
+@triton.jit(do_not_specialize=["T"])
 def heads(
     out, q, k, v, q_weight, k_weight, angles, positions, slots, pool, scales, eps, T, q_stride, k_stride, v_stride,
     k_at, v_at, k_scale_at, v_scale_at, block_stride, scale_stride,

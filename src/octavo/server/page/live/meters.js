@@ -14,11 +14,11 @@ export class Meters {
     this.node = el("div", {}, this.prefix.node, this.speculation.node, this.memory.node);
   }
 
-  /** stats: the engine's totals. memory: bytes by use, or undefined. rss: bytes, or null. */
-  update(stats, memory, rss) {
+  /** stats: the engine's totals. info: the engine's, or null. rss, used: bytes of all processes, of the device; or null. */
+  update(stats, info, rss, used) {
     this.showPrefix(stats);
     this.showSpeculation(stats);
-    this.showMemory(memory, rss);
+    this.showMemory(info ?? {}, rss, used);
   }
 
   showPrefix({ prefix_queries: asked, prefix_hits: found }) {
@@ -34,15 +34,17 @@ export class Meters {
     this.speculation.set(facts, [accepted / drafted], by.length > 1 ? placeBars(by, drafts) : null);
   }
 
-  showMemory(memory, rss) {
+  /** The bars are the engine's parts; the words say what its processes and the whole device hold. */
+  showMemory({ memory, device, device_memory: all }, rss, used) {
     if (!memory) return this.memory.clear();
     const parts = Object.entries(memory);
     const total = parts.reduce((sum, [, size]) => sum + size, 0);
     const entries = parts.map(([use, size], index) =>
       el("li", {}, el("i", { class: `key part-${index}` }), `${USES[use] ?? use} `, el("b", {}, bytes(size))),
     );
-    const facts = rss ? `${bytes(rss)} resident` : `${bytes(total)} planned`;
-    this.memory.set(facts, parts.map(([, size]) => size / Math.max(1, total)), el("ul", { class: "legend" }, ...entries));
+    const facts = [rss ? `${bytes(rss)} resident` : `${bytes(total)} planned`];
+    if (device) facts.push(`${device}: ${used ? `${bytes(used)} of ` : ""}${bytes(all)}`);
+    this.memory.set(facts.join(" · "), parts.map(([, size]) => size / Math.max(1, total)), el("ul", { class: "legend" }, ...entries));
   }
 }
 

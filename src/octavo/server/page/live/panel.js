@@ -55,7 +55,7 @@ export class Panel {
     this.figures(model);
     this.blocks(snapshot, slots, model.info);
     this.requests.update(this.sequences, slots, waiting ? `${plural(waiting, "request")} waiting` : "", own);
-    this.meters.update(stats, model.info?.memory, rss);
+    this.meters.update(stats, model.info, rss, model.device_used);
   }
 
   figures({ throughput = [], recent_ttft: ttft = [], recent_itl: itl = [] }) {
