@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from collections.abc import Sequence as Many
 from typing import NamedTuple
 
 from octavo.backends.base import AsyncBackend, Backend, BackendLost, Ticket
 from octavo.config import CacheConfig, EngineConfig
 from octavo.engine import Engine
+from octavo.kv.store import Tier
 from octavo.scheduler.batch import Schedule
 from octavo.spec.proposer import Proposer
 from octavo.types import SequenceDelta
@@ -37,11 +39,12 @@ def create(
     vocab_size: int,
     proposer: Proposer | None = None,
     clock: Callable[[], float] = time.monotonic,
+    tiers: Many[Tier] = (),
 ) -> Engine:
     """The engine for this backend: one step ahead if the backend has `submit` and the configuration allows it."""
     if config.async_scheduling is not False and isinstance(backend, AsyncBackend):
-        return AheadEngine(backend, config, cache_config, vocab_size, proposer, clock)
-    return Engine(backend, config, cache_config, vocab_size, proposer, clock)
+        return AheadEngine(backend, config, cache_config, vocab_size, proposer, clock, tiers)
+    return Engine(backend, config, cache_config, vocab_size, proposer, clock, tiers)
 
 
 class AheadEngine(Engine):
@@ -68,6 +71,8 @@ class AheadEngine(Engine):
     def _launch(self, deltas: list[SequenceDelta]) -> Flight | None:
         """Submits a step while none is in flight."""
         plan = self._schedule(deltas)
+        if not plan.entries:
+            self._wait_for_loads()
         try:
             return self._submit(plan) if plan.entries else None
         except BackendLost:

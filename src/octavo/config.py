@@ -34,6 +34,11 @@ class EngineConfig:
     kv_cache_memory: bytes for the KV pool. num_kv_blocks overrides it.
     kv_cache_dtype: one of the backend's, such as "bf16"; "auto" is its own choice.
     kv_cache: "paged", or "contiguous" (the baseline: each sequence reserves max_model_len up front).
+    preemption_mode: how a preempted sequence gets its KV back: "recompute"; "swap", from the tiers below the pool;
+    "auto": whichever is faster here, as measured ("recompute" if there is no tier).
+    kv_disk_cache: a folder for KV blocks that leave the pool; they are still there after a restart. kv_disk_gb: GiB
+    that they may take. kv_disk_salted: also keep those of requests with a cache salt.
+    kv_ram_gb: GiB of main memory for such blocks, where the pool is in the memory of a device.
     scheduler: "continuous", or "static" (the baseline: a batch runs until its last sequence ends).
     tokenizer_pre: the pre-tokenizer of a GGUF file, instead of the name in the file: see `tokenizer.pre`.
     async_scheduling: on a device with a queue of its own, submit a step before the tokens of the last one are known.
@@ -54,7 +59,11 @@ class EngineConfig:
     policy: str = "priority"
     enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
-    preemption_mode: str = "recompute"
+    preemption_mode: str = "auto"
+    kv_disk_cache: str | None = None
+    kv_disk_gb: float = 4.0
+    kv_disk_salted: bool = False
+    kv_ram_gb: float | None = None
     async_scheduling: bool = True
     backend: str = "cpu"
     backend_options: Mapping[str, Any] = field(default_factory=dict)
@@ -67,7 +76,7 @@ CHOICES = {
     "kv_cache": ("paged", "contiguous"),
     "scheduler": ("continuous", "static"),
     "policy": ("fcfs", "priority", "deadline"),
-    "preemption_mode": ("recompute",),
+    "preemption_mode": ("recompute", "swap", "auto"),
 }
 MAX_SLOTS = 2**31 - 1  # slots are int32
 # Integers from 1 up to these limits. Larger values would exhaust the machine with tables.
@@ -91,9 +100,28 @@ def check(config: EngineConfig) -> EngineConfig:
     for name, allowed in CHOICES.items():
         if getattr(config, name) not in allowed:
             raise ConfigError(f"{name} must be one of {', '.join(allowed)}; got {getattr(config, name)!r}")
+    _check_tiers(config)
     if config.block_size > 256 or config.block_size & (config.block_size - 1):
         raise ConfigError(f"block_size must be a power of two up to 256; got {config.block_size}")
     return config
+
+
+def _check_tiers(config: EngineConfig) -> None:
+    for name in ("kv_disk_gb", "kv_ram_gb"):
+        size = getattr(config, name)
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < 1 << 30):
+            raise ConfigError(f"{name} must be a number of GiB above 0; got {size!r}")
+    if config.kv_disk_cache is None and config.kv_ram_gb is None:
+        if config.preemption_mode == "swap":
+            raise ConfigError("preemption_mode 'swap' needs a place for the blocks: set kv_disk_cache to a folder")
+        return
+    if config.kv_disk_cache is not None and not (isinstance(config.kv_disk_cache, str) and config.kv_disk_cache):
+        raise ConfigError(f"kv_disk_cache must be the path of a folder; got {config.kv_disk_cache!r}")
+    given = "kv_disk_cache" if config.kv_disk_cache is not None else "kv_ram_gb"
+    if config.kv_cache != "paged":
+        raise ConfigError(f"{given} needs kv_cache='paged'; got {config.kv_cache!r}")
+    if not config.enable_prefix_caching:
+        raise ConfigError(f"{given} needs enable_prefix_caching: blocks are found by their prefix")
 
 
 def check_integer(name: str, value: object, most: int) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from collections.abc import Sequence as Many
 from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
-from octavo.backends.base import Backend, BackendLost
+from octavo.backends.base import AsyncBackend, Backend, BackendLost, Offloads
 from octavo.config import CacheConfig, EngineConfig, check
 from octavo.errors import RequestError
 from octavo.kv import manager
+from octavo.kv.offload import OffloadedCache
+from octavo.kv.store import Store, Tier, stage_rows
+from octavo.kv.swap_costs import SwapCosts
 from octavo.sampling import params
 from octavo.scheduler import create
 from octavo.scheduler.batch import BatchBuilder, Schedule
@@ -20,11 +24,17 @@ from octavo.spec.proposer import Observer, Proposer
 from octavo.types import Request, Sequence, SequenceDelta, Status, StepResult
 
 log = logging.getLogger(__name__)
+LOAD_POLL = 0.02  # seconds without a loaded block after which a step returns
 Value = TypeVar("Value")
 
 
 class Engine:
-    """Not thread-safe: one thread calls add, abort and step. Both configs come from `kv.planner.resolve`."""
+    """Not thread-safe: one thread calls add, abort and step. Both configs come from `kv.planner.resolve`.
+
+    tiers: where KV blocks go that leave the pool (`kv.store`). They are closed with the engine.
+    """
+
+    _store: Store | None = None
 
     def __init__(
         self,
@@ -34,10 +44,13 @@ class Engine:
         vocab_size: int,
         proposer: Proposer | None = None,
         clock: Callable[[], float] = time.monotonic,
+        tiers: Many[Tier] = (),
     ):
         check(config)
-        self.cache = manager.create(config, cache_config)
+        self.cache = manager.create(config, cache_config, bool(tiers))
         self.scheduler = create(config, self.cache, clock)
+        if tiers:
+            self._use_tiers(tiers, backend, config)
         self.stats = self.scheduler.stats
         self._backend = backend
         self._vocab_size = vocab_size
@@ -45,6 +58,17 @@ class Engine:
         self._observer: Observer | None = None
         self.speculate(proposer)
         self._builder = BatchBuilder(self.cache.tables, partial(params.build, vocab_size=vocab_size))
+
+    def _use_tiers(self, tiers: Many[Tier], backend: Backend, config: EngineConfig) -> None:
+        assert isinstance(self.cache, OffloadedCache) and isinstance(backend, Offloads)
+        size = backend.block_bytes
+        # A device that runs behind may still write to a block that the control plane has given to somebody else.
+        pool = None if isinstance(backend, AsyncBackend) else backend.host_pool()
+        self._store = Store(list(tiers), backend.stage(stage_rows(size)), pool, self.cache.transfers)
+        costs = SwapCosts(size, self.cache.block_size) if config.preemption_mode == "auto" else None
+        self.cache.use_store(self._store, costs)
+        if costs is not None:
+            self.scheduler.learn_costs(costs)
 
     def speculate(self, proposer: Proposer | None) -> None:
         """Lets `proposer` draft from the next step on; None stops speculation."""
@@ -69,6 +93,8 @@ class Engine:
         self._propose()
         plan = self._timed("schedule_seconds", self.scheduler.schedule)
         self._transfer()
+        if not plan.entries:
+            self._wait_for_loads()
         deltas = plan.finished + (self._run(plan) if plan.entries else [])
         self._transfer()
         self.stats.steps += 1
@@ -100,6 +126,17 @@ class Engine:
         is not caught: see `Backend.transfer`."""
         if (transfers := self.cache.transfers.take()) is not None:
             self._timed("backend_seconds", self._backend.transfer, transfers)
+        if self._store is not None:
+            self._store.transferred()
+
+    def _wait_for_loads(self) -> None:
+        """If sequences only wait for blocks, a step returns soon, but not at once: that would keep a core busy."""
+        if self._store is not None:
+            self._store.loads.wait(LOAD_POLL)
+
+    def close(self) -> None:
+        """Stores what the KV pool holds, if there are tiers for it. The engine can run no further step."""
+        self.cache.close(self._transfer)
 
     def _run(self, plan: Schedule) -> list[SequenceDelta]:
         """Builds, runs and commits a batch. If that raises, each sequence runs alone: only the culprit fails."""

@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+U8 = NDArray[np.uint8]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 U32 = NDArray[np.uint32]
@@ -102,6 +103,7 @@ class SamplingParams:
 
 class Status(enum.Enum):
     WAITING = "waiting"
+    LOADING = "loading"  # it has blocks, and some of them are being read from a tier below the pool
     RUNNING = "running"
     FINISHED = "finished"
 
@@ -288,19 +290,23 @@ class Batch(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 class Transfers(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """Copies within the KV pool, to be made before the next batch runs: all moves in order, then all copies in order.
+    """Copies of KV, to be made before the next batch runs: all moves in order, then stores, copies and loads.
 
     Moves come first: they finish the step before, and a block whose slots they fill may be copied or given away.
+    Stores come before copies: an evicted block may be the target of a copy. Loads come last: the source of a copy may
+    be released and loaded over in the same step.
     Making them twice would be wrong: a move's source may be an earlier move's target, and the step has written new
     tokens to both meanwhile. So they are not part of a batch. `kv.transfers` returns each once, and the engine makes it
     once, even if a failed step is repeated.
 
-    A memory tier below the pool would add stores and loads. Stores must come between moves and copies: an evicted block
-    may be the target of a copy. Loads must come last: a copy's source may be released and loaded over in the same step.
+    Stores and loads connect the pool with the tiers below it: see `kv.store`. They need a backend that is
+    `backends.base.Offloads`; rows are those of its stage.
     """
 
     moves: I32  # [M, 2]: (source, target) slots
     copies: I32  # [C, 2]: (source, target) blocks
+    stores: I32 | None = None  # [S, 2]: (block, row)
+    loads: I32 | None = None  # [L, 2]: (row, block)
 
 
 class StepResult(msgspec.Struct, eq=False, gc=False):

@@ -52,6 +52,14 @@ NAMES = {
     "device_info",
     "device_memory_bytes",
     "device_memory_used_bytes",
+    "external_prefix_cache_queries",
+    "external_prefix_cache_hits",
+    "kv_tier_hits",
+    "swap_bytes",
+    "kv_load_seconds",
+    "kv_load_misses",
+    "kv_store_drops",
+    "kv_store_evictions",
     "spec_draft_length",
 }
 

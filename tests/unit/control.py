@@ -13,6 +13,7 @@ from typing import Any
 from octavo.backends.null import NullBackend
 from octavo.config import CacheConfig, EngineConfig
 from octavo.engine import Engine
+from octavo.kv.store import Tier
 from octavo.scheduler import tree
 from octavo.spec.proposer import Proposer
 from octavo.types import Request, SamplingParams, Sequence, SequenceDelta, TokenLogprob
@@ -29,12 +30,14 @@ def engine(
     nan_tokens: Iterable[int] = (),
     crash_tokens: Iterable[int] = (),
     clock: Callable[[], float] = time.monotonic,
+    tiers: Many[Tier] = (),
+    kind: type[NullBackend] = NullBackend,
     **settings: Any,
 ) -> Engine:
     defaults: dict[str, Any] = {"max_model_len": 128, "max_num_seqs": 8, "max_num_batched_tokens": 32}
     config = EngineConfig(block_size=block_size, **(defaults | settings))
     cache = CacheConfig(blocks, block_size)
-    return Engine(NullBackend(cache, VOCAB, nan_tokens, crash_tokens), config, cache, VOCAB, proposer, clock)
+    return Engine(kind(cache, VOCAB, nan_tokens, crash_tokens), config, cache, VOCAB, proposer, clock, tiers)
 
 
 def prompt(length: int, seed: int = 0) -> list[int]:

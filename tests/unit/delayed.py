@@ -36,6 +36,9 @@ class Delayed:
 
     def transfer(self, transfers: Transfers) -> None:
         self._queue.append(lambda: self.inner.transfer(transfers))
+        if transfers.stores is not None or transfers.loads is not None:  # complete when this returns
+            while self._queue:
+                self._next()
 
     def submit(self, batch: Batch) -> Late:
         late, self.batches = Late(self, self.batches), self.batches + 1
@@ -56,8 +59,11 @@ class Delayed:
         """Runs what was submitted up to this ticket, in order."""
         self.log.append(f"result {late.number}")
         while late.outcome is None:
-            work = self._queue.popleft()
-            self._compute(work) if isinstance(work, Run) else work()
+            self._next()
+
+    def _next(self) -> None:
+        work = self._queue.popleft()
+        self._compute(work) if isinstance(work, Run) else work()
 
     def _compute(self, work: Run) -> None:
         tokens, rows = work.batch.token_ids, len(work.batch.logit_rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import gc
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from octavo import ahead
-from octavo.assembly import vllm_settings
+from octavo.assembly import kv_tiers, vllm_settings
 from octavo.backends.base import Backend, Progress
 from octavo.backends.registry import choose, device, option_names, owner
 from octavo.config import CacheConfig, EngineConfig, check
@@ -42,7 +43,10 @@ class Assembly:
     pooling: str | None  # of embeddings, as the model's file says: see `weights.pooling`
 
     def close(self) -> None:
-        self.backend.close()
+        try:
+            self.engine.close()
+        finally:
+            self.backend.close()
 
 
 def engine_config(**settings: Any) -> EngineConfig:
@@ -54,10 +58,13 @@ def engine_config(**settings: Any) -> EngineConfig:
         settings["backend"] = choose(settings["backend"])
     unused = {name: value for name, value in settings.items() if name in vllm_settings.WITHOUT_EFFECT}
     settings = vllm_settings.translate(settings)
+    if isinstance(folder := settings.get("kv_disk_cache"), os.PathLike):
+        settings["kv_disk_cache"] = os.fspath(folder)
     fields = [field.name for field in dataclasses.fields(EngineConfig)]
     config = check(EngineConfig(**{name: value for name, value in settings.items() if name in fields}))
     others = {name: value for name, value in settings.items() if name not in fields}
     options, foreign = _options(config.backend, {**config.backend_options, **others})
+    kv_tiers.check(config, device(config.backend))
     vllm_settings.name_without_effect(unused | foreign)
     return dataclasses.replace(config, backend_options=options)
 
@@ -85,6 +92,7 @@ def resolve_config(
 ) -> tuple[EngineConfig, CacheConfig]:
     """`kv.planner.resolve` for a model on the device that `config.backend` names, whose options are resolved too."""
     chosen = device(config.backend)
+    kv_tiers.check(config, chosen)
     config = dataclasses.replace(config, backend_options=chosen.resolve_options(config.backend_options))
     return planner.resolve(config, chosen, model.attention, model.max_context, weights, available)
 
@@ -107,16 +115,19 @@ def assemble(
         checkpoint = open_checkpoint(resolve(str(source)))
         model = build_model(checkpoint)
         config, cache = resolve_config(model, config, checkpoint.size)
-        with ThreadPoolExecutor(1) as side:  # the tokenizer is built while native code packs the weights
+        with ThreadPoolExecutor(2) as side:  # both while native code packs the weights
             reading = side.submit(load_tokenizer, checkpoint, tokenizer, config.tokenizer_pre)
+            hashing = side.submit(kv_tiers.identity, checkpoint, config, cache)
             backend = make_backend(model, config, cache, progress)
             try:
                 words = reading.result()
                 words.check(model.vocab_size)
+                version = device(config.backend).kv_version
+                tiers = kv_tiers.create(config, cache, backend, hashing.result(), version, model.name)
             except BaseException:
                 backend.close()
                 raise
-    engine = ahead.create(backend, config, cache, model.vocab_size)
+    engine = ahead.create(backend, config, cache, model.vocab_size, tiers=tiers)
     if settings is not None:
         from octavo.assembly.speculation import Speculation
 

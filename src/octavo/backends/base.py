@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from octavo.config import CacheConfig, EngineConfig
 from octavo.errors import EngineError
 from octavo.ir import Model
-from octavo.types import Batch, StepResult, Transfers
+from octavo.types import U8, Batch, StepResult, Transfers
 
 Options = Mapping[str, Any]
 Progress = Callable[[int, int], None]  # (bytes of the model file that are loaded, bytes in all)
@@ -76,6 +76,27 @@ class AsyncBackend(Backend, Protocol):
         """
 
 
+@runtime_checkable
+class Offloads(Backend, Protocol):
+    """A backend whose KV blocks can leave the pool and come back: it makes a transfer's stores and loads.
+
+    A block's bytes are those of all layers. Equal keys mean equal bytes, in any process with the same `kv_version`.
+    """
+
+    @property
+    def block_bytes(self) -> int: ...
+
+    def stage(self, rows: int) -> U8:
+        """[rows, block_bytes]: main memory that stores write to and loads read from. Asked for once.
+
+        Stores and loads are complete when `transfer` returns.
+        """
+
+    def host_pool(self) -> U8 | None:
+        """[blocks, block_bytes]: the pool, if it is main memory. Other threads may write to a block that no step
+        and no transfer uses. None: the device has separate memory."""
+
+
 def no_options(options: Options) -> dict[str, Any]:
     return {}
 
@@ -95,6 +116,9 @@ class Device:
     kv_dtypes: how it can store keys and values. The first is what "auto" means.
     step_sizes: numbers of tokens that a step runs best with, rising, such as those of captured graphs. Empty: any.
     trees: whether it runs batches with `parents`.
+    offload: which tiers can be below its pool (`kv.store`): "" none; "disk": its pool is main memory, so a tier in main
+    memory would gain nothing; "ram": that too.
+    kv_version: names the bytes of a block. It changes when a layout, or the arithmetic that fills it, changes.
     options: its settings that no other part of the engine looks at, with their default values.
     check_options: raises ConfigError for a value that an option cannot have. Not all options need be there.
     resolve_options: all options, with every "auto" turned into a value.
@@ -111,6 +135,8 @@ class Device:
     step_sizes: tuple[int, ...] = ()
     trees: bool = False
     share: Callable[[int, Options], int] | None = None
+    offload: str = ""
+    kv_version: str = ""
     options: Options = field(default_factory=dict)
     check_options: Callable[[Options], object] = no_options
     resolve_options: Callable[[Options], dict[str, Any]] = no_options

@@ -1,4 +1,4 @@
-"""The machine: its processor, its main memory, what of it a KV pool may take, and its GPUs."""
+"""The machine: its processor, its main memory, what of it a KV pool may take, KV blocks in it, and its GPUs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from glob import glob
 from pathlib import Path
 
 from octavo.backends.base import Facts
+from octavo.types import U8, Transfers
 
 LARGE_POOL = 1 << 30  # bytes that a pool takes at most, so that a laptop stays usable, unless one context needs more
 
@@ -78,3 +79,17 @@ def gpus() -> list[Facts]:
         name, total, used = (part.strip() for part in line.rsplit(",", 2))
         found.append(Facts(name, int(total) << 20, int(used) << 20))  # it counts MiB
     return found
+
+
+def store(transfers: Transfers, pool: U8, stage: U8) -> None:
+    """Makes a transfer's stores, for a pool [blocks, bytes] in main memory."""
+    if transfers.stores is not None:
+        for block, row in transfers.stores.tolist():
+            stage[row] = pool[block]
+
+
+def load(transfers: Transfers, pool: U8, stage: U8) -> None:
+    """Makes a transfer's loads."""
+    if transfers.loads is not None:
+        for row, block in transfers.loads.tolist():
+            pool[block] = stage[row]

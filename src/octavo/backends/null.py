@@ -18,7 +18,7 @@ from octavo.backends.base import Backend, Device, Progress, branch
 from octavo.config import CacheConfig, EngineConfig
 from octavo.errors import ConfigError
 from octavo.ir import Model
-from octavo.types import F32, I32, I64, U64, Batch, StepResult, Transfers
+from octavo.types import F32, I32, I64, U8, U64, Batch, StepResult, Transfers
 
 Bools = NDArray[np.bool_]
 DECAY = 0.5  # the token `d` places (mod V) after the most likely has the logit -DECAY * d
@@ -27,7 +27,9 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class NullBackend:
-    """nan_tokens: a context with one of them gives non-finite logits. crash_tokens: a batch with one of them raises."""
+    """It plays a device with memory of its own, so a tier in main memory can be below its pool.
+
+    nan_tokens: a context with one of them gives non-finite logits. crash_tokens: a batch with one of them raises."""
 
     def __init__(
         self, cache: CacheConfig, vocab_size: int, nan_tokens: Iterable[int] = (), crash_tokens: Iterable[int] = ()
@@ -36,6 +38,8 @@ class NullBackend:
         self._block_size = cache.block_size
         self._normaliser = np.log(np.exp(-DECAY * np.arange(vocab_size)).sum())
         self._slots = np.full((cache.num_blocks, cache.block_size, 2), -1, np.int64)  # token id, position
+        self._pool: U8 = self._slots.reshape(cache.num_blocks, -1).view(np.uint8)
+        self._stage: U8 = self._pool[:0]
         self._nan_tokens = np.array(list(nan_tokens), np.int64)
         self._crash_tokens = np.array(list(crash_tokens), np.int32)
 
@@ -43,8 +47,21 @@ class NullBackend:
         flat = self._slots.reshape(-1, 2)
         for source, target in transfers.moves:
             flat[target] = flat[source]
+        host.store(transfers, self._pool, self._stage)
         for source, target in transfers.copies:
             self._slots[target] = self._slots[source]
+        host.load(transfers, self._pool, self._stage)
+
+    @property
+    def block_bytes(self) -> int:
+        return int(self._pool.shape[1])
+
+    def stage(self, rows: int) -> U8:
+        self._stage = np.empty((rows, self._pool.shape[1]), np.uint8)
+        return self._stage
+
+    def host_pool(self) -> U8 | None:
+        return None
 
     def run(self, batch: Batch) -> StepResult:
         if np.isin(batch.token_ids, self._crash_tokens).any():
@@ -144,4 +161,6 @@ DEVICE = Device(
     facts=host.facts,
     kv_dtypes=("bf16", "f32", "int8"),
     trees=True,
+    offload="ram",
+    kv_version="null-1",
 )

@@ -33,6 +33,8 @@ def load(
     that measures nothing, and all errors of `assemble`.
     """
     check_workload(workload)
+    if settings.get("kv_disk_cache") or settings.get("kv_ram_gb"):
+        raise ConfigError("this measures without a prefix cache: leave out kv_disk_cache and kv_ram_gb")
     made = {**settings, "max_num_seqs": max(workload.batches), "enable_prefix_caching": False}
     longest = max(length for _, length in workload.rows()) + workload.gen_tokens + 1
     made["max_model_len"] = made.get("max_model_len") or longest

@@ -156,6 +156,30 @@ ENGINE = Table(
         ),
         Row("num_kv_blocks", int | None, "Number of KV cache blocks; overrides --kv-cache-memory."),
         Row("kv_cache_dtype", str, "Number format of keys and values: auto (bf16), f32, bf16 or int8."),
+        Row(
+            "kv_disk_cache",
+            str | None,
+            "Keep KV blocks that leave the cache in this folder, also for the next start.",
+            metavar="FOLDER",
+        ),
+        Row("kv_disk_gb", float, "Size of the file in --kv-disk-cache, in GiB.", metavar="GB"),
+        Row(
+            "kv_disk_salted",
+            bool,
+            "Also keep blocks of requests with a cache_salt on disk.",
+            "--kv-disk-salted",
+        ),
+        Row(
+            "kv_ram_gb",
+            float | None,
+            "Main memory for KV blocks that leave the memory of a device, in GiB; not for backend cpu.",
+            metavar="GB",
+        ),
+        Row(
+            "preemption_mode",
+            str,
+            "How a preempted sequence gets its KV back: recompute, swap (from --kv-disk-cache) or auto (the faster).",
+        ),
         Row("block_size", int, "Tokens per KV cache block: 16, 32, 64, 128 or 256."),
         Row(
             "kv_cache",

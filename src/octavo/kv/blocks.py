@@ -108,6 +108,11 @@ class BlockPool:
                 del self._cached[block]
                 self._free.append(block)
 
+    def named(self) -> list[tuple[bytes, int]]:
+        """All blocks with a key, the next to be evicted first."""
+        used = [block for block in self._key_of if self.refs[block]]
+        return [(self._key_of[block], block) for block in (*self._cached, *used)]
+
     def check_integrity(self, tables: Iterable[Sequence[int]]) -> None:
         """Asserts every invariant, given all tables that hold blocks. O(blocks): for tests."""
         held = Counter(block for table in tables for block in table)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from octavo.config import CacheConfig
 from octavo.errors import CapacityError
 from octavo.kv.tables import BlockTables
@@ -57,6 +59,18 @@ class ContiguousCache:
 
     def discard(self, seq: Sequence) -> None:
         self.free(seq)
+
+    def is_loading(self, seq: Sequence) -> bool:
+        return False
+
+    def poll(self) -> list[Sequence]:
+        return []
+
+    def settle(self, seconds: float) -> bool:
+        return False
+
+    def close(self, transfer: Callable[[], None]) -> None:
+        pass
 
     def check_integrity(self) -> None:
         self.tables.check_integrity()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from octavo.config import CacheConfig, EngineConfig
 from octavo.errors import ConfigError
 from octavo.kv.contiguous import ContiguousCache
+from octavo.kv.offload import OffloadedCache
 from octavo.kv.paged import PagedCache
 from octavo.kv.tables import BlockTables
 from octavo.kv.transfers import PendingTransfers
@@ -54,14 +56,34 @@ class CacheManager(Protocol):
     def discard(self, seq: Sequence) -> None:
         """`free` for a sequence whose values are not to be trusted: its blocks are not shared."""
 
+    def is_loading(self, seq: Sequence) -> bool:
+        """Whether a sequence that was admitted waits for blocks that are being read from a tier below the pool."""
+
+    def poll(self) -> list[Sequence]:
+        """The sequences that have waited for blocks and can run now. Their `num_computed_tokens` and `kv_length` count
+        what was read."""
+
+    def settle(self, seconds: float) -> bool:
+        """Waits, at most that long, for blocks of loads that were given up. Whether some were not usable until now."""
+
+    def close(self, transfer: Callable[[], None]) -> None:
+        """Ends what reads and writes below the pool, after it has stored what the pool holds.
+
+        transfer: makes the pending transfers."""
+
     def check_integrity(self) -> None:
         """Asserts that no block is lost or held twice."""
 
 
-def create(config: EngineConfig, cache: CacheConfig) -> CacheManager:
-    """The cache that `config.kv_cache` names. `config.max_model_len` must be resolved."""
+def create(config: EngineConfig, cache: CacheConfig, offloads: bool = False) -> CacheManager:
+    """The cache that `config.kv_cache` names. `config.max_model_len` must be resolved.
+
+    offloads: there are tiers below the pool, which `config.check` allows for the paged cache with prefix caching only.
+    """
     assert config.max_model_len is not None
     max_blocks = -(-config.max_model_len // cache.block_size)
+    if offloads:
+        return OffloadedCache(cache, config.max_num_seqs, max_blocks, config.preemption_mode != "recompute")
     if config.kv_cache == "paged":
         return PagedCache(cache, config.max_num_seqs, max_blocks, config.enable_prefix_caching)
     if config.kv_cache == "contiguous":

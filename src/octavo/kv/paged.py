@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from octavo.config import CacheConfig
 from octavo.kv.blocks import BlockPool
 from octavo.kv.prefix import extend_chain, match, root_key
@@ -16,7 +18,7 @@ class PagedCache:
     """See `kv.manager.CacheManager`.
 
     A block gets its name, for others to find, once that matters: before anyone is admitted, and before its sequence
-    lets go of it.
+    lets go of it. `kv.offload` adds what is below the pool.
     """
 
     def __init__(self, cache: CacheConfig, max_sequences: int, max_blocks: int, prefix_caching: bool = True):
@@ -36,8 +38,11 @@ class PagedCache:
         return self.pool.num_used / self.pool.num_blocks
 
     def admit(self, seq: Sequence, keep_free: int) -> bool:
+        return self._place(seq, match(self.pool, self._prefix_keys(seq)), keep_free)
+
+    def _place(self, seq: Sequence, hits: list[int], keep_free: int) -> bool:
+        """Gives the sequence these shared blocks, and new ones for its other tokens."""
         pool = self.pool
-        hits = self._find_prefix(seq)
         missing = -(-len(seq.token_ids) // self.block_size) - len(hits)
         revived = sum(pool.refs[block] == 0 for block in hits)
         if missing + revived + keep_free > pool.num_available:
@@ -47,14 +52,15 @@ class PagedCache:
         self.tables.add(seq, table + pool.allocate(missing), seq.num_computed_tokens)
         return True
 
-    def _find_prefix(self, seq: Sequence) -> list[int]:
+    def _prefix_keys(self, seq: Sequence) -> list[bytes]:
+        """The keys of the blocks that the sequence may take over."""
         if not self.prefix_caching:
             return []
         for running in list(self._unnamed):
             self._name_blocks(running)
         usable = _reusable_tokens(seq) // self.block_size
         self._extend_chain(seq, usable)
-        return match(self.pool, seq.block_keys[:usable])
+        return seq.block_keys[:usable]
 
     def _extend_chain(self, seq: Sequence, count: int) -> None:
         extend_chain(seq.block_keys, seq.token_ids, count, self.block_size, root_key(seq.request.cache_salt))
@@ -112,6 +118,18 @@ class PagedCache:
         for block in seq.block_table:
             self.pool.forget(block)
         self.free(seq)
+
+    def is_loading(self, seq: Sequence) -> bool:
+        return False
+
+    def poll(self) -> list[Sequence]:
+        return []
+
+    def settle(self, seconds: float) -> bool:
+        return False
+
+    def close(self, transfer: Callable[[], None]) -> None:
+        pass
 
     def check_integrity(self) -> None:
         self.tables.check_integrity()

@@ -2,6 +2,8 @@
 
 key(i) = sha256(key(i - 1), token ids of block i), key(-1) = sha256(cache salt, adapter). A collision would show one
 user another user's text, so the hash is cryptographic.
+
+The last bit of a key says whether the request had a salt, so that a tier below the pool can refuse such blocks.
 """
 
 from __future__ import annotations
@@ -17,16 +19,27 @@ from octavo.kv.blocks import BlockPool
 def root_key(cache_salt: str, adapter: str = "") -> bytes:
     """The chain's start. Lengths are hashed too: ("ab", "c") and ("a", "bc") must differ."""
     parts = [text.encode("utf-8", "surrogatepass") for text in (cache_salt, adapter)]
-    return sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).digest()
+    digest = sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).digest()
+    return _marked(digest, bool(cache_salt))
+
+
+def is_private(key: bytes) -> bool:
+    """Whether the key is that of a request with a cache salt."""
+    return bool(key[-1] & 1)
+
+
+def _marked(digest: bytes, private: bool) -> bytes:
+    return digest if digest[-1] & 1 == private else digest[:-1] + bytes((digest[-1] ^ 1,))
 
 
 def extend_chain(keys: list[bytes], token_ids: list[int], count: int, block_size: int, root: bytes) -> None:
     """Extends `keys` in place to the first `count` blocks. Each block is hashed once."""
     parent = keys[-1] if keys else root
+    private = is_private(parent)
     for index in range(len(keys), count):
         tokens = array("i", token_ids[index * block_size : (index + 1) * block_size])
         assert len(tokens) == block_size
-        parent = sha256(parent + tokens.tobytes()).digest()
+        parent = _marked(sha256(parent + tokens.tobytes()).digest(), private)
         keys.append(parent)
 
 

@@ -1,4 +1,4 @@
-"""Pending copies within the pool: decided by the control plane, not yet made by the backend."""
+"""Pending copies of KV: decided by the control plane, not yet made by the backend."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ Pair = tuple[int, int]  # (source, target)
 
 
 class PendingTransfers:
-    """The cache and the scheduler add to `moves` (slots) and `copies` (blocks); see `types.Transfers`."""
+    """The cache, the scheduler and the store add to these lists; see `types.Transfers`."""
 
     def __init__(self) -> None:
         self.moves: list[Pair] = []
         self.copies: list[Pair] = []
+        self.stores: list[Pair] = []
+        self.loads: list[Pair] = []
 
     def take(self) -> Transfers | None:
         """Returns and clears the pending transfers, so each is made once. None if there are none."""
-        if not self.moves and not self.copies:
+        if not (self.moves or self.copies or self.stores or self.loads):
             return None
-        taken = Transfers(pairs(self.moves), pairs(self.copies))
-        self.moves, self.copies = [], []
+        stores, loads = (pairs(listed) if listed else None for listed in (self.stores, self.loads))
+        taken = Transfers(pairs(self.moves), pairs(self.copies), stores, loads)
+        self.moves, self.copies, self.stores, self.loads = [], [], [], []
         return taken
 
 

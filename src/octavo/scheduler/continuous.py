@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from octavo.config import EngineConfig
 from octavo.kv.manager import CacheManager
+from octavo.kv.swap_costs import SwapCosts
 from octavo.scheduler import policy
 from octavo.scheduler.ahead import Assumption, WouldPreempt, foreseeable
 from octavo.scheduler.batch import Schedule, scored_positions
@@ -22,6 +23,7 @@ from octavo.scheduler.pace import Pace
 from octavo.scheduler.queue import RequestQueue
 from octavo.types import Request, Sequence, SequenceDelta, Status, StepResult
 
+SETTLE = 0.02  # seconds to wait for blocks of loads that were given up, before a sequence is preempted
 SCORED_ROWS = 64  # most prompt tokens scored in one step: each needs a logit row of V float32
 
 
@@ -35,6 +37,7 @@ class ContinuousScheduler:
         self._queue = RequestQueue(config, cache, clock)
         self._cache = cache
         self._clock = clock
+        self._costs: SwapCosts | None = None  # see `learn_costs`
         self._pace = None if config.target_itl is None else Pace(config.target_itl)
         self._decodes: DecodeBatch | None = None
         self._ended = 0.0  # when the last step was committed, if there is a pace
@@ -44,6 +47,10 @@ class ContinuousScheduler:
         if not self._chunked:  # a whole prompt must fit into one step
             self._budget = max(self._budget, config.max_model_len)
         self.stats = self._queue.stats
+
+    def learn_costs(self, costs: SwapCosts) -> None:
+        """Lets these costs know what prompt tokens take from now on."""
+        self._costs = costs
 
     @property
     def has_work(self) -> bool:
@@ -67,9 +74,11 @@ class ContinuousScheduler:
         return [seq for seq in self._queue.running if seq not in others]
 
     def schedule(self) -> Schedule:
-        """Picks the sequences of the next step and reserves the slots of their tokens.
+        """Picks the sequences of the next step and reserves the slots of their tokens. There may be none, while all of
+        them load.
 
         Within `assume`, the plan is empty if the step must wait: it would preempt a sequence."""
+        self._queue.arrive()
         plan = Schedule(self._budget, SCORED_ROWS if self._chunked else self._budget)
         plan.finished = self._queue.expire()
         try:
@@ -112,12 +121,8 @@ class ContinuousScheduler:
 
     def commit(self, plan: Schedule, result: StepResult) -> list[SequenceDelta]:
         """Applies the step's results: tokens, stop rules, blocks. Returns one delta for each sequence with news."""
-        if self._pace:
-            now = self._clock()
-            sizes = [(entry.num_tokens, entry.seq in self._queue.prefilling) for entry in plan.entries]
-            rows, prompt = (sum(size for size, prefills in sizes if prefills is kind) for kind in (False, True))
-            self._pace.observe(rows, prompt, now - max(plan.began, self._ended))
-            self._ended = now
+        if self._pace or self._costs:
+            self._learn(plan)
         decodes = plan.decodes
         if decodes is not None and decodes is self._decodes:
             if decodes.changes == self._queue.changes and (deltas := decodes.commit(result)) is not None:
@@ -125,6 +130,17 @@ class ContinuousScheduler:
                 return deltas
             self._decodes = None
         return Commit(self._queue, plan.entries, result).deltas()
+
+    def _learn(self, plan: Schedule) -> None:
+        """Takes note of what the step has cost."""
+        now = self._clock()
+        sizes = [(entry.num_tokens, entry.seq in self._queue.prefilling) for entry in plan.entries]
+        rows, prompt = (sum(size for size, prefills in sizes if prefills is kind) for kind in (False, True))
+        seconds, self._ended = now - max(plan.began, self._ended), now
+        if self._pace:
+            self._pace.observe(rows, prompt, seconds)
+        if self._costs and prompt and not rows:
+            self._costs.computed(prompt, seconds)
 
     def _take_short_path(self, plan: Schedule) -> bool:
         """Fills the plan by the short path if every running sequence decodes one plain token and no other can join."""
@@ -166,7 +182,8 @@ class ContinuousScheduler:
 
         When blocks run out, its drafts are dropped first, then other sequences are preempted.
 
-        The first sequence in policy order is never preempted while others run, so it always finishes: no livelock.
+        The first sequence in policy order is never preempted while others hold blocks, so it always finishes: no
+        livelock. Alone it fits, unless a load that was given up still writes to blocks; then it waits for these.
         """
         while not self._cache.grow(seq, 1 + len(seq.drafts)):
             if seq.drafts:
@@ -174,8 +191,9 @@ class ContinuousScheduler:
                 continue
             if self._assumed is not None:
                 raise WouldPreempt
-            loser = policy.victim(self._queue.running)
-            assert len(self._queue.running) > 1, "a sequence within its limit fits when it is alone"
+            if self._cache.settle(SETTLE):
+                continue
+            loser = policy.victim(self._queue.holders)
             self._queue.preempt(loser)
             if loser is seq:
                 return False
@@ -194,7 +212,7 @@ class ContinuousScheduler:
         """Admits waiting sequences while the step has token budget. Later admission finds longer cached prefixes."""
         room = budget - sum(map(_remaining, self._queue.prefilling))
         while room > 0 and (seq := self._queue.admit()):
-            room -= _remaining(seq)
+            room -= _remaining(seq) if seq.status is Status.RUNNING else 0
 
     def _prefill(self, plan: Schedule) -> None:
         prefilling, room = self._queue.prefilling, self._queue.room
@@ -221,7 +239,8 @@ class ContinuousScheduler:
 
     def _measure(self, plan: Schedule) -> None:
         stats = self.stats
-        stats.running, stats.waiting = len(self._queue.running), len(self._queue.waiting)
+        stats.running = len(self._queue.running)
+        stats.waiting = len(self._queue.waiting) + len(self._queue.loading)
         stats.kv_usage = self._cache.usage
         stats.step_tokens = plan.num_tokens
 

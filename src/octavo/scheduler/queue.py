@@ -1,9 +1,10 @@
-"""The request queue: every unfinished sequence either waits or runs, and only running sequences hold cache blocks.
+"""The request queue: every unfinished sequence waits, loads or runs. Those that load or run hold cache blocks.
 
              add           admit                    end
 (request) -------> waiting -----> running --------------> (finished)
-                      ^             |
-                      +-------------+ preempt
+                    ^    |         ^ |
+                    |    +-> loading |
+                    +----------------+ preempt
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from octavo.types import Request, Sequence, SequenceDelta, Status
 
 
 class RequestQueue:
-    """waiting, running: in policy order. prefilling: running sequences that have not sampled since admission.
+    """waiting, loading, running: in policy order. loading: admitted, but some of their blocks are still being read from
+    a tier below the pool (`kv.offload`). prefilling: running sequences that have not sampled since admission.
     siblings[seq]: sequences that wait to share the prompt of `seq` (n > 1).
 
     changes: counts every change of `waiting` and `running`, so that callers can detect one.
@@ -33,6 +35,7 @@ class RequestQueue:
         self.stats = Stats()
         self.cache = cache
         self.waiting: list[Sequence] = []
+        self.loading: list[Sequence] = []
         self.running: list[Sequence] = []
         self.prefilling: set[Sequence] = set()
         self.siblings: dict[Sequence, list[Sequence]] = {}
@@ -52,7 +55,12 @@ class RequestQueue:
     @property
     def room(self) -> int:
         """The number of further sequences that may run."""
-        return self._max_seqs - len(self.running)
+        return self._max_seqs - len(self.running) - len(self.loading)
+
+    @property
+    def holders(self) -> list[Sequence]:
+        """The sequences that hold blocks, in policy order."""
+        return sorted(self.running + self.loading, key=self._order) if self.loading else self.running
 
     def add(self, request: Request) -> list[Sequence]:
         """Queues the request; returns its sequences. Raises RequestError or CapacityError if it can never run."""
@@ -88,23 +96,39 @@ class RequestQueue:
 
     def admit(self) -> Sequence | None:
         """Admits the first waiting sequence if it fits. Admission is strictly in order: no sequence overtakes a large
-        one.
+        one. It may have to load first: see `arrive`.
 
         One block is held back for each running sequence, which will soon need it. Otherwise that sequence would preempt
         the new one at once. While nothing changes no block is freed, so a refusal is remembered, unless prompts are
-        being computed: they may become a cached prefix of a waiting sequence.
+        being computed or loaded: they may become a cached prefix of a waiting sequence.
         """
         if not self.may_admit:
             return None
         seq = self.waiting[0]
-        if not self.cache.admit(seq, keep_free=len(self.running)):
-            self._refused = -1 if self.prefilling else self.changes
+        if not self.cache.admit(seq, keep_free=len(self.running) + len(self.loading)):
+            self._refused = -1 if self.prefilling or self.loading else self.changes
             return None
         del self.waiting[0]
+        if self.cache.is_loading(seq):
+            self.changes += 1
+            seq.status = Status.LOADING
+            insort(self.loading, seq, key=self._order)
+        else:
+            self._start(seq)
+        return seq
+
+    def arrive(self) -> None:
+        """Starts the sequences whose blocks have been loaded."""
+        if self.cache.settle(0):
+            self.reconsider()
+        for seq in self.cache.poll():
+            self.loading.remove(seq)
+            self._start(seq)
+
+    def _start(self, seq: Sequence) -> None:
         self._run(seq)
         self.prefilling.add(seq)
         self._count_admission(seq)
-        return seq
 
     def _run(self, seq: Sequence) -> None:
         self.changes += 1
@@ -122,11 +146,10 @@ class RequestQueue:
         self.stats.prompt_tokens += seq.num_prompt_tokens if seq.index == 0 else 0
 
     def preempt(self, seq: Sequence) -> None:
-        """Frees the sequence's blocks and queues it again. It keeps its tokens, which are recomputed but not sampled
-        again."""
+        """Frees the sequence's blocks and queues it again. It keeps its tokens. They are not sampled again. They are
+        computed again, unless their blocks are still there or come back (`kv.offload`)."""
         self.changes += 1
-        self.running.remove(seq)
-        self.prefilling.discard(seq)
+        self._hold_no_more(seq)
         self.cache.free(seq)
         seq.num_computed_tokens = 0
         seq.num_preemptions += 1
@@ -145,9 +168,8 @@ class RequestQueue:
     def end(self, seq: Sequence, reason: str) -> None:
         """Ends one sequence and frees its blocks. After an error, no other sequence may share its blocks' content."""
         self.changes += 1
-        if seq.status is Status.RUNNING:
-            self.running.remove(seq)
-            self.prefilling.discard(seq)
+        if seq.status in (Status.RUNNING, Status.LOADING):
+            self._hold_no_more(seq)
         elif seq in self.waiting:  # a sibling waiting for its prompt is in neither list
             self.waiting.remove(seq)
         if reason == "error":
@@ -158,6 +180,10 @@ class RequestQueue:
         self.siblings.pop(seq, None)
         self._forget(seq)
         self.stats.finished[reason] += 1
+
+    def _hold_no_more(self, seq: Sequence) -> None:
+        (self.loading if seq.status is Status.LOADING else self.running).remove(seq)
+        self.prefilling.discard(seq)
 
     def _forget(self, seq: Sequence) -> None:
         sequences = self._requests[seq.request.request_id]

@@ -8,7 +8,7 @@ from octavo.scheduler.continuous import ContinuousScheduler
 
 class StaticScheduler(ContinuousScheduler):
     def _may_admit(self) -> bool:
-        return self._queue.may_admit and not self._queue.running
+        return self._queue.may_admit and not self._queue.holders
 
     def _admit(self, budget: int) -> None:
         if self._may_admit():

@@ -13,9 +13,9 @@ from octavo.cli.options import ENGINE, SAMPLING, bias, sampling_params, size
 from octavo.config import EngineConfig
 from octavo.types import SamplingParams
 
-# Not on the command line: the engine's seed (--seed is the request's), settings with only one value so far, and
-# backend_options, whose options are there by their names.
-ENGINE_ONLY = {"seed", "preemption_mode", "backend_options"}
+# Not on the command line: the engine's seed (--seed is the request's), and backend_options, whose options are there by
+# their names.
+ENGINE_ONLY = {"seed", "backend_options"}
 # n > 1 and prompt_logprobs make no single streamed answer; logprobs is an option of `run` alone. A user at a terminal
 # cuts a prompt before it is sent. The last two change nothing that a terminal shows.
 API_ONLY = {

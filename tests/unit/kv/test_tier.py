@@ -1,4 +1,4 @@
-"""What a contributor adds for a place where evicted KV blocks go (CONTRIBUTING.md): a callable, and one line."""
+"""What `BlockPool.on_evict` is told: a key always comes with its content."""
 
 from __future__ import annotations
 

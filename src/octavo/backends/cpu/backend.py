@@ -7,6 +7,7 @@ import copy
 import numpy as np
 
 from octavo import _native
+from octavo.backends import host
 from octavo.backends.base import Progress
 from octavo.backends.cpu.lower import KV_DTYPES, cache_layers, fused, lower
 from octavo.backends.cpu.packing import PackedMatrices, check_panels, matrices
@@ -14,7 +15,9 @@ from octavo.backends.plan.nodes import Trace
 from octavo.config import CacheConfig, default_threads
 from octavo.errors import ConfigError
 from octavo.ir import Model
-from octavo.types import Batch, StepResult, Transfers
+from octavo.types import U8, Batch, StepResult, Transfers
+
+NO_PAIRS = np.empty((0, 2), np.int32)
 
 
 class CpuBackend:
@@ -43,6 +46,8 @@ class CpuBackend:
         self.isa = choose_isa(isa)
         self.pool: _native.Pool = beside.pool if beside else _native.Pool(threads or default_threads())
         self._kv = _native.KvCache(cache_layers(model), cache.num_blocks, cache.block_size, KV_DTYPES[cache.dtype])
+        self._blocks: U8 = _native.ops.kv_memory(self._kv).reshape(cache.num_blocks, -1)
+        self._stage: U8 = self._blocks[:0]
         self._limits = (max_seqs, max_context or model.max_context)
         trace = fused(model)
         same = beside if beside is not None and beside.model is model else None
@@ -62,7 +67,24 @@ class CpuBackend:
         return other
 
     def transfer(self, transfers: Transfers) -> None:
-        self._kv.transfer(transfers.moves, transfers.copies)
+        if transfers.stores is None and transfers.loads is None:
+            self._kv.transfer(transfers.moves, transfers.copies)
+            return
+        self._kv.transfer(transfers.moves, NO_PAIRS)
+        host.store(transfers, self._blocks, self._stage)
+        self._kv.transfer(NO_PAIRS, transfers.copies)
+        host.load(transfers, self._blocks, self._stage)
+
+    @property
+    def block_bytes(self) -> int:
+        return int(self._blocks.shape[1])
+
+    def stage(self, rows: int) -> U8:
+        self._stage = np.empty((rows, self._blocks.shape[1]), np.uint8)
+        return self._stage
+
+    def host_pool(self) -> U8:
+        return self._blocks
 
     def run(self, batch: Batch) -> StepResult:
         rows, n = len(batch.logit_rows), batch.num_logprobs
@@ -120,7 +142,7 @@ class CpuBackend:
         return {"weights": self._weights.bytes, "kv": self._kv.bytes, "scratch": self._plan.scratch_bytes}
 
     def close(self) -> None:
-        del self._plan, self._kv, self._weights
+        del self._plan, self._blocks, self._kv, self._weights
 
 
 def choose_isa(isa: str) -> str:

@@ -12,6 +12,8 @@ from octavo.ir import Model
 
 MAX_THREADS = 1024  # more would exhaust a machine before it computes anything
 ISAS = ("auto", "amx", "avx512", "avx2", "i8mm", "neon", "portable")
+# tests/e2e/test_kv_version.py has the bytes that belong to it, on every instruction set.
+KV_VERSION = "cpu-1"
 OPTIONS: dict[str, Any] = {
     "threads": None,  # None: one for each physical core that the process may use
     "isa": "auto",  # "auto": the best instruction set that the processor has
@@ -64,6 +66,8 @@ DEVICE = Device(
     facts=host.facts,
     kv_dtypes=("bf16", "f32", "int8"),
     trees=True,
+    offload="disk",
+    kv_version=KV_VERSION,
     options=OPTIONS,
     check_options=check_options,
     resolve_options=resolve_options,

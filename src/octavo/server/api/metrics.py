@@ -54,6 +54,20 @@ COUNTERS = (
     Row("prompt_tokens_cached", "Prompt tokens that came from the cache.", lambda r: r.metrics.cached_tokens),
     Row("generation_tokens", "Tokens generated.", lambda r: r.metrics.total("generation_tokens")),
     Row("kv_evicted_tokens", "Cached tokens evicted.", lambda r: r.metrics.total("evicted_tokens")),
+    Row(
+        "external_prefix_cache_queries",
+        "Tokens looked up in the tiers below the KV pool.",
+        lambda r: r.metrics.total("external_queries"),
+    ),
+    Row(
+        "external_prefix_cache_hits",
+        "Tokens that came back from the tiers below the KV pool.",
+        lambda r: r.metrics.total("external_hits"),
+    ),
+    Row("kv_load_seconds", "Seconds that sequences waited for blocks.", lambda r: r.metrics.seconds("load_seconds")),
+    Row("kv_load_misses", "Loads that ended before their last block.", lambda r: r.metrics.total("load_misses")),
+    Row("kv_store_drops", "Blocks that were not stored: too many waited.", lambda r: r.metrics.total("store_drops")),
+    Row("kv_store_evictions", "Blocks that tiers gave up for others.", lambda r: r.metrics.total("store_evictions")),
     Row("spec_decode_num_drafts", "Drafts verified.", lambda r: r.metrics.total("drafts")),
     Row("spec_decode_num_draft_tokens", "Tokens drafted.", lambda r: r.metrics.total("draft_tokens")),
     Row("spec_decode_num_accepted_tokens", "Drafted tokens accepted.", lambda r: r.metrics.total("accepted_tokens")),
@@ -92,6 +106,18 @@ class Figures(Collector):
             "Drafted tokens accepted, by their place in the draft.",
             "position",
             lambda r: ((str(place), count) for place, count in sorted(r.metrics.counted("accepted_at").items())),
+        )
+        yield self._labelled(
+            "kv_tier_hits",
+            "Blocks that came back to the KV pool, by tier.",
+            "tier",
+            lambda r: sorted(r.metrics.counted("tier_hits").items()),
+        )
+        yield self._labelled(
+            "swap_bytes",
+            "Bytes of KV blocks that came back to the pool (in) or were given to the tiers below it (out).",
+            "direction",
+            lambda r: [(way, r.metrics.total(f"swap_bytes_{way}")) for way in ("in", "out")],
         )
         for name, (_, help) in HISTOGRAMS.items():
             yield self._histogram(name, help, partial(_histogram_of, name))

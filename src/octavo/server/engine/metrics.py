@@ -55,7 +55,7 @@ class EngineMetrics:
         self.fragmentation = 0.0
         self.device_used = 0  # bytes of the device's memory, taken by any process
         self.base: defaultdict[str, float] = defaultdict(float)
-        self._counted: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        self._counted: defaultdict[str, Counter[Any]] = defaultdict(Counter)
         self.recent_ttft: deque[float] = deque(maxlen=RECENT)
         self.recent_itl: deque[float] = deque(maxlen=RECENT)
         self._per_second: deque[tuple[int, int]] = deque(maxlen=WINDOW)  # (second, tokens)
@@ -84,8 +84,8 @@ class EngineMetrics:
         """A time, summed over all engine processes so far."""
         return self.base[name] + float(self.stats.get(name, 0.0))
 
-    def counted(self, name: str) -> Counter[int]:
-        """A counter with an integer label, summed over all engine processes so far."""
+    def counted(self, name: str) -> Counter[Any]:
+        """A labelled counter, summed over all engine processes so far."""
         return self._counted[name] + Counter(self.stats.get(name, {}))
 
     def gauge(self, name: str) -> Any:

@@ -39,6 +39,7 @@ def main(descriptor: int) -> int:
         gc.collect()
         gc.freeze()  # loaded objects stay alive, so the collector can skip them
         Worker(connection, parts).run()
+        parts.close()
     except Closed:
         return 0
     except BackendLost as error:

@@ -9,6 +9,7 @@ from typing import Any
 from octavo.assembly.engine import Assembly
 from octavo.backends.registry import device
 from octavo.engine import Engine
+from octavo.kv.offload import OffloadedCache
 from octavo.kv.paged import PagedCache
 from octavo.scheduler.stats import Stats
 from octavo.server.engine.protocol import Ready
@@ -29,12 +30,16 @@ def ready(parts: Assembly) -> Ready:
 
 
 def stats(engine: Engine) -> dict[str, Any]:
-    """The fields of `scheduler.stats.Stats` with current gauges, and `evicted_tokens` of the prefix cache."""
+    """The fields of `scheduler.stats.Stats` with current gauges, `evicted_tokens` of the prefix cache, and what
+    `kv.store.StoreStats` counts, if there are tiers below the pool."""
     values: dict[str, Any] = {name: getattr(engine.stats, name) for name in COUNTERS}
     if not engine.has_work:  # the gauges were set at the start of the last step, which had work
         values |= {"running": 0, "waiting": 0, "kv_usage": engine.cache.usage, "step_tokens": 0}
     if isinstance(engine.cache, PagedCache):
         values["evicted_tokens"] = engine.cache.pool.num_evictions * engine.cache.block_size
+    if isinstance(engine.cache, OffloadedCache):
+        values |= dataclasses.asdict(engine.cache.store.stats)
+        values["store_evictions"] = sum(tier.evictions for tier in engine.cache.store.tiers)
     return values
 
 

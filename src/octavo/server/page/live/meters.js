@@ -9,14 +9,16 @@ const USES = { weights: "weights", kv: "KV cache", scratch: "scratch" };
 export class Meters {
   constructor() {
     this.prefix = meter(term("Prefix cache", "prefix cache"));
+    this.swapping = meter(term("Swapping", "swapping"));
     this.speculation = meter(term("Speculation", "speculation"));
     this.memory = meter("Memory");
-    this.node = el("div", {}, this.prefix.node, this.speculation.node, this.memory.node);
+    this.node = el("div", {}, this.prefix.node, this.swapping.node, this.speculation.node, this.memory.node);
   }
 
   /** stats: the engine's totals. info: the engine's, or null. rss, used: bytes of all processes, of the device; or null. */
   update(stats, info, rss, used) {
     this.showPrefix(stats);
+    this.showSwapping(stats);
     this.showSpeculation(stats);
     this.showMemory(info ?? {}, rss, used);
   }
@@ -24,6 +26,19 @@ export class Meters {
   showPrefix({ prefix_queries: asked, prefix_hits: found }) {
     if (!asked) this.prefix.clear();
     else this.prefix.set(`${percent(found / asked)} of prompt tokens reused`, [found / asked]);
+  }
+
+  /** What the tiers below the KV pool gave back: of the tokens that were not in the pool, and by tier. */
+  showSwapping({ external_queries: asked, external_hits: found, tier_hits: tiers, ...stats }) {
+    if (!asked) return this.swapping.clear();
+    const facts = [
+      ...Object.entries(tiers ?? {}).sort().map(([tier, blocks]) => [`from ${tier}`, `${count(blocks)} blocks`]),
+      ["in", `${bytes(stats.swap_bytes_in)} in ${(stats.load_seconds ?? 0).toFixed(1)} s`],
+      ["out", bytes(stats.swap_bytes_out)],
+      ["dropped", count(stats.store_drops ?? 0)],
+      ["overwritten", count(stats.store_evictions ?? 0)],
+    ].map(([name, value]) => el("li", {}, `${name} `, el("b", {}, value)));
+    this.swapping.set(`${percent(found / asked)} of other tokens loaded`, [found / asked], el("ul", { class: "legend" }, ...facts));
   }
 
   /** Tokens that a step with drafts gave a sequence: 1, and the drafts that stood (as vLLM counts). */
