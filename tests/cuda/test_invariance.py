@@ -1,4 +1,6 @@
-"""A request's answer through `Engine`, bitwise: alone, batched, chunked, after a prefix hit, preempted, speculated."""
+"""A request's answer through `Engine`, bitwise: alone, batched, chunked, after a prefix hit, preempted, speculated.
+
+Alone every kernel is launched from Python; the rest runs one step ahead, as graphs, on a device that is late."""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ import pytest
 
 from octavo.assembly.engine import Assembly, assemble, engine_config
 from octavo.types import Request, SamplingParams
+from tests.cuda.late import Late
 from tests.tiny import Tiny, write_tiny_gguf
 
 TOKENS = 4
@@ -67,10 +70,13 @@ def alone(path: Path) -> list[Answer]:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_same_bits(name: str, path: Path, alone: list[Answer]) -> None:
+def test_same_bits(name: str, path: Path, alone: list[Answer], monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Late()
+    monkeypatch.setattr("octavo.backends.cuda.backend.Stream", lambda device: stream)
     with closing(make(path, **SETTINGS[name])) as parts:
         assert run(parts, together=True) == alone
         stats = parts.engine.stats
+        assert stream.replays > 0
         assert all(len(answer) == TOKENS for answer in alone)
         if name == "preemption":
             assert stats.preemptions > 0
