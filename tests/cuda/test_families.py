@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from octavo.backends.cuda.backend import CudaBackend
 from octavo.backends.cuda.footprint import footprint
+from octavo.backends.cuda.warm import warm_up
 from octavo.backends.reference import ReferenceBackend
 from octavo.config import CacheConfig
 from octavo.models.registry import load_model
@@ -97,6 +99,15 @@ def test_memory_is_what_was_planned(tmp_path: Path, family: str, kv: str, type: 
     model = load_model(write_tiny_gguf(tmp_path / "m.gguf", Tiny(family, type=type, **wide)))
     cache, limits = CacheConfig(8, 16, kv), {"max_tokens": max_tokens, "max_seqs": 4, "max_context": 64}
     assert footprint(model, cache, **limits) == CudaBackend(model, cache, device="meta", **limits).memory()
+
+
+def test_warming_up_changes_nothing(tmp_path: Path) -> None:
+    cuda, reference = pair(tmp_path, Tiny(layers=1), "int8", max_tokens=20)
+    batch = make_batch([Row(IDS[:20])], want_logits=True)
+    assert distance(cuda.run(batch), reference.run(batch)) < NEAR["int8"]
+    before = cuda.pool.data.clone(), cuda.pool.scales.clone()
+    warm_up(cuda.run, 20, 16)
+    assert torch.equal(cuda.pool.data, before[0]) and torch.equal(cuda.pool.scales, before[1])
 
 
 def test_stale_slots_do_not_enter(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from octavo.backends.cuda.stream import Ring, Stream, Upload
 from octavo.backends.cuda.tail import Tail
 from octavo.backends.cuda.ticket import Ticket
 from octavo.backends.cuda.values import fused
+from octavo.backends.cuda.warm import warm_up
 from octavo.backends.cuda.weights import Weights, check_rows
 from octavo.backends.cuda.work import view
 from octavo.backends.plan.nodes import Trace
@@ -75,6 +76,8 @@ class CudaBackend:
         trace = fused(model)
         self.weights.load(trace, progress)
         self._pass = self._lower(trace)
+        if self.device.type == "cuda":
+            warm_up(self.run, min(max_tokens, self.max_context), cache.block_size)
 
     def _lower(self, trace: Trace) -> Pass:
         rows = min(HEAD_ROWS, self.max_tokens)

@@ -11,7 +11,7 @@ def logprob(x, largest, log_total):
     return ((x - largest).to(tl.float64) - log_total).to(tl.float32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def logprobs(
     out, tops, logits, bests, N, V, stride, CHUNKS: tl.constexpr, COUNT: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip

@@ -86,7 +86,7 @@ def entropy_of(row, V, floor, last, last_token, total, BLOCK: tl.constexpr):
     return log_total, tl.sum(surprise)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def sample(out, edited, choices, rows, V, BLOCK: tl.constexpr):
     """out int32 [R, 4]: the tokens of the rows that choose, and whether they could. `edited` [R, V] is written over.
 
