@@ -1,6 +1,8 @@
 // Bindings of single kernels, on any instruction set that the machine has. tests/ops compares them with slow twins. The
 // engine itself runs plans (bind_plan.cpp).
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/tuple.h>
 
 #include <vector>
 
@@ -36,9 +38,22 @@ void rope_angles(const std::string& isa, In<float> inv_freq, float scale, int po
   table_of(isa).rope_angles(inv_freq.data(), int(inv_freq.size()), scale, position, cos_sin.data());
 }
 
+// A key offset: bias [kv_heads * head_dim], the angles of each 16 positions' middle.
+using OffsetArrays = std::tuple<In<float>, In<float, 2>, bool>;
+
+KeyOffset offset_of(const std::optional<OffsetArrays>& arrays, const KvLayer& kv, int positions) {
+  if (!arrays) return {};
+  const auto& [bias, angles, interleaved] = *arrays;
+  require(bias.size() == size_t(kv.kv_heads) * size_t(kv.head_dim), "the bias has the wrong length");
+  require(int(angles.shape(0)) > (positions - 1) / kOffsetKeys && angles.shape(1) <= size_t(kv.head_dim),
+          "the angles have the wrong shape");
+  return {bias.data(), angles.data(), int(angles.shape(1)), interleaved};
+}
+
 void qkv(const std::string& isa, KvCache& cache, int layer, In<int32_t> slots, Out<float, 2> q, In<float, 2> k,
          In<float, 2> v, std::optional<In<float>> q_norm, std::optional<In<float>> k_norm, float eps,
-         std::optional<In<float, 2>> cos_sin, bool interleaved) {
+         std::optional<In<float, 2>> cos_sin, bool interleaved, std::optional<OffsetArrays> offset,
+         std::optional<In<int32_t>> positions) {
   const KvLayer& kv = cache.layer(layer);
   const size_t tokens = slots.size(), width = size_t(kv.kv_heads) * size_t(kv.head_dim);
   require(q.shape(0) == tokens && k.shape(0) == tokens && v.shape(0) == tokens, "slots, q, k and v differ in tokens");
@@ -48,6 +63,12 @@ void qkv(const std::string& isa, KvCache& cache, int layer, In<int32_t> slots, O
   StepView step;
   step.tokens = int(tokens);
   step.slots = slots.data();
+  require(bool(offset) == bool(positions), "an offset needs positions");
+  if (positions) {
+    require(positions->size() == tokens, "slots and positions differ in length");
+    check_values("positions", positions->data(), tokens, 0, int64_t(std::get<1>(*offset).shape(0)) * kOffsetKeys);
+    step.positions = positions->data();
+  }
   const QkvArgs args{&step,
                      q.data(),
                      k.data(),
@@ -64,7 +85,8 @@ void qkv(const std::string& isa, KvCache& cache, int layer, In<int32_t> slots, O
                      cos_sin ? cos_sin->data() : nullptr,
                      cos_sin ? int(cos_sin->shape(1)) : 0,
                      interleaved,
-                     kv};
+                     kv,
+                     offset_of(offset, kv, 1)};
   for (int t = 0; t < step.tokens; ++t) table_of(isa).qkv(args, t);
 }
 
@@ -72,7 +94,7 @@ void qkv(const std::string& isa, KvCache& cache, int layer, In<int32_t> slots, O
 std::pair<int, int> attention(const std::string& isa, const KvCache& cache, int layer, In<float, 2> q,
                               In<int32_t> query_starts, In<int32_t> context_lens, In<int32_t, 2> block_tables,
                               std::optional<In<int32_t>> parents, int window, float scale, float softcap,
-                              Out<float, 2> out) {
+                              Out<float, 2> out, std::optional<OffsetArrays> offset) {
   const KvLayer& kv = cache.layer(layer);
   const int seqs = int(context_lens.size()), tokens = int(q.shape(0));
   require(query_starts.size() == size_t(seqs) + 1 && block_tables.shape(0) == size_t(seqs), "one entry a sequence");
@@ -92,8 +114,12 @@ std::pair<int, int> attention(const std::string& isa, const KvCache& cache, int 
   place_attention_work(work, memory.data(), tokens, seqs, max_context, shape);
   build_attention_work(step, kv.block_size, shape, work);
 
-  const AttentionArgs args{&step,        shape,           kv,          q.data(), q.shape(1), out.data(),
-                           out.shape(1), partials.data(), work.queries};
+  int longest = 1;
+  for (int s = 0; s < seqs; ++s) longest = std::max(longest, step.context_lens[s]);
+  // Attention reads the angles of whole steps of 64 keys.
+  const KeyOffset shift = offset_of(offset, kv, (longest + 63) / 64 * 64);
+  const AttentionArgs args{&step,        shape,           kv,           q.data(), q.shape(1), out.data(),
+                           out.shape(1), partials.data(), work.queries, shift};
   for (int i = 0; i < work.num_items; ++i)
     table_of(isa).attention(args, work.items[i], i + 1 < work.num_items ? &work.items[i + 1] : nullptr);
   for (int i = 0; i < work.num_merges; ++i) table_of(isa).attention_merge(args, work.merges[i]);
@@ -135,7 +161,8 @@ void bind_ops(nb::module_& parent) {
   m.def("softcap", &softcap, "isa"_a, "x"_a, "cap"_a);
   m.def("rope_angles", &rope_angles, "isa"_a, "inv_freq"_a, "scale"_a, "position"_a, "cos_sin"_a);
   m.def("qkv", &qkv, "isa"_a, "kv"_a, "layer"_a, "slots"_a, "q"_a, "k"_a, "v"_a, "q_norm"_a.none(), "k_norm"_a.none(),
-        "eps"_a, "cos_sin"_a.none(), "interleaved"_a);
+        "eps"_a, "cos_sin"_a.none(), "interleaved"_a, "offset"_a.none() = nb::none(), "positions"_a.none() = nb::none(),
+        "offset: (bias, angles of each 16 positions' middle, interleaved)");
   m.def(
       "kv_memory",
       [](KvCache& cache) {
@@ -147,7 +174,8 @@ void bind_ops(nb::module_& parent) {
   m.def("overflow", [](int x) { return x + 1; }, "x"_a);
 #endif
   m.def("attention", &attention, "isa"_a, "kv"_a, "layer"_a, "q"_a, "query_starts"_a, "context_lens"_a,
-        "block_tables"_a, "parents"_a.none(), "window"_a, "scale"_a, "softcap"_a, "out"_a);
+        "block_tables"_a, "parents"_a.none(), "window"_a, "scale"_a, "softcap"_a, "out"_a,
+        "offset"_a.none() = nb::none());
   m.def(
       "copy_slot",
       [](KvCache& cache, int from, int to) {

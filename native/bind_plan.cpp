@@ -120,6 +120,9 @@ void run(Plan& plan, In<int32_t> token_ids, In<int32_t> positions, In<int32_t> s
   plan.run(step);
 }
 
+using OffsetTuple = std::tuple<int, int, int, bool>;
+OffsetIds offset_of(const OffsetTuple& t) { return {std::get<0>(t), std::get<1>(t), std::get<2>(t), std::get<3>(t)}; }
+
 std::vector<Segment> segments_of(const std::vector<std::tuple<int, int, int, int, int, bool>>& list) {
   std::vector<Segment> out;
   for (const auto& [weight, up, activation, bias, buffer, residual] : list)
@@ -234,18 +237,29 @@ void bind_plan(nb::module_& m) {
       .def("add", &Plan::add, "x"_a, "out"_a)
       .def("gated", &Plan::gated, "gate"_a, "up"_a, "activation"_a, "out"_a)
       .def("rope_angles", &Plan::rope_angles, "inv_freq"_a, "scale"_a, "out"_a)
-      .def("qkv", &Plan::qkv, "q"_a, "k"_a, "v"_a, "heads"_a, "layer"_a, "q_norm"_a, "k_norm"_a, "eps"_a, "angles"_a,
-           "rope_dim"_a, "interleaved"_a)
+      .def("middle_angles", &Plan::middle_angles, "inv_freq"_a, "scale"_a,
+           "The angles that key offsets need, as a constant.")
+      .def(
+          "qkv",
+          [](Plan& p, int q, int k, int v, int heads, int layer, int q_norm, int k_norm, float eps, int angles,
+             int rope_dim, bool interleaved, const OffsetTuple& offset) {
+            p.qkv(q, k, v, heads, layer, q_norm, k_norm, eps, angles, rope_dim, interleaved, offset_of(offset));
+          },
+          "q"_a, "k"_a, "v"_a, "heads"_a, "layer"_a, "q_norm"_a, "k_norm"_a, "eps"_a, "angles"_a, "rope_dim"_a,
+          "interleaved"_a, "offset"_a,
+          "offset: (bias constant, middle_angles, rope_dim, interleaved) of a quantised cache's key offset; bias -1: "
+          "none")
       .def(
           "attention",
           [](Plan& p, int q, int out, int layer, int heads, int kv_heads, int head_dim, int window, float scale,
-             float softcap) {
+             float softcap, const OffsetTuple& offset) {
             AttentionShape shape;
             std::memset(&shape, 0, sizeof shape);
             shape = {heads, kv_heads, head_dim, window, scale, softcap};
-            p.attention(q, out, layer, shape);
+            p.attention(q, out, layer, shape, offset_of(offset));
           },
-          "q"_a, "out"_a, "layer"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "window"_a, "scale"_a, "softcap"_a)
+          "q"_a, "out"_a, "layer"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "window"_a, "scale"_a, "softcap"_a,
+          "offset"_a)
       .def("logit_rows", &Plan::logit_rows, "x"_a)
       .def("logits", &Plan::logits, "buffer"_a, "vocab"_a, "softcap"_a)
       .def("hidden", &Plan::hidden, "buffer"_a, "norm"_a, "eps"_a)

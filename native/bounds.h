@@ -20,6 +20,7 @@ struct StepLimits {
   int vocab = 0;                       // rows of the language-model head: token ids that can be chosen
   int max_context = 0;                 // tokens of a sequence
   int num_blocks = 0, block_size = 0;  // of the KV pool
+  bool positions = false;              // positions are below max_context: they are indices of key offsets
   int64_t slots() const { return int64_t(num_blocks) * block_size; }
 };
 
@@ -80,9 +81,10 @@ inline void check_sequences(const StepView& step, const StepLimits& limits) {
   for (size_t s = 0; s < seqs; ++s) check_sequence(step, s, limits);
 }
 
-// Positions are not checked: they only give the angles of rope, and are never used as indices.
+// Positions give the angles of rope. They are indices only with key offsets, and are checked only then.
 inline void check_step(const StepView& step, const int32_t* targets, const StepLimits& limits) {
   check_values("token_ids", step.token_ids, size_t(step.tokens), 0, limits.embeddings);
+  if (limits.positions) check_values("positions", step.positions, size_t(step.tokens), 0, limits.max_context);
   check_values("slot_mapping", step.slots, size_t(step.tokens), 0, limits.slots());
   check_sequences(step, limits);
   check_values("logit_rows", step.logit_rows, size_t(step.rows), 0, step.tokens);

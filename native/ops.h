@@ -81,13 +81,18 @@ struct RopeAngles final : Op {
   }
 };
 
+inline KeyOffset key_offset(const Context& c, const OffsetIds& ids) {
+  return {c.constant(ids.bias), c.constant(ids.angles), ids.rope_dim, ids.interleaved};
+}
+
 struct Qkv final : Op {
   int q, k, v, heads, layer, q_norm, k_norm;
   float eps;
   int angles, rope_dim;
   bool interleaved;
+  OffsetIds offset;
   Qkv(int q, int k, int v, int heads, int layer, int q_norm, int k_norm, float eps, int angles, int rope_dim,
-      bool interleaved)
+      bool interleaved, const OffsetIds& offset)
       : q(q),
         k(k),
         v(v),
@@ -98,7 +103,8 @@ struct Qkv final : Op {
         eps(eps),
         angles(angles),
         rope_dim(rope_dim),
-        interleaved(interleaved) {}
+        interleaved(interleaved),
+        offset(offset) {}
   std::string name(Context&) const override { return "rope + cache write"; }
   void run(Context& c, int begin, int end, int) const override {
     const KvLayer& kv = c.kv.layer(layer);
@@ -119,7 +125,8 @@ struct Qkv final : Op {
                        angles < 0 ? nullptr : c.buffer(angles).data,
                        rope_dim,
                        interleaved,
-                       kv};
+                       kv,
+                       key_offset(c, offset)};
     for (int t = begin; t < end; ++t) c.kernels.qkv(args, t);
   }
 };
@@ -127,16 +134,17 @@ struct Qkv final : Op {
 struct Attention final : Op {
   int q, out, layer;
   size_t shape;
+  OffsetIds offset;
   bool merge;
-  Attention(int q, int out, int layer, size_t shape, bool merge)
-      : q(q), out(out), layer(layer), shape(shape), merge(merge) {}
+  Attention(int q, int out, int layer, size_t shape, const OffsetIds& offset, bool merge)
+      : q(q), out(out), layer(layer), shape(shape), offset(offset), merge(merge) {}
   std::string name(Context&) const override { return merge ? "attention merge" : "attention"; }
   int units(const Context& c) const override { return merge ? c.works[shape].num_merges : c.works[shape].num_items; }
   void run(Context& c, int begin, int end, int) const override {
     const Buffer &bq = c.buffer(q), &bo = c.buffer(out);
     const AttentionWork& work = c.works[shape];
-    const AttentionArgs args{&c.view(), c.shapes[shape],  c.kv.layer(layer), bq.data,     size_t(bq.width),
-                             bo.data,   size_t(bo.width), c.partials,        work.queries};
+    const AttentionArgs args{&c.view(), c.shapes[shape],  c.kv.layer(layer), bq.data,      size_t(bq.width),
+                             bo.data,   size_t(bo.width), c.partials,        work.queries, key_offset(c, offset)};
     for (int i = begin; i < end; ++i) {
       if (merge) {
         c.kernels.attention_merge(args, work.merges[i]);

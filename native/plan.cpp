@@ -123,11 +123,24 @@ void Plan::add(int x, int out) { push<ops::Add>(x, out); }
 void Plan::gated(int gate, int up, int activation, int out) { push<ops::Gated>(gate, up, activation, out); }
 void Plan::rope_angles(int inv_freq, float scale, int out) { push<ops::RopeAngles>(inv_freq, scale, out); }
 void Plan::qkv(int q, int k, int v, int heads, int layer, int q_norm, int k_norm, float eps, int angles, int rope_dim,
-               bool interleaved) {
-  push<ops::Qkv>(q, k, v, heads, layer, q_norm, k_norm, eps, angles, rope_dim, interleaved);
+               bool interleaved, const OffsetIds& offset) {
+  bound_positions_ |= offset.bias >= 0;
+  push<ops::Qkv>(q, k, v, heads, layer, q_norm, k_norm, eps, angles, rope_dim, interleaved, offset);
 }
 
-void Plan::attention(int q, int out, int layer, const AttentionShape& shape) {
+int Plan::middle_angles(int inv_freq, float scale) {
+  const std::vector<float> f = context_->constants[size_t(inv_freq)];
+  // Attention reads whole steps of keys.
+  const size_t groups = size_t(max_context_ - 1) / kOffsetKeys + 4, width = 2 * f.size();
+  std::vector<float> angles(groups * width);
+  for (size_t g = 0; g < groups; ++g)
+    kernels_.rope_angles(f.data(), int(f.size()), scale, int(g) * kOffsetKeys + kOffsetKeys / 2,
+                         angles.data() + g * width);
+  scratch_bytes_ += angles.size() * sizeof(float);
+  return constant(angles.data(), int(angles.size()));
+}
+
+void Plan::attention(int q, int out, int layer, const AttentionShape& shape, const OffsetIds& offset) {
   auto& shapes = context_->shapes;
   size_t id = 0;
   while (id < shapes.size() && std::memcmp(&shapes[id], &shape, sizeof shape)) ++id;
@@ -146,8 +159,8 @@ void Plan::attention(int q, int out, int layer, const AttentionShape& shape) {
       context_->partials = reinterpret_cast<float*>(partials_->data());
     }
   }
-  push<ops::Attention>(q, out, layer, id, false);
-  push<ops::Attention>(q, out, layer, id, true);
+  push<ops::Attention>(q, out, layer, id, offset, false);
+  push<ops::Attention>(q, out, layer, id, offset, true);
 }
 
 int Plan::logit_rows(int x) {
@@ -181,7 +194,9 @@ int Plan::barriers(int tokens) const {
   return n;
 }
 
-StepLimits Plan::limits() const { return {embeddings_, vocab_, max_context_, kv_->num_blocks(), kv_->block_size()}; }
+StepLimits Plan::limits() const {
+  return {embeddings_, vocab_, max_context_, kv_->num_blocks(), kv_->block_size(), bound_positions_};
+}
 
 // ---------------------------------------------------------------- running
 

@@ -75,6 +75,12 @@ struct Segment {
   bool residual = false;  // add to the output buffer
 };
 
+// The constants of a layer's KeyOffset; -1: it has none.
+struct OffsetIds {
+  int bias = -1, angles = -1, rope_dim = 0;
+  bool interleaved = false;
+};
+
 class Plan {
  public:
   static constexpr int kHeadRows = 32;
@@ -96,9 +102,10 @@ class Plan {
   void add(int x, int out);
   void gated(int gate, int up, int activation, int out);
   void rope_angles(int inv_freq, float scale, int out);
+  int middle_angles(int inv_freq, float scale);  // a constant: KeyOffset::angles, up to max_context
   void qkv(int q, int k, int v, int heads, int layer, int q_norm, int k_norm, float eps, int angles, int rope_dim,
-           bool interleaved);
-  void attention(int q, int out, int layer, const AttentionShape& shape);
+           bool interleaved, const OffsetIds& offset);
+  void attention(int q, int out, int layer, const AttentionShape& shape, const OffsetIds& offset);
   int logit_rows(int x);  // begins the head; returns the buffer of the gathered rows
   void logits(int buffer, int vocab, float softcap);
   void hidden(int buffer, int norm, float eps);  // the norm that gives final hidden states from gathered rows
@@ -137,6 +144,7 @@ class Plan {
   bool in_head_ = false;
   size_t scratch_bytes_ = 0;
   int embeddings_ = 0, vocab_ = 0, hidden_ = 0;
+  bool bound_positions_ = false;
   size_t partial_bytes_ = 0;
   std::unique_ptr<Memory> partials_;
   std::unique_ptr<Context> context_;

@@ -33,13 +33,24 @@ struct StepView {
 //   V: [kv_heads][block_size / P][head_dim][P]   (lanes are dims)
 //   int8 only: k_scale, v_scale: f32 [kv_heads][block_size], value = scale * code
 // block_size and head_dim are multiples of 16.
+// int8 holds keys and values in the rotated form of rotation.inc, if head_dim is a power of two.
 enum class KvType : int { F32 = 0, BF16 = 1, INT8 = 2 };
 
 struct KvLayer {
   uint8_t* base = nullptr;  // block b starts at base + b * block_bytes; other layers may lie in between
   size_t block_bytes = 0, v_offset = 0, k_scale_offset = 0, v_scale_offset = 0;
   KvType type = KvType::BF16;
+  bool rotated = false;
   int kv_heads = 0, head_dim = 0, block_size = 16;
+};
+
+// What quantised keys of a k projection with a bias are stored less: see rotation.inc.
+constexpr int kOffsetKeys = 16;  // positions that share an offset
+struct KeyOffset {
+  const float* bias = nullptr;    // [kv_heads][head_dim]; null: no offset
+  const float* angles = nullptr;  // [positions / 16][rope_dim]: cosines and sines of each 16 positions' middle
+  int rope_dim = 0;
+  bool interleaved = false;
 };
 
 // ---------------------------------------------------------------- attention
@@ -95,6 +106,7 @@ struct AttentionArgs {
   size_t ldo;
   float* partials;  // scratch; attention_partial_floats (attention_work.h) gives its size
   const QueryRow* queries;
+  KeyOffset offset;
 };
 
 // A sequence's queries in AttentionWork::queries, and the splits that at least one of them sees.
@@ -115,7 +127,7 @@ struct AttentionWork {  // one step's items, for all layers of one shape; attent
 
 // ---------------------------------------------------------------- query, key, value preparation
 // For token t: RMS norm of each q and k head (optional), then rotary embedding of q and k (optional), in place for q.
-// Then k and v are written to the cache at the token's slot.
+// Then k and v are written to the cache at the token's slot; a quantised cache stores them as rotation.inc says.
 struct QkvArgs {
   const StepView* step;
   float* q;
@@ -130,6 +142,7 @@ struct QkvArgs {
   int rope_dim;
   bool interleaved;
   KvLayer kv;
+  KeyOffset offset;
 };
 
 // ---------------------------------------------------------------- sampling
@@ -232,6 +245,7 @@ struct KernelTable {
   void (*gated)(const float* gate, const float* up, int activation, int n, float* out);  // 0 silu, 1 gelu_tanh
   void (*softcap)(float* x, float cap, int n);
   void (*rope_angles)(const float* inv_freq, int half, float scale, int32_t position, float* cos_sin);
+  // qkv.inc
   void (*qkv)(const QkvArgs&, int token);
   // attention.inc
   void (*attention)(const AttentionArgs&, const AttentionItem&, const AttentionItem* next);

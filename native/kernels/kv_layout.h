@@ -19,6 +19,7 @@ static inline KvLayer kv_geometry(int kv_heads, int head_dim, int block_size, Kv
   layer.v_scale_offset = 2 * half + scales;
   layer.block_bytes = 2 * (half + scales);
   layer.type = type;
+  layer.rotated = type == KvType::INT8 && (head_dim & (head_dim - 1)) == 0;
   layer.kv_heads = kv_heads;
   layer.head_dim = head_dim;
   layer.block_size = block_size;

@@ -158,6 +158,9 @@ class Plan:
     def add(self, x: int, out: int) -> None: ...
     def gated(self, gate: int, up: int, activation: int, out: int) -> None: ...
     def rope_angles(self, inv_freq: int, scale: float, out: int) -> None: ...
+    def middle_angles(self, inv_freq: int, scale: float) -> int:
+        """The angles that key offsets need, as a constant."""
+
     def qkv(
         self,
         q: int,
@@ -171,7 +174,12 @@ class Plan:
         angles: int,
         rope_dim: int,
         interleaved: bool,
-    ) -> None: ...
+        offset: tuple[int, int, int, bool],
+    ) -> None:
+        """
+        offset: (bias constant, middle_angles, rope_dim, interleaved) of a quantised cache's key offset; bias -1: none
+        """
+
     def attention(
         self,
         q: int,
@@ -183,6 +191,7 @@ class Plan:
         window: int,
         scale: float,
         softcap: float,
+        offset: tuple[int, int, int, bool],
     ) -> None: ...
     def logit_rows(self, x: int) -> int: ...
     def logits(self, buffer: int, vocab: int, softcap: float) -> None: ...

@@ -94,7 +94,8 @@ class Layer:
                 )
             prepared.append(by_head.astype(np.float32))
         q, k, v = prepared
-        k, v = twins.stored(k, self.kv), twins.stored(v, self.kv)
+        q, k = twins.turned(q, self.kv), twins.stored(k, self.kv)
+        v = twins.int8_row(v) if self.kv == "int8" else twins.stored(v, self.kv)  # not rotated
         return twins.attention(q, k, v, 0, spec.scale, spec.window, spec.softcap).reshape(stop, -1)
 
 

@@ -20,14 +20,18 @@ from tests.cuda.where import DEVICE, GPU
 from tests.tiny import FAMILIES, Tiny, write_tiny_gguf
 
 IDS = np.random.default_rng(0).integers(0, 320, 48).tolist()
-# Largest difference of logits, which are up to 25. The interpreter cuts bf16 off instead of rounding it.
-NEAR = {"f32": 2e-4, "int8": 0.5 if GPU else 2e-3, "bf16": 1.0}
+# Largest difference of logits, which are up to 25. The interpreter cuts bf16 off instead of rounding it. int8: a value
+# between two codes may be rounded to either.
+NEAR = {"f32": 2e-4, "int8": 0.5 if GPU else 0.1, "bf16": 1.0}
 
 
 def pair(path: Path, tiny: Tiny, kv: str, **limits: int) -> tuple[CudaBackend, ReferenceBackend]:
     model, cache = load_model(write_tiny_gguf(path / "m.gguf", tiny)), CacheConfig(8, 16, kv)
     sizes = {"max_tokens": 64, "max_seqs": 4, "max_context": 64, **limits}
-    return CudaBackend(model, cache, device=DEVICE.type, **sizes), ReferenceBackend(model, cache)
+    reference = ReferenceBackend(model, cache)
+    for _, values in reference.cache.layers:
+        values.rotation = None  # this backend rotates keys alone
+    return CudaBackend(model, cache, device=DEVICE.type, **sizes), reference
 
 
 def distance(found: StepResult, expected: StepResult) -> float:

@@ -9,7 +9,7 @@ import pytest
 
 from octavo import _native
 from octavo.types import F32
-from tests.ops.twins import KV_TYPES
+from tests.ops import twins
 
 HEADS, KV_HEADS, HEAD_DIM, BLOCK = 6, 2, 64, 16
 
@@ -35,7 +35,9 @@ class Batch:
             if name not in blocks:
                 blocks[name] = [next(spare) for _ in range(-(-size // BLOCK))]
         self.tables = [[block for name, _ in pieces for block in blocks[name]] for pieces in names]
-        self.cache = _native.KvCache([(KV_HEADS, HEAD_DIM)], 2000, BLOCK, KV_TYPES[kv_type])
+        kv_type, _, biased = kv_type.partition("-")
+        self.offset = twins.KeyOffset(KV_HEADS, HEAD_DIM, 4096).arrays if biased else None
+        self.cache = _native.KvCache([(KV_HEADS, HEAD_DIM)], 2000, BLOCK, twins.KV_TYPES[kv_type])
         slots = np.array([b * BLOCK + i for ids in blocks.values() for b in ids for i in range(BLOCK)], np.int32)
         k, v = rng.standard_normal((2, len(slots), KV_HEADS * HEAD_DIM)).astype(np.float32)
         q = np.zeros((len(slots), HEADS * HEAD_DIM), np.float32)
@@ -58,7 +60,19 @@ class Batch:
         q = np.concatenate([self.q[i] for i in chosen])
         out = np.full_like(q, np.nan)
         items, _ = _native.ops.attention(
-            isa, self.cache, 0, q, starts, np.array(lens, np.int32), tables, parents, self.window, 0.125, 0.0, out
+            isa,
+            self.cache,
+            0,
+            q,
+            starts,
+            np.array(lens, np.int32),
+            tables,
+            parents,
+            self.window,
+            0.125,
+            0.0,
+            out,
+            self.offset,
         )
         return np.split(out, starts[1:-1]), items
 
@@ -76,7 +90,7 @@ class Batch:
         return items, sum(count for _, count in apart)
 
 
-@pytest.mark.parametrize("kv_type", KV_TYPES)
+@pytest.mark.parametrize("kv_type", twins.CACHED)
 def test_a_common_prefix(isa: str, kv_type: str):
     together, apart = Batch([Member((("a", 1024),), 5 + 40 * i) for i in range(8)], kv_type).check(isa)
     # of each kv head: 2 splits in common and one of its own, instead of 3 each

@@ -21,7 +21,17 @@ def normal(*shape: int, seed: int) -> F32:
 class Case:
     """Some tokens at scattered slots; `run` gives q after the op and K, V as read from the cache's bytes."""
 
-    def __init__(self, head_dim: int, block_size: int, kv_type: str, *, norm: bool, rope_dim: int, interleaved: bool):
+    def __init__(
+        self,
+        head_dim: int,
+        block_size: int,
+        kv_type: str,
+        *,
+        norm: bool,
+        rope_dim: int,
+        interleaved: bool,
+        offset: bool = False,
+    ):
         self.layout = twins.KvLayout(kv_type, KV_HEADS, head_dim, block_size)
         self.interleaved = interleaved
         self.slots: I32 = np.random.default_rng(5).permutation(BLOCKS * block_size)[:13].astype(np.int32)
@@ -31,6 +41,9 @@ class Case:
         self.norms = (normal(head_dim, seed=3), normal(head_dim, seed=4)) if norm else (None, None)
         table = [twins.angles(np.geomspace(1, 1e-3, rope_dim // 2, dtype=np.float32), 1, t) for t in range(13)]
         self.cos_sin = np.array(table, np.float32) if rope_dim else None
+        self.positions: I32 = np.random.default_rng(6).integers(0, 300, 13, np.int32)
+        self.positions[:3] = 8, 56, 296  # at a middle
+        self.offset = twins.KeyOffset(KV_HEADS, head_dim, 300, interleaved) if offset else None
 
     def expected(self, x: F32, norm: F32 | None) -> F32:
         wide = x.astype(np.float64) if norm is None else twins.rms_norm(x, norm, 1e-5)
@@ -44,7 +57,8 @@ class Case:
         cache = _native.KvCache([(KV_HEADS, shape.head_dim)], BLOCKS, shape.block_size, twins.KV_TYPES[shape.kv_type])
         q = self.q.reshape(13, -1).copy()
         k, v = self.k.reshape(13, -1), self.v.reshape(13, -1)
-        _native.ops.qkv(isa, cache, 0, self.slots, q, k, v, *self.norms, 1e-5, self.cos_sin, self.interleaved)
+        offset = (self.offset.arrays, self.positions) if self.offset else (None, None)
+        _native.ops.qkv(isa, cache, 0, self.slots, q, k, v, *self.norms, 1e-5, self.cos_sin, self.interleaved, *offset)
         memory = _native.ops.kv_memory(cache)
         blocks = [shape.read(memory, b) for b in range(BLOCKS)]
         keys, values = (np.concatenate([b[i] for b in blocks], 1)[:, self.slots].swapaxes(0, 1) for i in (0, 1))
@@ -82,9 +96,35 @@ def test_a_nan_stays_visible_in_an_int8_cache(isa: str):
     assert not np.isnan(np.delete(k, 2, 0)).any()
 
 
+@pytest.mark.parametrize("head_dim", [16, 32, 64, 128, 256, 512])
+def test_rotation_keeps_products_and_is_its_own_inverse(isa: str, head_dim: int):
+    """The transform itself, seen through the codes: its matrix has entries of one size, and H (H x) is x."""
+    case = Case(head_dim, 16, "int8", norm=False, rope_dim=0, interleaved=False)
+    case.k[:] = np.eye(head_dim, dtype=np.float32)[np.arange(13 * KV_HEADS) % head_dim].reshape(case.k.shape)
+    k = case.run(isa)[1].reshape(-1, head_dim)
+    assert np.abs(k) == pytest.approx(head_dim**-0.5, rel=1e-6)
+    assert k[:8] @ k[:8].T == pytest.approx(np.eye(8), abs=1e-5)
+    assert twins.hadamard(k) == pytest.approx(case.k.reshape(-1, head_dim), abs=1e-5)
+
+
 @pytest.mark.parametrize("interleaved", [False, True])
-@pytest.mark.parametrize("kv_type", twins.KV_TYPES)
+@pytest.mark.parametrize("head_dim", [64, 80])
+def test_keys_are_stored_less_their_offset(isa: str, head_dim: int, interleaved: bool):
+    """The keys have the bias of their own position, the offset that of their 16 positions' middle: little is left."""
+    case = Case(head_dim, 16, "int8", norm=False, rope_dim=0, interleaved=interleaved, offset=True)
+    assert case.offset is not None
+    case.k += np.array([case.offset.own(position) for position in case.positions.tolist()])
+    k = twins.turned(case.run(isa)[1], "int8") + case.offset.at(case.positions)
+    scale = np.abs(twins.turned(case.k - case.offset.at(case.positions), "int8")).max(-1, keepdims=True) / 127
+    assert (np.abs(k - case.k) <= scale * head_dim**0.5 / 2).all()
+    at_middle = case.positions % 16 == 8
+    assert scale[at_middle].max() < 0.05 < np.abs(case.k).max() / 127
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("kv_type", twins.CACHED)
 def test_same_bits_on_every_instruction_set(isa: str, kv_type: str, interleaved: bool):
-    case = Case(64, 16, kv_type, norm=True, rope_dim=40, interleaved=interleaved)
+    kv_type, _, biased = kv_type.partition("-")
+    case = Case(64, 16, kv_type, norm=True, rope_dim=40, interleaved=interleaved, offset=bool(biased))
     for ours, plain in zip(case.run(isa), case.run("portable"), strict=True):
         assert ours.tobytes() == plain.tobytes()

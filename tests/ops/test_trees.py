@@ -25,6 +25,13 @@ class Tree(Context):
         rng = np.random.default_rng(seed)
         self.committed = committed
         self.parent = [int(rng.integers(max(-1, node - 4), node)) for node in range(nodes)]  # -1: the root
+        self.place_nodes()
+
+    def place_nodes(self) -> None:
+        """Writes the nodes anew, at the positions that the parents give them."""
+        for node in range(len(self.parent)):
+            self.positions[self.committed + node] = self.committed + len(self.path(node)) - 1
+        self.write(self.committed, self.length)
 
     def path(self, node: int) -> list[int]:
         """Cache positions of the nodes from the first level down to this one."""
@@ -45,18 +52,15 @@ class Tree(Context):
         return out[ordinary:]
 
     def twin_of(self, node: int) -> F32:
-        seen = [*range(self.committed), *self.path(node)]
-        blocks = [self.layout.read(self.memory, b) for b in self.table]
-        k, v = (np.concatenate([b[i] for b in blocks], 1).swapaxes(0, 1)[seen] for i in (0, 1))
-        q = twins.queried(self.q[seen[-1:]], self.layout.kv_type)
-        out = twins.attention(q, k, v, len(seen) - 1, self.scale, self.window, self.softcap)
-        return out.reshape(-1).astype(np.float32)
+        seen = np.array([*range(self.committed), *self.path(node)])
+        return self.seen_from(seen, self.q[seen[-1:]], len(seen) - 1).reshape(-1)
 
 
 def alone(isa: str, tree: Tree, line: Context, node: int) -> F32:
     """The node's result when its path is decoded as a chain in `line`, which has the tree's committed tokens."""
     path = tree.path(node)
     stop = tree.committed + len(path)
+    line.positions = np.arange(line.length, dtype=np.int32)
     for x, y in ((line.q, tree.q), (line.k, tree.k), (line.v, tree.v)):
         x[tree.committed : stop] = y[path]
     line.write(tree.committed, stop)
@@ -93,6 +97,7 @@ def test_windows_count_positions_not_rows(isa: str, window: int, softcap: float)
 def test_a_deep_tree_passes_through_several_steps(isa: str):
     tree, line = (Tree(60, 150, 2, 1, 32) for _ in range(2))
     tree.parent = line.parent = [max(-1, node - 1 - node % 2) for node in range(150)]  # a chain with leaves
+    tree.place_nodes()
     rows = tree.nodes(isa)
     for node in (0, 1, 77, 148, 149):
         assert rows[node].tobytes() == alone(isa, tree, line, node).tobytes()
@@ -112,7 +117,7 @@ def test_cutting_along_the_keys_changes_no_bit(isa: str):
     assert tree.nodes(isa, 1, cut=True).tobytes() == tree.nodes(isa, 2, cut=False).tobytes()
 
 
-@pytest.mark.parametrize("kv_type", twins.KV_TYPES)
+@pytest.mark.parametrize("kv_type", twins.CACHED)
 def test_near_the_twin(isa: str, kv_type: str):
     tree = Tree(130, 12, 6, 2, 64, kv_type=kv_type, window=100)
     twin = np.array([tree.twin_of(node) for node in range(12)])
@@ -122,6 +127,7 @@ def test_near_the_twin(isa: str, kv_type: str):
 def test_nodes_off_the_path_are_not_seen(isa: str):
     tree = Tree(20, 8, 2, 1, 64)
     tree.parent = [-1, -1, 0, 1, 2, 3, 4, 5]  # two branches
+    tree.place_nodes()
     before = tree.nodes(isa)
     for node in (1, 3, 5, 7):
         tree.k[20 + node], tree.v[20 + node] = np.nan, np.nan

@@ -11,6 +11,7 @@ from octavo.types import F32
 
 F64 = NDArray[np.float64]
 KV_TYPES = {"f32": 0, "bf16": 1, "int8": 2}
+CACHED = (*KV_TYPES, "int8-biased")  # the last: with a key offset, see `KeyOffset`
 WIDTHS = {"f32": 4, "bf16": 2, "int8": 1}  # bytes of a value
 
 
@@ -62,16 +63,60 @@ def int8_row(x: F32) -> F32:
     return np.asarray(codes * (largest / np.float32(127)), np.float32)
 
 
+def hadamard(x: F32) -> F32:
+    """The orthonormal Walsh-Hadamard transform of each row (last axis), in float32, with the kernels' roundings."""
+    n = x.shape[-1]
+    for _ in range(n.bit_length() - 1):
+        even, odd = x[..., 0::2], x[..., 1::2]
+        x = np.concatenate([even + odd, even - odd], -1)
+    return np.asarray(x * (np.float32(1) / np.sqrt(np.float32(n))), np.float32)
+
+
+def turned(x: F32, kv_type: str) -> F32:
+    """Heads as this type of cache holds them, before rounding; and heads as they were, given what it holds."""
+    power_of_two = x.shape[-1] & (x.shape[-1] - 1) == 0
+    return hadamard(x) if kv_type == "int8" and power_of_two else x
+
+
 def queried(x: F32, kv_type: str) -> F32:
     """The query as attention uses it: with int8 keys it is int8 too, in groups of 32 dims with one scale each."""
     if kv_type != "int8":
         return x
+    x = turned(x, kv_type)
     return np.concatenate([int8_row(x[..., start : start + 32]) for start in range(0, x.shape[-1], 32)], -1)
 
 
 def stored(x: F32, kv_type: str) -> F32:
     """The values that the cache holds after this row was written."""
-    return {"f32": lambda v: v, "bf16": bfloat16, "int8": int8_row}[kv_type](x)
+    return {"f32": lambda v: v, "bf16": bfloat16, "int8": int8_row}[kv_type](turned(x, kv_type))
+
+
+class KeyOffset:
+    """A key offset for `positions` positions: a bias with outliers, as in Qwen2.5, and rope over 3 / 4 of a head."""
+
+    def __init__(self, kv_heads: int, head_dim: int, positions: int, interleaved: bool = False):
+        rng = np.random.default_rng(9)
+        self.bias = (rng.standard_normal((kv_heads, head_dim)) * 2).astype(np.float32)
+        self.bias[:, :: head_dim // 4] *= 20
+        self.inv_freq = np.geomspace(1, 1e-3, head_dim // 8 * 3, dtype=np.float32)
+        self.interleaved = interleaved
+        middles = range(8, positions + 64, 16)
+        self.angles = np.array([angles(self.inv_freq, 1, middle) for middle in middles], np.float32)
+
+    @property
+    def arrays(self) -> tuple[F32, F32, bool]:
+        return self.bias.reshape(-1), self.angles, self.interleaved
+
+    def at(self, positions: NDArray[np.int32]) -> F32:
+        """[len(positions), kv_heads, head_dim]: what keys at these positions are stored less."""
+        wide = self.bias.astype(np.float64)
+        rows = [rope(wide, self.angles[p // 16].astype(np.float64), self.interleaved) for p in positions.tolist()]
+        return np.array(rows, np.float32)
+
+    def own(self, position: int) -> F32:
+        """[kv_heads, head_dim]: the bias as the key at this position has it."""
+        turn = angles(self.inv_freq, 1, position)
+        return rope(self.bias.astype(np.float64), turn, self.interleaved).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -119,11 +164,22 @@ class KvLayout:
 
 # Largest error of attention, by the type of the cache. With int8 values the weights are 15-bit numbers, which adds a
 # fortieth of the rounding error of the values.
-ATTENTION_NEAR = {"f32": 5e-6, "bf16": 5e-6, "int8": 3e-4}
+ATTENTION_NEAR = {"f32": 5e-6, "bf16": 5e-6, "int8": 5e-4, "int8-biased": 5e-4}
 
 
-def attention(q: F32, k: F32, v: F32, start: int, scale: float, window: int = 0, softcap: float = 0.0) -> F64:
-    """q [n, heads, head_dim] at positions start .. start + n over k, v [positions, kv_heads, head_dim]; shaped as q."""
+def attention(
+    q: F32,
+    k: F32,
+    v: F32,
+    start: int,
+    scale: float,
+    window: int = 0,
+    softcap: float = 0.0,
+    shift: tuple[F64, F64] | None = None,
+) -> F64:
+    """q [n, heads, head_dim] at positions start .. start + n over k, v [positions, kv_heads, head_dim]; shaped as q.
+
+    shift: other queries and keys, as q and k; their products are added to the scores."""
     n, heads, _ = q.shape
     position, key = start + np.arange(n)[:, None], np.arange(len(k))[None, :]
     seen = (key <= position) & ((key > position - window) | (window == 0))
@@ -131,6 +187,8 @@ def attention(q: F32, k: F32, v: F32, start: int, scale: float, window: int = 0,
     for head in range(heads):
         group = head * k.shape[1] // heads
         scores = q[:, head].astype(np.float64) @ k[:, group].astype(np.float64).T * scale
+        if shift:
+            scores += shift[0][:, head] @ shift[1][:, group].T * scale
         scores = softcap * np.tanh(scores / softcap) if softcap else scores
         scores = np.where(seen, scores, -np.inf)
         weights = np.exp(scores - scores.max(1, keepdims=True))

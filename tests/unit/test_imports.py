@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "backends.registry": VOCABULARY | {"backends.base", "backends.host"},
     "backends.host": {"backends.base", "types"},
     "backends.null": DEVICE,
-    "backends.reference": DEVICE | {"backends.reference_kv", "weights", "sampling", "kv"},
+    "backends.reference": DEVICE | {"backends.reference_kv", "backends.plan", "weights", "sampling", "kv"},
     "backends.reference_kv": VOCABULARY | {"ir"},
     "backends.plan": {"ir"},
     "backends.cpu": DEVICE | {"_native", "backends.plan", "weights", "kv"},

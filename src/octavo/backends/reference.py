@@ -4,7 +4,7 @@ it."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 
 from octavo.backends import host
 from octavo.backends.base import Backend, Device, Progress, branch
-from octavo.backends.reference_kv import PagedCache
+from octavo.backends.plan.key_offsets import KeyOffset, key_offsets, middle
+from octavo.backends.reference_kv import QUANTISED, PagedCache
 from octavo.config import CacheConfig, EngineConfig
 from octavo.errors import ConfigError
 from octavo.ir import ROWS, Attention, Model, Rope, Weight
 from octavo.kv.planner import block_bytes
 from octavo.sampling import rules
-from octavo.types import F32, Batch, StepResult, Transfers
+from octavo.types import F32, I32, Batch, StepResult, Transfers
 from octavo.weights.dequantize import dequantize, dequantize_rows
 
 WEIGHT_MEMORY = 2 << 30  # bytes of dequantised weights to keep by default
 SLICE = 1 << 24  # values of a weight dequantised at once when it is not kept: 64 MB
+NO_OFFSETS: Mapping[int, KeyOffset] = {}
 SCORES = 1 << 25  # attention scores held at once: 128 MB
 
 
@@ -37,6 +39,7 @@ class ReferenceBackend:
             raise ConfigError("backend reference cannot run an artifact: give it the original model file")
         self.model = model
         self.cache = PagedCache(cache, model.attention)
+        self.offsets = key_offsets(model) if cache.dtype in QUANTISED else {}
         self.weights = DenseWeights(weight_memory)
 
     def share(self, model: Model) -> ReferenceBackend:
@@ -49,7 +52,7 @@ class ReferenceBackend:
         self.cache.copy_blocks(transfers.copies)
 
     def run(self, batch: Batch) -> StepResult:
-        ops = ReferenceOps(batch, self.cache, self.weights)
+        ops = ReferenceOps(batch, self.cache, self.weights, self.offsets)
         with np.errstate(all="ignore"):  # a NaN is reported by `StepResult.finite`
             logits = self.model.forward(ops)
             result = rules.result(logits, batch)
@@ -106,12 +109,15 @@ def fits(weight: Weight, room: int) -> bool:
 
 
 class ReferenceOps:
-    """`Ops` over one batch of T tokens; a tensor is a float32 array."""
+    """`Ops` over one batch of T tokens; a tensor is a float32 array. offsets: by layer; see `key_offsets`."""
 
-    def __init__(self, batch: Batch, cache: PagedCache, weights: DenseWeights):
+    def __init__(
+        self, batch: Batch, cache: PagedCache, weights: DenseWeights, offsets: Mapping[int, KeyOffset] = NO_OFFSETS
+    ):
         self.batch = batch
         self.cache = cache
         self.weights = weights
+        self.offsets = offsets
         self.hidden: F32 | None = None  # [R, K]: the language-model head's input
 
     def embed(self, table: Weight, scale: float = 1.0) -> F32:
@@ -131,18 +137,12 @@ class ReferenceOps:
         return y if bias is None else y + self._vector(bias)
 
     def rope(self, x: F32, rope: Rope, heads: int) -> F32:
-        angles = np.multiply.outer(self.batch.positions.astype(np.float64), rope.inv_freq.astype(np.float64))
-        cos = (np.cos(angles) * rope.scale).astype(np.float32)[:, None]  # [T, 1, dim / 2]: the same for each head
-        sin = (np.sin(angles) * rope.scale).astype(np.float32)[:, None]
-        dim, by_head = 2 * len(rope.inv_freq), x.reshape(len(x), heads, -1)
-        order, axis = ((heads, -1, 2), 3) if rope.interleaved else ((heads, 2, -1), 2)
-        a, b = np.moveaxis(by_head[..., :dim].reshape(len(x), *order), axis, 0)  # each [T, heads, dim / 2]
-        turned = np.stack([a * cos - b * sin, a * sin + b * cos], axis).reshape(len(x), heads, dim)
-        return np.concatenate([turned, by_head[..., dim:]], axis=-1).reshape(x.shape)
+        return rotated(x, rope, heads, self.batch.positions)
 
     def attention(self, q: F32, k: F32, v: F32, layer: int, spec: Attention) -> F32:
         batch, (keys, values) = self.batch, self.cache.layers[layer]
-        keys.write(batch.slot_mapping, k.reshape(-1, spec.kv_heads, spec.head_dim))
+        new = k.reshape(-1, spec.kv_heads, spec.head_dim)
+        keys.write(batch.slot_mapping, new - self._offset(layer, spec, batch.positions))
         values.write(batch.slot_mapping, v.reshape(-1, spec.kv_heads, spec.value_dim))
         out = np.empty((len(q), spec.heads * spec.value_dim), np.float32)
         for s, length in enumerate(batch.context_lens):
@@ -151,11 +151,22 @@ class ReferenceOps:
             nodes = [] if batch.parents is None else np.flatnonzero(batch.parents[span] >= 0) + span.start
             stop = span.stop - len(nodes)
             context = slots[: int(length) - len(nodes)]
-            out[span.start : stop] = attend(q[span.start : stop], keys.read(context), values.read(context), spec)
+            offset = self._offset(layer, spec, np.arange(int(length), dtype=np.int32))
+            read = keys.read(context) + offset[: len(context)]
+            out[span.start : stop] = attend(q[span.start : stop], read, values.read(context), spec)
             for node in nodes:
                 seen = np.concatenate([context, batch.slot_mapping[branch(batch, int(node))]])
-                out[node : node + 1] = attend(q[node : node + 1], keys.read(seen), values.read(seen), spec)
+                read = keys.read(seen) + offset[: len(seen)]
+                out[node : node + 1] = attend(q[node : node + 1], read, values.read(seen), spec)
         return out
+
+    def _offset(self, layer: int, spec: Attention, positions: I32) -> F32:
+        """[len(positions), kv_heads, head_dim]: what keys are cached less. [len(positions), 1, 1] where that is 0."""
+        if layer not in self.offsets:
+            return np.zeros((len(positions), 1, 1), np.float32)
+        bias, rope = self.offsets[layer]
+        rows = np.repeat(self._vector(bias)[None], len(positions), 0)
+        return rotated(rows, rope, spec.kv_heads, middle(positions)).reshape(-1, spec.kv_heads, spec.head_dim)
 
     def add(self, x: F32, y: F32) -> F32:
         return x + y
@@ -174,6 +185,18 @@ class ReferenceOps:
         values = self.weights.whole(weight)
         assert values is not None  # vectors always fit
         return values
+
+
+def rotated(x: F32, rope: Rope, heads: int, positions: I32) -> F32:
+    """`Ops.rope` at these positions: x [T, heads * head_dim]."""
+    angles = np.multiply.outer(positions.astype(np.float64), rope.inv_freq.astype(np.float64))
+    cos = (np.cos(angles) * rope.scale).astype(np.float32)[:, None]  # [T, 1, dim / 2]: the same for each head
+    sin = (np.sin(angles) * rope.scale).astype(np.float32)[:, None]
+    dim, by_head = 2 * len(rope.inv_freq), x.reshape(len(x), heads, -1)
+    order, axis = ((heads, -1, 2), 3) if rope.interleaved else ((heads, 2, -1), 2)
+    a, b = np.moveaxis(by_head[..., :dim].reshape(len(x), *order), axis, 0)  # each [T, heads, dim / 2]
+    turned = np.stack([a * cos - b * sin, a * sin + b * cos], axis).reshape(len(x), heads, dim)
+    return np.concatenate([turned, by_head[..., dim:]], axis=-1).reshape(x.shape)
 
 
 def attend(q: F32, k: F32, v: F32, spec: Attention) -> F32:

@@ -1,4 +1,8 @@
-"""The reference backend's paged KV cache: plain arrays by slot, with the rounding of each storage type."""
+"""The reference backend's paged KV cache: plain arrays by slot, with the rounding of each storage type.
+
+Quantised types hold heads in rotated form (native/kernels/rotation.inc says why). A reader gets them as they were
+written, but for rounding.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from octavo.ir import Attention
 from octavo.types import F32, I32
 
 DTYPES = {"f32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16), "int8": np.dtype(np.int8)}
+QUANTISED = frozenset({"int8"})
 INT8_MAX = np.float32(127)
 
 
@@ -21,6 +26,7 @@ class Plane:
     """
 
     def __init__(self, slots: int, heads: int, head_dim: int, dtype: str):
+        self.rotation = hadamard(head_dim) if dtype in QUANTISED and is_power_of_two(head_dim) else None
         self.data = np.zeros((slots, heads, head_dim), DTYPES[dtype])
         self.scales: F32 | None = np.zeros((slots, heads, 1), np.float32) if dtype == "int8" else None
 
@@ -29,13 +35,16 @@ class Plane:
         if self.scales is None:
             self.data[slots] = x.astype(self.data.dtype)  # round to nearest even
             return
+        x = x if self.rotation is None else x @ self.rotation
         scale = np.abs(x).max(axis=-1, keepdims=True) / INT8_MAX
         self.scales[slots] = scale
         self.data[slots] = np.rint(np.divide(x, scale, out=np.zeros_like(x), where=scale > 0))
 
     def read(self, slots: I32) -> F32:
         values: F32 = self.data[slots].astype(np.float32)
-        return values if self.scales is None else values * self.scales[slots]
+        if self.scales is not None:
+            values = values * self.scales[slots]
+        return values if self.rotation is None else values @ self.rotation
 
     def copy(self, source: slice | int, target: slice | int) -> None:
         for array in self._arrays():
@@ -47,6 +56,18 @@ class Plane:
 
     def _arrays(self) -> list[NDArray[np.generic]]:
         return [self.data] if self.scales is None else [self.data, self.scales]
+
+
+def is_power_of_two(n: int) -> bool:
+    return n & (n - 1) == 0
+
+
+def hadamard(n: int) -> F32:
+    """[n, n], n a power of two: the Walsh-Hadamard matrix, orthonormal and symmetric, so it is its own inverse."""
+    matrix = np.ones((1, 1), np.float32)
+    while len(matrix) < n:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return np.asarray(matrix / np.sqrt(np.float32(n)), np.float32)
 
 
 class PagedCache:

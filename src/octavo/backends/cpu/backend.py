@@ -9,7 +9,7 @@ import numpy as np
 from octavo import _native
 from octavo.backends import host
 from octavo.backends.base import Progress
-from octavo.backends.cpu.lower import KV_DTYPES, cache_layers, fused, lower
+from octavo.backends.cpu.lower import KV_DTYPES, cache_layers, fused, lower, offsets
 from octavo.backends.cpu.packing import PackedMatrices, check_panels, matrices
 from octavo.backends.plan.nodes import Trace
 from octavo.config import CacheConfig, default_threads
@@ -43,6 +43,7 @@ class CpuBackend:
     ):
         check_panels(model)
         self.model = model
+        self.kv_dtype = cache.dtype
         self.isa = choose_isa(isa)
         self.pool: _native.Pool = beside.pool if beside else _native.Pool(threads or default_threads())
         self._kv = _native.KvCache(cache_layers(model), cache.num_blocks, cache.block_size, KV_DTYPES[cache.dtype])
@@ -56,7 +57,7 @@ class CpuBackend:
 
     def _lower(self, trace: Trace, max_tokens: int) -> _native.Plan:
         plan = _native.Plan(self.isa, self.pool, self._kv, max_tokens, *self._limits)
-        lower(trace, plan, self._weights.views)
+        lower(trace, plan, self._weights.views, offsets(self.model, self.kv_dtype))
         return plan
 
     def share(self, model: Model) -> CpuBackend:

@@ -6,7 +6,7 @@ from typing import Any
 
 from octavo import _native
 from octavo.backends.cpu.backend import choose_isa
-from octavo.backends.cpu.lower import KV_DTYPES, cache_layers, fused, lower
+from octavo.backends.cpu.lower import KV_DTYPES, cache_layers, fused, lower, offsets
 from octavo.backends.cpu.packing import check_panels, matrices, packed_bytes
 from octavo.config import CacheConfig
 from octavo.ir import Model
@@ -16,7 +16,7 @@ from octavo.kv.planner import block_bytes
 class Outline:
     """A native plan with buffers but without operations. Untouched buffers are only address space."""
 
-    RESERVING = frozenset({"buffer", "act", "attention", "logit_rows"})
+    RESERVING = frozenset({"buffer", "act", "attention", "logit_rows", "constant", "middle_angles"})
 
     def __init__(self, plan: Any):
         self.plan = plan
@@ -37,7 +37,7 @@ def footprint(
     plan = _native.Plan(choose_isa(isa), _native.Pool(threads), kv, max_tokens, max_seqs, max_context)
     trace = fused(model)
     weights = matrices(trace)
-    lower(trace, Outline(plan), dict.fromkeys(weights))
+    lower(trace, Outline(plan), dict.fromkeys(weights), offsets(model, cache.dtype))
     return {
         "weights": sum(map(packed_bytes, weights)),
         "kv": cache.num_blocks * block_bytes(model.attention, cache.block_size, cache.dtype),

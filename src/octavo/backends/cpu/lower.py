@@ -13,6 +13,7 @@ import numpy as np
 
 from octavo import _native
 from octavo.backends.plan.fuse import fuse
+from octavo.backends.plan.key_offsets import KeyOffset, key_offsets
 from octavo.backends.plan.nodes import (
     Add,
     Embed,
@@ -34,6 +35,7 @@ from octavo.ir import Model, Rope, Weight
 from octavo.weights.dequantize import dequantize
 
 KV_DTYPES = {"f32": 0, "bf16": 1, "int8": 2}  # KvType in native/kernels/kernels.h
+QUANTISED = frozenset({"int8"})
 ACTIVATIONS = {"silu": 0, "gelu_tanh": 1}
 
 
@@ -60,18 +62,24 @@ def cache_layers(model: Model) -> list[tuple[int, int]]:
     return [(spec.kv_heads, spec.head_dim) for spec in model.attention]
 
 
-def lower(trace: Trace, plan: Any, packed: dict[Weight, Any]) -> None:
+def offsets(model: Model, dtype: str) -> dict[int, KeyOffset]:
+    """The key offsets of the layers, which only quantised caches need."""
+    return key_offsets(model) if dtype in QUANTISED else {}
+
+
+def lower(trace: Trace, plan: Any, packed: dict[Weight, Any], offsets: dict[int, KeyOffset]) -> None:
     """Fills `plan` (a fresh _native.Plan) with the trace's operations over the packed weights."""
-    Lowering(trace, plan, packed).run()
+    Lowering(trace, plan, packed, offsets).run()
 
 
 class Lowering:
     """The state of lowering: the buffer of each value, and ids of objects already in the plan."""
 
-    def __init__(self, trace: Trace, plan: Any, packed: dict[Weight, Any]):
+    def __init__(self, trace: Trace, plan: Any, packed: dict[Weight, Any], offsets: dict[int, KeyOffset]):
         self.trace = trace
         self.plan = plan
         self.packed = packed
+        self.offsets = offsets
         self.buffers: dict[Value, int] = {}
         self.free: dict[tuple[bool, int], list[int]] = defaultdict(list)  # (in the head, width) -> buffers
         self.kinds: dict[int, tuple[bool, int]] = {}  # buffer -> its key in `free`
@@ -81,6 +89,7 @@ class Lowering:
         self.constants: dict[Weight, int] = {}
         self.acts: dict[tuple[bool, int, int, int], int] = {}
         self.angles: dict[Rope, int] = {}
+        self.middles: dict[Rope, int] = {}
         self.emitters: dict[type, Callable[[Any], None]] = {
             Embed: self.embed,
             Norm: self.norm,
@@ -132,6 +141,16 @@ class Lowering:
             self.plan.rope_angles(self.plan.constant(np.ascontiguousarray(rope.inv_freq, np.float32)), rope.scale, out)
             self.angles[rope] = out
         return self.angles[rope]
+
+    def _offset(self, layer: int) -> tuple[int, int, int, bool]:
+        """The plan's key offset: (bias, angles, rope_dim, interleaved)."""
+        if layer not in self.offsets:
+            return (-1, -1, 0, False)
+        bias, rope = self.offsets[layer]
+        if rope not in self.middles:
+            frequencies = self.plan.constant(np.ascontiguousarray(rope.inv_freq, np.float32))
+            self.middles[rope] = self.plan.middle_angles(frequencies, rope.scale)
+        return (self._constant(bias), self.middles[rope], 2 * len(rope.inv_freq), rope.interleaved)
 
     def embed(self, node: Embed) -> None:
         self.plan.embed(self._weight(node.table), self.buffers[node.out], node.scale)
@@ -188,9 +207,10 @@ class Lowering:
         norms = [self._constant(norm.weight if norm else None) for norm in (node.q_norm, node.k_norm)]
         eps = node.q_norm.eps if node.q_norm else 0.0
         interleaved = bool(node.rope and node.rope.interleaved)
-        self.plan.qkv(q, k, v, spec.heads, node.layer, *norms, eps, angles, rope_dim, interleaved)
+        offset = self._offset(node.layer)
+        self.plan.qkv(q, k, v, spec.heads, node.layer, *norms, eps, angles, rope_dim, interleaved, offset)
         geometry = (spec.heads, spec.kv_heads, spec.head_dim, spec.window, spec.scale, spec.softcap)
-        self.plan.attention(q, self.buffers[node.out], node.layer, *geometry)
+        self.plan.attention(q, self.buffers[node.out], node.layer, *geometry, offset)
 
     def add(self, node: Add) -> None:
         self.plan.add(self.buffers[node.x], self.buffers[node.y])

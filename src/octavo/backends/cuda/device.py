@@ -9,6 +9,7 @@ from typing import Any
 
 from octavo.backends import host
 from octavo.backends.base import Backend, Device, Facts, Options, Progress
+from octavo.backends.plan.key_offsets import key_offsets
 from octavo.config import CacheConfig, EngineConfig
 from octavo.errors import CapacityError, ConfigError
 from octavo.ir import Model
@@ -99,7 +100,18 @@ def limits(config: EngineConfig) -> dict[str, Any]:
     }
 
 
+def check_offsets(model: Model, cache: CacheConfig) -> None:
+    """Raises ConfigError for int8 keys of a model whose k projections have biases: without the key offsets that the CPU
+    backend has, they would cost much quality."""
+    if cache.dtype == "int8" and key_offsets(model):
+        raise ConfigError(
+            f"kv_cache_dtype 'int8' on backend cuda cannot store the keys of {model.name}, whose k projections have "
+            "biases: use bf16"
+        )
+
+
 def footprint(model: Model, config: EngineConfig, cache: CacheConfig) -> dict[str, int]:
+    check_offsets(model, cache)
     from octavo.backends.cuda.footprint import footprint
 
     return footprint(model, cache, **limits(config))
@@ -109,6 +121,7 @@ def make(
     model: Model, config: EngineConfig, cache: CacheConfig, progress: Progress | None, beside: Backend | None
 ) -> Backend:
     check_device()
+    check_offsets(model, cache)
     import torch
 
     from octavo.backends.cuda.backend import CudaBackend

@@ -5,6 +5,19 @@ import triton.language as tl
 
 
 @triton.jit
+def hadamard(x, ROWS: tl.constexpr, N: tl.constexpr):
+    """x [ROWS, N] f32, N a power of two: each row times the orthonormal Walsh-Hadamard matrix.
+
+    native/kernels/rotation.inc says what for. Here int8 keys and their queries are rotated, but not values, whose
+    rounding costs little: a program of attention has only a part of a head's values to rotate back."""
+    for stage in tl.static_range(16):
+        if 2**stage < N:
+            even, odd = tl.split(tl.reshape(x, (ROWS, N // 2, 2)))
+            x = tl.reshape(tl.permute(tl.join(even + odd, even - odd), (0, 2, 1)), (ROWS, N))
+    return x * (1.0 / tl.sqrt(tl.full((1, 1), N, tl.float32)))
+
+
+@triton.jit
 def prepared(
     x, stride, weight, angles, positions, eps, t, head, there,
     D: tl.constexpr, BLOCK: tl.constexpr, DIM: tl.constexpr, INTERLEAVED: tl.constexpr,
@@ -76,6 +89,8 @@ def heads(
         t = r // HEADS
         there = t < T
         value = prepared(q, q_stride, q_weight, angles, positions, eps, t, r % HEADS, there, D, BLOCK, DIM, INTERLEAVED)
+        if scales is not None and D == BLOCK:
+            value = hadamard(value, ROWS, D)
         d = tl.arange(0, BLOCK)[None, :]
         tl.store(out + r.to(tl.int64) * D + d, value.to(out.dtype.element_ty), mask=there & (d < D))
     elif program < of_q + of_k:
@@ -84,6 +99,8 @@ def heads(
         head = r % KV_HEADS
         there = t < T
         value = prepared(k, k_stride, k_weight, angles, positions, eps, t, head, there, D, BLOCK, DIM, INTERLEAVED)
+        if scales is not None and D == BLOCK:
+            value = hadamard(value, ROWS, D)
         store(pool, scales, value, slots, t, head, there, k_at, k_scale_at, block_stride, scale_stride, D, BLOCK, PAGE)
     else:
         r = (program - of_q - of_k) * ROWS + lane
