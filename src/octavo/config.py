@@ -40,6 +40,7 @@ class EngineConfig:
     that they may take. kv_disk_salted: also keep those of requests with a cache salt.
     kv_ram_gb: GiB of main memory for such blocks, where the pool is in the memory of a device.
     scheduler: "continuous", or "static" (the baseline: a batch runs until its last sequence ends).
+    preemption_victim: who gives way when the KV blocks run out; a name in `scheduler.victims`.
     tokenizer_pre: the pre-tokenizer of a GGUF file, instead of the name in the file: see `tokenizer.pre`.
     async_scheduling: on a device with a queue of its own, submit a step before the tokens of the last one are known.
     backend: a name in `backends.registry`. backend_options: settings that this backend alone looks at, such as the cpu
@@ -64,6 +65,7 @@ class EngineConfig:
     kv_disk_gb: float = 4.0
     kv_disk_salted: bool = False
     kv_ram_gb: float | None = None
+    preemption_victim: str = "last"
     async_scheduling: bool = True
     backend: str = "cpu"
     backend_options: Mapping[str, Any] = field(default_factory=dict)
@@ -77,6 +79,7 @@ CHOICES = {
     "scheduler": ("continuous", "static"),
     "policy": ("fcfs", "priority", "deadline"),
     "preemption_mode": ("recompute", "swap", "auto"),
+    "preemption_victim": ("last", "priority", "blocks", "score"),
 }
 MAX_SLOTS = 2**31 - 1  # slots are int32
 # Integers from 1 up to these limits. Larger values would exhaust the machine with tables.

@@ -193,6 +193,12 @@ ENGINE = Table(
         ),
         Row("policy", str, "Order of waiting requests: priority, fcfs (first come, first served) or deadline."),
         Row(
+            "preemption_victim",
+            str,
+            "Which running request gives its KV blocks back when they run out: last (in the order of --policy), "
+            "priority (the least urgent), blocks (the one with most) or score (lowest wait / (priority x generated)).",
+        ),
+        Row(
             "enable_prefix_caching",
             bool,
             "Reuse the cached keys and values of earlier prompts that begin with the same tokens.",

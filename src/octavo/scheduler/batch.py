@@ -10,7 +10,7 @@ import numpy as np
 from octavo.kv.tables import BlockTables
 from octavo.scheduler import tree
 from octavo.scheduler.decode import BuildSampling, DecodeBatch, Row
-from octavo.types import I32, Batch, ScheduledSequence, Sequence, SequenceDelta
+from octavo.types import I32, Batch, ScheduledSequence, Sequence, SequenceDelta, Status
 
 
 @dataclass(slots=True)
@@ -33,6 +33,13 @@ class Schedule:
         parents = seq.draft_parents[: len(seq.drafts)] if seq.drafts and seq.draft_parents is not None else None
         self.entries.append(ScheduledSequence(seq, num_tokens, len(seq.drafts), 0, 0, samples, forks or [], parents))
         self.budget -= num_tokens
+
+    def remove_preempted(self) -> None:
+        """Removes sequences that were preempted after they were added."""
+        kept = [entry for entry in self.entries if entry.seq.status is Status.RUNNING]
+        if len(kept) < len(self.entries):
+            self.budget += self.num_tokens - sum([entry.num_tokens for entry in kept])
+            self.entries = kept
 
     def alone(self, entry: ScheduledSequence) -> Schedule:
         """A step that runs only this sequence."""

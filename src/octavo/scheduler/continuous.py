@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from octavo.config import EngineConfig
 from octavo.kv.manager import CacheManager
 from octavo.kv.swap_costs import SwapCosts
-from octavo.scheduler import policy
 from octavo.scheduler.ahead import Assumption, WouldPreempt, foreseeable
 from octavo.scheduler.batch import Schedule, scored_positions
 from octavo.scheduler.commit import Commit
 from octavo.scheduler.decode import DecodeBatch, plain
 from octavo.scheduler.pace import Pace
 from octavo.scheduler.queue import RequestQueue
+from octavo.scheduler.victims import VICTIMS
 from octavo.types import Request, Sequence, SequenceDelta, Status, StepResult
 
 SETTLE = 0.02  # seconds to wait for blocks of loads that were given up, before a sequence is preempted
@@ -42,6 +42,7 @@ class ContinuousScheduler:
         self._decodes: DecodeBatch | None = None
         self._ended = 0.0  # when the last step was committed, if there is a pace
         self._assumed: Assumption | None = None  # of the step before the one that is being scheduled
+        self._victim = VICTIMS[config.preemption_victim]
         self._chunked = config.enable_chunked_prefill
         self._budget = config.max_num_batched_tokens
         if not self._chunked:  # a whole prompt must fit into one step
@@ -176,6 +177,7 @@ class ContinuousScheduler:
             if seq.status is Status.RUNNING and self._reserve(seq):  # else it was preempted earlier in this loop
                 spare -= len(seq.drafts)
                 plan.add(seq, 1 + len(seq.drafts), samples=True)
+        plan.remove_preempted()
 
     def _reserve(self, seq: Sequence) -> bool:
         """Reserves slots for the next token of `seq` and its drafts. Returns False if `seq` itself was preempted.
@@ -193,7 +195,7 @@ class ContinuousScheduler:
                 raise WouldPreempt
             if self._cache.settle(SETTLE):
                 continue
-            loser = policy.victim(self._queue.holders)
+            loser = self._victim(self._queue.holders[1:] or self._queue.holders)
             self._queue.preempt(loser)
             if loser is seq:
                 return False

@@ -1,7 +1,6 @@
-"""Scheduling order and preemption: plain functions of a sequence. The smallest key runs first.
+"""Scheduling order: plain functions of a sequence. The smallest key runs first.
 
-Every key ends with arrival and index, so age decides among equals. The oldest of the most urgent sequences is never
-preempted, so it finishes; by induction every sequence does.
+Every key ends with arrival and index, so age decides among equals. `victims` chooses what is preempted.
 """
 
 from __future__ import annotations
@@ -40,8 +39,3 @@ def order(name: str) -> Order:
     if name not in POLICIES:
         raise ConfigError(f"policy must be one of {', '.join(POLICIES)}; got {name!r}")
     return POLICIES[name]
-
-
-def victim(running: list[Sequence]) -> Sequence:
-    """The sequence to preempt when blocks run out: the last of `running`, which is in policy order."""
-    return running[-1]
