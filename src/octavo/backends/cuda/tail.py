@@ -18,7 +18,7 @@ from octavo.errors import ConfigError
 from octavo.sampling import rules
 from octavo.types import F32, I32, Batch, SamplingArrays
 
-BLOCK = 512 if INTERPRETED else 4096  # logits that a program has at once where it walks a row
+BLOCK = 512 if INTERPRETED else 2048  # logits that a program has at once where it walks a row
 WARPS = {} if INTERPRETED else {"num_warps": 16}
 ENTRIES = 128  # biases or penalties at once
 

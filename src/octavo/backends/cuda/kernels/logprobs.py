@@ -39,8 +39,9 @@ def logprobs(
         there = token < V
         x = tl.load(logits + token, mask=there, other=0.0)
         before += (there & (pack(x, token) > own)).to(tl.int32)
-        likely = pack(logprob(x, largest, log_total), token)  # logits that differ may have one logprob
-        found = tl.where(c == chunk, tl.max(tl.where(there, likely, LOWEST)), found)
+        if N > 0:
+            likely = pack(logprob(x, largest, log_total), token)  # logits that differ may have one logprob
+            found = tl.where(c == chunk, tl.max(tl.where(there, likely, LOWEST)), found)
     tl.store(out + 4 * row + 2, logprob(value, largest, log_total).to(tl.int32, bitcast=True))
     tl.store(out + 4 * row + 3, 1 + tl.sum(before))
     tops += row * 2 * N

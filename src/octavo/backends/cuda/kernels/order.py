@@ -50,7 +50,9 @@ def first(
     before = tl.full((), 0, tl.int64)
     while low < high:
         middle = low + (high - low) // 2
-        total, below, above = tl.full((), 0, tl.int64), tl.full((), 0, tl.int64), tl.full((), FAR, tl.int64)
+        # Lane by lane: one reduction over the threads a round, not one a block.
+        totals, belows = tl.zeros((BLOCK,), tl.int64), tl.zeros((BLOCK,), tl.int64)
+        aboves = tl.full((BLOCK,), FAR, tl.int64)
         for start in range(0, V, BLOCK):
             token = start + tl.arange(0, BLOCK)
             there = token < V
@@ -67,13 +69,14 @@ def first(
             else:
                 weight = weights(z, floor, token, there, last, last_token)
             inside = there & (key <= middle)
-            total += tl.sum(tl.where(inside, weight, 0))
-            below = tl.maximum(below, tl.max(tl.where(inside, key, 0)))
-            above = tl.minimum(above, tl.min(tl.where(there & (key > middle), key, FAR)))
+            totals += tl.where(inside, weight, 0)
+            belows = tl.maximum(belows, tl.where(inside, key, 0))
+            aboves = tl.minimum(aboves, tl.where(there & (key > middle), key, FAR))
+        total = tl.sum(totals)
         if total >= wanted:
-            high = below  # the largest key that is there, so few rounds are needed
+            high = tl.max(belows)  # a key that is there, so few rounds are needed
         else:
-            low = above
+            low = tl.min(aboves)
             before = total
     return low, wanted - before
 

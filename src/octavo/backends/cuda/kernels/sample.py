@@ -19,12 +19,12 @@ def share(part, total):
 
 @triton.jit
 def weight_of_all(row, V, floor, last, last_token, BLOCK: tl.constexpr):
-    total = tl.full((), 0, tl.int64)
+    totals = tl.zeros((BLOCK,), tl.int64)
     for start in range(0, V, BLOCK):
         token = start + tl.arange(0, BLOCK)
         z = tl.load(row + token, mask=token < V, other=float("-inf"))
-        total += tl.sum(weights(z, floor, token, token < V, last, last_token))
-    return total
+        totals += weights(z, floor, token, token < V, last, last_token)
+    return tl.sum(totals)
 
 
 @triton.jit
