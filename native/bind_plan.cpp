@@ -198,7 +198,9 @@ void bind_plan(nb::module_& m) {
               require(heads > 0 && dim > 0 && dim % 16 == 0 && dim <= kMaxHeadDim,
                       "head_dim must be a multiple of 16, at most 512");
             require(num_blocks > 0 && block_size > 0 && block_size % 16 == 0, "block_size must be a multiple of 16");
-            require(type >= 0 && type <= 2, "unknown KV type");
+            require(type >= 0 && type < kNumKvTypes, "unknown KV type");
+            for (auto [heads, dim] : layers)
+              require(KvType(type) != KvType::K8V4 || dim % kValueGroup == 0, "k8v4 needs heads of a multiple of 32");
             new (self) KvCache(layers, num_blocks, block_size, KvType(type));
           },
           "layers"_a, "num_blocks"_a, "block_size"_a, "type"_a)

@@ -26,15 +26,22 @@ struct StepView {
 };
 
 // ---------------------------------------------------------------- KV cache
-// One layer's part of the pool. A block holds K, then V, then (int8 only) the scales. In each, the outermost index is
-// the kv head. P values of the index that is summed over lie side by side, as dot-product instructions need them: 1
-// value for f32, 2 for bf16, 4 for int8.
+// One layer's part of the pool. A block holds K, then V, then what quantised types need to decode them. In each, the
+// outermost index is the kv head. P values of the index that is summed over lie side by side, as dot-product
+// instructions need them: 1 value for f32, 2 for bf16, 4 for int8.
 //   K: [kv_heads][head_dim / P][block_size][P]   (lanes are tokens: q . k needs no horizontal sum)
 //   V: [kv_heads][block_size / P][head_dim][P]   (lanes are dims)
-//   int8 only: k_scale, v_scale: f32 [kv_heads][block_size], value = scale * code
-// block_size and head_dim are multiples of 16.
-// int8 holds keys and values in the rotated form of rotation.inc, if head_dim is a power of two.
-enum class KvType : int { F32 = 0, BF16 = 1, INT8 = 2 };
+//   int8: k_scale, v_scale: f32 [kv_heads][block_size], value = scale * code
+//   k8v4: K and k_scale as int8. V has 4-bit codes in groups of 32 dims: [kv_heads][block_size / 4][head_dim /
+//   32][16][4]
+//     bytes. Byte i of a group has dim i in its low half, dim i + 16 in its high half. Of each group a scale and a
+//     minimum: f16 [kv_heads][head_dim / 32][2][block_size], value = minimum + scale * code
+// block_size and head_dim are multiples of 16, head_dim of 32 for k8v4.
+// Quantised types hold keys and values in the rotated form of rotation.inc, if head_dim is a power of two.
+enum class KvType : int { F32 = 0, BF16 = 1, INT8 = 2, K8V4 = 3 };
+constexpr int kNumKvTypes = 4;
+constexpr int kValueGroup = 32;  // dims of a k8v4 value that share a scale and a minimum
+constexpr bool is_quantised(KvType type) { return type >= KvType::INT8; }
 
 struct KvLayer {
   uint8_t* base = nullptr;  // block b starts at base + b * block_bytes; other layers may lie in between

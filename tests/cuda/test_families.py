@@ -30,7 +30,7 @@ def pair(path: Path, tiny: Tiny, kv: str, **limits: int) -> tuple[CudaBackend, R
     sizes = {"max_tokens": 64, "max_seqs": 4, "max_context": 64, **limits}
     reference = ReferenceBackend(model, cache)
     for _, values in reference.cache.layers:
-        values.rotation = None  # this backend rotates keys alone
+        values.rotated = False  # this backend rotates keys alone
     return CudaBackend(model, cache, device=DEVICE.type, **sizes), reference
 
 

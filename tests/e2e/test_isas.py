@@ -71,9 +71,10 @@ def test_every_encoding(tmp_path: Path, type: str) -> None:
     same_everywhere(write_tiny_gguf(tmp_path / "m.gguf", wide), count=3)
 
 
-@pytest.mark.parametrize("dtype", ["f32", "bf16", "int8"])
-def test_every_cache_type(tmp_path: Path, dtype: str) -> None:
-    path = write_tiny_gguf(tmp_path / "m.gguf", Tiny(type="Q8_0", heads=6, kv_heads=2))
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "int8", "k8v4"])
+@pytest.mark.parametrize("family", ["llama", "qwen2"])  # keys with a bias have an offset in quantised caches
+def test_every_cache_type(tmp_path: Path, family: str, dtype: str) -> None:
+    path = write_tiny_gguf(tmp_path / "m.gguf", Tiny(family, type="Q8_0", heads=6, kv_heads=2, head_dim=32))
     same_everywhere(path, kv_cache_dtype=dtype, num_kv_blocks=24)  # too few for all: some are preempted
 
 

@@ -24,6 +24,7 @@ PARAMS = SamplingParams(temperature=0.8, seed=1, max_tokens=20, logprobs=3, igno
 BYTES = {
     ("cpu-1", "f32"): "93e3e76b706a19f2afa97a86a90bf45252493acbbc7c51e830900542a89f70d2",
     ("cpu-1", "bf16"): "08795735d39625c8fb6c5d93f839f2d0c4e9deaa2e89a01272be28ff93eca226",
+    ("cpu-1", "int8"): "d9387433442779fa162eed37b8ae9de59257a03bb5a7de0ffeb1076f8fdcd283",
 }
 
 
@@ -53,7 +54,7 @@ def test_every_instruction_set_reads_what_another_one_wrote(path: Path, tmp_path
             assert again.num_cached_tokens == 96 and answer(again) == answer(first)
 
 
-@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "int8"])
 def test_the_bytes_of_a_block_belong_to_its_version(path: Path, tmp_path: Path, dtype: str) -> None:
     found = set()
     for isa in _native.isas():

@@ -65,7 +65,11 @@ class Case:
         return q.reshape(self.q.shape), keys, values
 
 
-KV_CASES = list(itertools.product([64, 80], [16, 32], twins.KV_TYPES))
+KV_CASES = [
+    (dim, size, kind)
+    for dim, size, kind in itertools.product([64, 80, 96], [16, 32], twins.KV_TYPES)
+    if kind != "k8v4" or dim % 32 == 0
+]
 
 
 @pytest.mark.parametrize(("head_dim", "block_size", "kv_type"), KV_CASES)
@@ -74,7 +78,7 @@ def test_values_are_stored_as_their_type_says(isa: str, head_dim: int, block_siz
     q, k, v = case.run(isa)
     assert (q == case.q).all()
     assert (k == twins.stored(case.k, kv_type)).all()
-    assert (v == twins.stored(case.v, kv_type)).all()
+    assert (v == twins.stored(case.v, kv_type, value=True)).all()
 
 
 @pytest.mark.parametrize("interleaved", [False, True])
@@ -88,12 +92,21 @@ def test_norm_and_rotation(isa: str, norm: bool, rope_dim: int, interleaved: boo
     assert (v == case.v).all()
 
 
-def test_a_nan_stays_visible_in_an_int8_cache(isa: str):
-    case = Case(64, 16, "int8", norm=False, rope_dim=0, interleaved=False)
-    case.k[2, 1, 5] = np.nan
-    k = case.run(isa)[1]
-    assert np.isnan(k[2, 1]).any()
-    assert not np.isnan(np.delete(k, 2, 0)).any()
+@pytest.mark.parametrize("kv_type", twins.QUANTISED)
+def test_a_nan_stays_visible_in_a_quantised_cache(isa: str, kv_type: str):
+    case = Case(64, 16, kv_type, norm=False, rope_dim=0, interleaved=False)
+    case.k[2, 1, 5] = case.v[2, 1, 5] = np.nan
+    for x in case.run(isa)[1:]:
+        assert np.isnan(x[2, 1]).any()
+        assert not np.isnan(np.delete(x, 2, 0)).any()
+
+
+def test_f16_scales_round_to_nearest_even(isa: str):
+    """Scales and minima of all sizes, subnormal and overflowing ones among them."""
+    case = Case(64, 16, "k8v4", norm=False, rope_dim=0, interleaved=False)
+    sizes = np.float32(10) ** np.arange(-9, 4)
+    case.v *= sizes[:, None, None]
+    assert (case.run(isa)[2] == twins.stored(case.v, "k8v4", value=True)).all()
 
 
 @pytest.mark.parametrize("head_dim", [16, 32, 64, 128, 256, 512])

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from octavo.types import F32
 
 F64 = NDArray[np.float64]
-KV_TYPES = {"f32": 0, "bf16": 1, "int8": 2}
-CACHED = (*KV_TYPES, "int8-biased")  # the last: with a key offset, see `KeyOffset`
-WIDTHS = {"f32": 4, "bf16": 2, "int8": 1}  # bytes of a value
+KV_TYPES = {"f32": 0, "bf16": 1, "int8": 2, "k8v4": 3}
+QUANTISED = ("int8", "k8v4")
+CACHED = (*KV_TYPES, "int8-biased", "k8v4-biased")  # the last two: with a key offset, see `KeyOffset`
+WIDTHS = {"f32": 4, "bf16": 2, "int8": 1, "k8v4": 1}  # bytes of a value of K
 
 
 def rms_norm(x: F32, weight: F32, eps: float) -> F64:
@@ -75,19 +76,32 @@ def hadamard(x: F32) -> F32:
 def turned(x: F32, kv_type: str) -> F32:
     """Heads as this type of cache holds them, before rounding; and heads as they were, given what it holds."""
     power_of_two = x.shape[-1] & (x.shape[-1] - 1) == 0
-    return hadamard(x) if kv_type == "int8" and power_of_two else x
+    return hadamard(x) if kv_type in QUANTISED and power_of_two else x
 
 
 def queried(x: F32, kv_type: str) -> F32:
     """The query as attention uses it: with int8 keys it is int8 too, in groups of 32 dims with one scale each."""
-    if kv_type != "int8":
+    if kv_type not in QUANTISED:
         return x
     x = turned(x, kv_type)
     return np.concatenate([int8_row(x[..., start : start + 32]) for start in range(0, x.shape[-1], 32)], -1)
 
 
-def stored(x: F32, kv_type: str) -> F32:
-    """The values that the cache holds after this row was written."""
+def int4_groups(x: F32) -> F32:
+    """Each 32 values as minimum + scale * code, both f16, codes 0 .. 15."""
+    groups = x.reshape(*x.shape[:-1], -1, 32)
+    low, high = groups.min(-1, keepdims=True), groups.max(-1, keepdims=True)
+    scale = ((high - low) / np.float32(15)).astype(np.float16).astype(np.float32)
+    low = low.astype(np.float16).astype(np.float32)
+    inverse = np.where(scale > 0, np.float32(1) / np.where(scale > 0, scale, 1), 0).astype(np.float32)
+    codes = np.rint(np.clip((groups - low) * inverse, 0, 15))
+    return np.asarray((low + scale * codes).reshape(x.shape), np.float32)
+
+
+def stored(x: F32, kv_type: str, value: bool = False) -> F32:
+    """The keys, or the values, that the cache holds after this row was written."""
+    if kv_type == "k8v4":
+        return (int4_groups if value else int8_row)(turned(x, kv_type))
     return {"f32": lambda v: v, "bf16": bfloat16, "int8": int8_row}[kv_type](turned(x, kv_type))
 
 
@@ -129,42 +143,53 @@ class KvLayout:
     block_size: int
 
     @property
-    def half(self) -> int:
-        """Bytes of a block's K, or V."""
-        return self.kv_heads * self.head_dim * self.block_size * WIDTHS[self.kv_type]
-
-    @property
-    def scales(self) -> int:
-        return self.kv_heads * self.block_size * 4 if self.kv_type == "int8" else 0
+    def parts(self) -> tuple[int, int, int, int]:
+        """Bytes of a block's K, V, and what these are decoded with."""
+        slots, width = self.kv_heads * self.block_size, WIDTHS[self.kv_type]
+        k, scales = slots * self.head_dim * width, slots * 4 if self.kv_type in QUANTISED else 0
+        if self.kv_type == "k8v4":
+            return k, k // 2, scales, slots * self.head_dim // 32 * 4
+        return k, k, scales, scales
 
     @property
     def block_bytes(self) -> int:
-        return 2 * (self.half + self.scales)
+        return sum(self.parts)
 
     def read(self, memory: NDArray[np.uint8], block: int) -> tuple[F32, F32]:
         """(K, V) of a block, each [kv_heads, block_size, head_dim]."""
         start = block * self.block_bytes
-        k, v = (self._values(memory[start + i * self.half : start + (i + 1) * self.half]) for i in (0, 1))
-        pack = 4 // WIDTHS[self.kv_type]
-        k = k.reshape(self.kv_heads, self.head_dim // pack, self.block_size, pack).transpose(0, 2, 1, 3)
-        v = v.reshape(self.kv_heads, self.block_size // pack, self.head_dim, pack).transpose(0, 1, 3, 2)
-        shape = (self.kv_heads, self.block_size, self.head_dim)
-        k, v = k.reshape(shape), v.reshape(shape)
+        k, v, k_scale, v_scale = np.split(memory[start : start + self.block_bytes], np.cumsum(self.parts)[:-1])
+        pack, shape = 4 // WIDTHS[self.kv_type], (self.kv_heads, self.block_size, self.head_dim)
+        keys = self._values(k).reshape(self.kv_heads, self.head_dim // pack, self.block_size, pack)
+        keys = keys.transpose(0, 2, 1, 3).reshape(shape)
+        if self.kv_type in QUANTISED:
+            keys = keys * k_scale.view(np.float32).reshape(*shape[:2], 1)
+        if self.kv_type == "k8v4":
+            return keys, self._nibbles(v, v_scale).reshape(shape)
+        values = self._values(v).reshape(self.kv_heads, self.block_size // pack, self.head_dim, pack)
+        values = values.transpose(0, 1, 3, 2).reshape(shape)
         if self.kv_type == "int8":
-            at = start + 2 * self.half
-            scale = memory[at : at + 2 * self.scales].view(np.float32).reshape(2, self.kv_heads, self.block_size, 1)
-            k, v = k * scale[0], v * scale[1]
-        return k, v
+            values = values * v_scale.view(np.float32).reshape(*shape[:2], 1)
+        return keys, values
 
     def _values(self, raw: NDArray[np.uint8]) -> F32:
         if self.kv_type == "bf16":
             return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
         return raw.view(np.float32 if self.kv_type == "f32" else np.int8).astype(np.float32)
 
+    def _nibbles(self, raw: NDArray[np.uint8], scales: NDArray[np.uint8]) -> F32:
+        """k8v4's values: [kv_heads, block_size, groups, 32]."""
+        groups = self.head_dim // 32
+        data = raw.reshape(self.kv_heads, self.block_size // 4, groups, 16, 4).transpose(0, 1, 4, 2, 3)
+        codes = np.concatenate([data & 15, data >> 4], -1).reshape(self.kv_heads, self.block_size, groups, 32)
+        by_group = scales.view(np.float16).astype(np.float32).reshape(self.kv_heads, groups, 2, self.block_size)
+        scale, low = (by_group[:, :, i].transpose(0, 2, 1)[..., None] for i in (0, 1))
+        return np.asarray(low + scale * codes.astype(np.float32), np.float32)
 
-# Largest error of attention, by the type of the cache. With int8 values the weights are 15-bit numbers, which adds a
-# fortieth of the rounding error of the values.
-ATTENTION_NEAR = {"f32": 5e-6, "bf16": 5e-6, "int8": 5e-4, "int8-biased": 5e-4}
+
+# Largest error of attention, by the type of the cache. With quantised values the weights are 15-bit numbers, which adds
+# a fortieth of the rounding error of int8 values.
+ATTENTION_NEAR = {"f32": 5e-6, "bf16": 5e-6} | dict.fromkeys(CACHED[2:], 5e-4)
 
 
 def attention(

@@ -288,6 +288,6 @@ DEVICE = Device(
     available_memory=lambda options: host.available_memory(),
     auto_pool=host.auto_pool,
     facts=host.facts,
-    kv_dtypes=("f32", "bf16", "int8"),
+    kv_dtypes=("f32", "bf16", "int8", "k8v4"),
     trees=True,
 )

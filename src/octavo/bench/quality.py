@@ -1,7 +1,7 @@
 """What a setting costs in quality: a text's next-token distributions, compared with those of a baseline.
 
-Both read the same text through an engine, as `prompt_logprobs` does, in the same chunks. Their engines take turns, so
-that logits of one chunk are held at a time.
+All settings read the same text through engines, as `prompt_logprobs` does, in the same chunks. The engines take turns,
+so that logits of one chunk are held at a time.
 
 KL divergence: sum over tokens of p log(p / q), in nats, where p is the baseline's distribution. It is 0 if both agree.
 It varies much less with the choice of text than perplexity does.
@@ -21,10 +21,10 @@ import numpy as np
 from octavo.assembly.engine import Assembly, assemble, engine_config, make_backend
 from octavo.backends.base import Backend, Progress
 from octavo.bench.written import shipped
-from octavo.config import CacheConfig, EngineConfig
+from octavo.config import EngineConfig
 from octavo.engine import Engine
 from octavo.errors import ConfigError
-from octavo.kv.planner import token_bytes
+from octavo.kv.planner import check_heads, misfit, token_bytes
 from octavo.types import F32, F64, Batch, Request, SamplingParams, StepResult, Transfers
 
 CHUNK = 128  # tokens whose logits are held at a time: 156 MB for a vocabulary of 150,000, twice
@@ -83,7 +83,7 @@ class Reading:
 
 def measure(
     model: str | Path,
-    dtypes: Sequence[str],
+    dtypes: Sequence[str] | None,
     against: str,
     text: str | None,
     tokens: int,
@@ -92,6 +92,7 @@ def measure(
 ) -> Iterator[tuple[dict[str, Any], Reading]]:
     """Yields, for each KV dtype, its row of figures and the values behind them.
 
+    dtypes: None is all that the backend has and the model's heads allow, but for the baseline's.
     against: the KV dtype of the baseline, or another model (a file, a folder, an alias), which then runs with an f32
     cache. text: None is the shipped one. tokens: how many of its tokens are read.
     Raises ConfigError for a text that is too short, or a model with another vocabulary, and all errors of `assemble`.
@@ -100,23 +101,24 @@ def measure(
     made |= {"max_num_batched_tokens": settings.get("max_num_batched_tokens") or CHUNK, "speculative_config": None}
     config = engine_config(**made)
     known = known_dtypes(config)
-    for dtype in dtypes:
+    for dtype in dtypes or ():
         if dtype not in known:
             raise ConfigError(f"kv_cache_dtype must be one or more of {', '.join(known)}; got {dtype!r}")
     same_model = against in known
     first = replace(config, kv_cache_dtype=against if same_model else BASELINE)
     base = assemble(model if same_model else against, first, progress=progress)
-    own = base if same_model else assemble(model, replace(config, kv_cache_dtype=dtypes[0]), progress=progress)
+    own = base if same_model else assemble(model, replace(config, kv_cache_dtype=BASELINE), progress=progress)
     if own.model.vocab_size != base.model.vocab_size:
         raise ConfigError(
             f"{against} has {base.model.vocab_size} tokens and {model} has {own.model.vocab_size}: "
             "distributions can be compared only over one vocabulary"
         )
-    ids = token_ids(own, shipped("quality.txt") if text is None else text, tokens)
+    if dtypes is None:
+        dtypes = [dtype for dtype in known if dtype != against and misfit(own.model.attention, dtype) is None]
     for dtype in dtypes:
-        backend, engine_settings, cache = candidate(own, dtype)
-        reading = compare(base, backend, engine_settings, cache, ids)
-        backend.close()
+        check_heads(own.model.attention, dtype)
+    ids = token_ids(own, shipped("quality.txt") if text is None else text, tokens)
+    for dtype, reading in zip(dtypes, compare(base, own, dtypes, ids), strict=True):
         yield row(own, dtype, against, reading), reading
     for parts in {id(base): base, id(own): own}.values():
         parts.close()
@@ -138,35 +140,49 @@ def token_ids(parts: Assembly, text: str, tokens: int) -> list[int]:
     return ids[:tokens]
 
 
-def candidate(parts: Assembly, dtype: str) -> tuple[Backend, EngineConfig, CacheConfig]:
+class Reader:
+    """An engine that reads the text in steps."""
+
+    def __init__(self, parts: Assembly, backend: Backend, dtype: str, ids: list[int]):
+        self.logits = Logits(backend)
+        config, cache = replace(parts.config, kv_cache_dtype=dtype), replace(parts.cache_config, dtype=dtype)
+        self.engine = Engine(self.logits, config, cache, parts.model.vocab_size)
+        self.engine.add(Request("quality", ids, SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)))
+        self.scores: list[tuple[float, float, float, bool]] = []
+
+    def step(self) -> list[tuple[F32, int]]:
+        """The logits of the step's scored tokens, with these tokens."""
+        self.logits.rows = []
+        if any(delta.finish_reason == "error" for delta in self.engine.step()):
+            raise RuntimeError("the engine failed on the text; its log says why")
+        return [(logits, target) for logits, target in self.logits.rows if target >= 0]
+
+    def compare(self, baseline: list[tuple[F32, int]]) -> None:
+        rows = self.step()
+        assert len(rows) == len(baseline), "all engines cut the text into the same chunks"
+        self.scores += [score(p, q, target) for (p, target), (q, _) in zip(baseline, rows, strict=True)]
+
+    def reading(self) -> Reading:
+        return Reading(*np.array(self.scores, np.float64).T)
+
+
+def candidate(parts: Assembly, dtype: str) -> Backend:
     """A backend of the same model with this KV dtype, on the same weights where the backend can share them."""
     config, cache = replace(parts.config, kv_cache_dtype=dtype), replace(parts.cache_config, dtype=dtype)
-    return make_backend(parts.model, config, cache, None, parts.backend), config, cache
+    return make_backend(parts.model, config, cache, None, parts.backend)
 
 
-def compare(base: Assembly, backend: Backend, config: EngineConfig, cache: CacheConfig, ids: list[int]) -> Reading:
-    left, right = Logits(base.backend), Logits(backend)
-    vocabulary = base.model.vocab_size
-    engines = [Engine(left, base.config, base.cache_config, vocabulary), Engine(right, config, cache, vocabulary)]
-    for engine in engines:
-        engine.add(Request("quality", ids, SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)))
-    columns: list[tuple[float, float, float, bool]] = []
-    while all(engine.has_work for engine in engines):
-        for engine, side in zip(engines, (left, right), strict=True):
-            step(engine, side)
-        assert len(left.rows) == len(right.rows), "both engines cut the text into the same chunks"
-        columns += [
-            score(p, q, target) for (p, target), (q, _) in zip(left.rows, right.rows, strict=True) if target >= 0
-        ]
-    kld, nll, baseline, same = np.array(columns, np.float64).T
-    return Reading(kld, nll, baseline, same)
-
-
-def step(engine: Engine, side: Logits) -> None:
-    side.rows = []
-    for delta in engine.step():
-        if delta.finish_reason == "error":
-            raise RuntimeError("the engine failed on the text; its log says why")
+def compare(base: Assembly, own: Assembly, dtypes: Sequence[str], ids: list[int]) -> list[Reading]:
+    """The readings of each KV dtype of `own`. The engines take turns, a step each."""
+    first = Reader(base, base.backend, base.cache_config.dtype, ids)
+    others = [Reader(own, candidate(own, dtype), dtype, ids) for dtype in dtypes]
+    while first.engine.has_work:
+        baseline = first.step()
+        for other in others:
+            other.compare(baseline)
+    for other in others:
+        other.logits.close()
+    return [other.reading() for other in others]
 
 
 def score(p: F32, q: F32, target: int) -> tuple[float, float, float, bool]:

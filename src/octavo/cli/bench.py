@@ -53,11 +53,11 @@ def bench(
         show(rows, len(batches) + 1)
 
 
-def sizes(text: str) -> tuple[int, ...]:
+def sizes(text: str, name: str = "batch") -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f"batch must be numbers separated by commas, such as 1,4,16; got {text!r}") from None
+        raise ConfigError(f"{name} must be numbers separated by commas, such as 1,4,16; got {text!r}") from None
 
 
 def measure(

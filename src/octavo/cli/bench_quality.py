@@ -19,7 +19,6 @@ COLUMNS = {
     "same_top": "same first choice",
     "kv_token": "bytes/token",
 }
-DTYPES = "bf16,int8"
 WINDOW = 128  # positions that a point of the plot averages
 # `kv_cache_dtype` is a list here. The others are set by the measurement.
 OWN = {"kv_cache_dtype", "max_model_len", "max_num_seqs", "enable_prefix_caching", "speculative_config"}
@@ -30,8 +29,9 @@ SETTINGS = ENGINE._replace(rows=tuple(row for row in ENGINE.rows if row.name not
 def quality(
     model: ModelArgument,
     dtypes: Annotated[
-        str, typer.Option("--kv-cache-dtype", help="Number formats to measure, separated by commas.")
-    ] = DTYPES,
+        str | None,
+        typer.Option("--kv-cache-dtype", help="Number formats to measure, separated by commas; by default all."),
+    ] = None,
     against: Annotated[
         str,
         typer.Option("--against", help="The baseline: a number format of the KV cache, or another file of this model."),
@@ -60,7 +60,7 @@ def quality(
     from octavo.cli.console import loading_bar, writable
 
     writable(plot)
-    names = [name.strip() for name in dtypes.split(",")]
+    names = None if dtypes is None else [name.strip() for name in dtypes.split(",")]
     given = read(text)
     rows, by_position = [], {}
     with loading_bar() as bar:

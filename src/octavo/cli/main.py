@@ -43,6 +43,7 @@ COMMANDS = {
     "bench limits": Command("bench_limits", "limits", "Measure what this machine can do at most."),
     "bench spec": Command("bench_spec", "spec", "Measure what speculative decoding gains."),
     "bench quality": Command("bench_quality", "quality", "Measure what a smaller KV cache costs in quality."),
+    "bench kv": Command("bench_kv", "kv", "Measure KV cache formats, and pools that are too small."),
     "bench serving": Command("bench_serving", "serving", "Put load on a server and measure latencies."),
     "compare": Command("compare", "compare", "Measure Octavo and other engines side by side."),
     "tune layers": Command("tune", "layers", "Choose the layers a model drafts with for itself."),

@@ -155,7 +155,12 @@ ENGINE = Table(
             metavar="SIZE",
         ),
         Row("num_kv_blocks", int | None, "Number of KV cache blocks; overrides --kv-cache-memory."),
-        Row("kv_cache_dtype", str, "Number format of keys and values: auto (bf16), f32, bf16 or int8."),
+        Row(
+            "kv_cache_dtype",
+            str,
+            "Number format of keys and values: auto (bf16), f32, bf16, int8 (half of bf16's memory) or k8v4 (int8 keys "
+            "and 4-bit values: 42%). `octavo bench quality` measures what they cost.",
+        ),
         Row(
             "kv_disk_cache",
             str | None,

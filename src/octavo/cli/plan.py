@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from octavo.ir import Model
     from octavo.kv.planner import MemoryPlan
 
+# What a format of the KV cache costs, as measured on four models: docs/memory.md.
+QUALITY = {"f32": "exact", "bf16": "as f32", "int8": "nearly as bf16", "k8v4": "a little below bf16"}
+
 
 @takes(engine=ENGINE)
 def plan(
@@ -91,7 +94,8 @@ def make(
     chosen = device(config.backend)
     available = chosen.available_memory(config.backend_options) if memory is None else memory
     footprint = chosen.footprint(model, config, cache)
-    return planner.plan(model.attention, cache, footprint, tokens, available), config, cache
+    made = planner.plan(model.attention, cache, footprint, tokens, available, chosen.kv_dtypes)
+    return made, config, cache
 
 
 def of_device(config: EngineConfig, memory: int | None, device_memory: int) -> int:
@@ -122,7 +126,7 @@ def resolved(
 
 
 def show(facts: dict[str, Any]) -> None:
-    from octavo.cli.console import megabytes, show_definitions, show_text
+    from octavo.cli.console import megabytes, show_definitions, show_table, show_text
 
     threads = f"{facts['threads']} threads" if "threads" in facts else ""
     blocks = f"{facts['num_blocks']:,} blocks of {facts['block_size']} tokens, {facts['kv_cache_dtype']}"
@@ -138,6 +142,13 @@ def show(facts: dict[str, Any]) -> None:
     ]
     widest = max(len(figure) for _, figure, _ in rows)
     show_definitions([(name, f"{figure:>{widest}}  {remark}") for name, figure, remark in rows])
+    print()
+    formats = [(each["kv_cache_dtype"], each["kv_token"], each["max_sequences"]) for each in facts["formats"]]
+    show_table(
+        ("--kv-cache-dtype", "per token", "sequences", "quality"),
+        [(name, f"{size / 1024:.1f} KiB", str(count), QUALITY[name]) for name, size, count in formats],
+        "<>><",
+    )
     if not facts["fits"]:
         print()
         show_text(verdict(facts))

@@ -1,8 +1,8 @@
 """Memory arithmetic: what a token, a block, a pool takes; what fits; and every "auto" setting that follows from it.
 What a device has and prefers is asked of it.
 
-Bytes a token = 2 (K and V) x layers x kv_heads x head_dim x element size; int8 adds a float32 scale for each (token,
-head) of each. Llama-2-70B at 16 bits: 2 x 80 x 8 x 128 x 2 = 320 KiB a token.
+Bytes a token = layers x kv_heads x the bytes of one head's key and value (`HEAD_BYTES`). Llama-2-70B at 16 bits: 80 x 8
+x 2 x 128 x 2 = 320 KiB a token.
 """
 
 from __future__ import annotations
@@ -16,8 +16,32 @@ from typing import Any, Protocol
 from octavo.config import MAX_SLOTS, CacheConfig, EngineConfig, check
 from octavo.errors import CapacityError, ConfigError
 
-ELEMENT_BYTES = {"f32": 4, "bf16": 2, "int8": 1}
-SCALE_BYTES = {"f32": 0, "bf16": 0, "int8": 4}
+GROUP = 32  # values of 4 bits that share a scale and a minimum, both f16
+
+
+def _f32(dim: int) -> int:
+    return 4 * dim
+
+
+def _bf16(dim: int) -> int:
+    return 2 * dim
+
+
+def _int8(dim: int) -> int:
+    return dim + 4  # a float32 scale
+
+
+def _int4(dim: int) -> int:
+    return dim // 2 + 4 * (dim // GROUP)
+
+
+# Bytes of one head of one token, by the type of the cache: of a key and of a value, from their dimensions.
+HEAD_BYTES: dict[str, tuple[Callable[[int], int], Callable[[int], int]]] = {
+    "f32": (_f32, _f32),
+    "bf16": (_bf16, _bf16),
+    "int8": (_int8, _int8),
+    "k8v4": (_int8, _int4),
+}
 
 
 class Layer(Protocol):
@@ -51,10 +75,9 @@ class Device(Protocol):
 
 def block_bytes(layers: Sequence[Layer], block_size: int, dtype: str) -> int:
     """Bytes of one block in all layers: K [kv_heads, block_size, head_dim], V [kv_heads, block_size, value_dim], and
-    int8's scales of both [kv_heads, block_size]."""
-    element, scale = ELEMENT_BYTES[dtype], SCALE_BYTES[dtype]
-    per_head = [(layer.head_dim + layer.value_dim) * element + 2 * scale for layer in layers]
-    return sum(layer.kv_heads * block_size * size for layer, size in zip(layers, per_head, strict=True))
+    what quantised types need to decode them."""
+    key, value = HEAD_BYTES[dtype]
+    return sum(layer.kv_heads * block_size * (key(layer.head_dim) + value(layer.value_dim)) for layer in layers)
 
 
 def token_bytes(layers: Sequence[Layer], dtype: str) -> int:
@@ -63,6 +86,15 @@ def token_bytes(layers: Sequence[Layer], dtype: str) -> int:
 
 def blocks_for(tokens: int, block_size: int) -> int:
     return -(-tokens // block_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What the same pool would hold with another type of keys and values."""
+
+    kv_cache_dtype: str
+    kv_token: int  # bytes
+    max_sequences: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +111,7 @@ class MemoryPlan:
     num_blocks: int
     length: int  # tokens
     max_sequences: int  # sequences of `length` tokens that the pool holds without sharing
+    formats: tuple[Format, ...]  # the largest first
 
     @property
     def fits(self) -> bool:
@@ -86,14 +119,26 @@ class MemoryPlan:
 
 
 def plan(
-    layers: Sequence[Layer], cache: CacheConfig, footprint: Mapping[str, int], length: int, available: int
+    layers: Sequence[Layer],
+    cache: CacheConfig,
+    footprint: Mapping[str, int],
+    length: int,
+    available: int,
+    dtypes: Sequence[str] = (),
 ) -> MemoryPlan:
     """What a model takes with this cache. length: tokens of a typical sequence.
 
-    footprint: bytes of "weights", "kv" and "scratch". available: bytes of memory to judge by.
+    footprint: bytes of "weights", "kv" and "scratch". available: bytes of memory to judge by. dtypes: other types of
+    the cache, to compare with.
     """
     block = block_bytes(layers, cache.block_size, cache.dtype)
     blocks = blocks_for(length, cache.block_size)
+
+    def compared(dtype: str) -> Format:
+        sequence = blocks * block_bytes(layers, cache.block_size, dtype)
+        return Format(dtype, token_bytes(layers, dtype), footprint["kv"] // sequence)
+
+    possible = [compared(dtype) for dtype in dtypes if misfit(layers, dtype) is None]
     return MemoryPlan(
         weights=footprint["weights"],
         scratch=footprint["scratch"],
@@ -105,7 +150,23 @@ def plan(
         num_blocks=cache.num_blocks,
         length=length,
         max_sequences=cache.num_blocks // blocks,
+        formats=tuple(sorted(possible, key=lambda each: -each.kv_token)),
     )
+
+
+def misfit(layers: Sequence[Layer], dtype: str) -> int | None:
+    """A dimension of heads that this type of cache cannot store."""
+    grouped = HEAD_BYTES[dtype][1] is _int4
+    return next((layer.value_dim for layer in layers if grouped and layer.value_dim % GROUP), None)
+
+
+def check_heads(layers: Sequence[Layer], dtype: str) -> None:
+    """Raises ConfigError for heads that this type of cache cannot store."""
+    if (odd := misfit(layers, dtype)) is not None:
+        raise ConfigError(
+            f"kv_cache_dtype {dtype} needs heads of a multiple of {GROUP} dimensions, but the model's have {odd}: "
+            "use int8"
+        )
 
 
 def resolve(
@@ -124,7 +185,7 @@ def resolve(
     check(config)
     if config.max_model_len is not None and config.max_model_len > max_context:
         raise CapacityError(f"max_model_len is {config.max_model_len}, but the model's context is {max_context} tokens")
-    dtype = _dtype(config, device)
+    dtype = _dtype(config, device, layers)
     wanted = config.max_model_len or max_context
     if available is None:
         available = device.available_memory(config.backend_options)
@@ -150,12 +211,13 @@ def _budget(config: EngineConfig, length: int, sizes: tuple[int, ...]) -> int:
     return max((size for size in sizes if size <= budget), default=budget)
 
 
-def _dtype(config: EngineConfig, device: Device) -> str:
+def _dtype(config: EngineConfig, device: Device, layers: Sequence[Layer]) -> str:
     if config.kv_cache_dtype == "auto":
         return device.kv_dtypes[0]
     if config.kv_cache_dtype not in device.kv_dtypes:
         allowed = ", ".join(("auto", *device.kv_dtypes))
         raise ConfigError(f"kv_cache_dtype must be one of {allowed}; got {config.kv_cache_dtype!r}")
+    check_heads(layers, config.kv_cache_dtype)
     return config.kv_cache_dtype
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from octavo.backends.reference import ReferenceBackend, ReferenceOps, attend
-from octavo.backends.reference_kv import Plane
+from octavo.backends.reference_kv import Plane, QuantisedPlane
 from octavo.config import CacheConfig
 from octavo.ir import Attention, Model, Rope
 from octavo.models.registry import load_model
@@ -156,15 +156,17 @@ def test_kv_planes() -> None:
     x = RNG.standard_normal((4, 2, 32)).astype(np.float32)
     x[1, 0] = 0
     slots = np.array([3, 0, 7, 5], np.int32)
-    # int8: the rounding of a rotated head is spread over all of it
-    for dtype, step in (("f32", 0.0), ("bf16", 2.0**-8), ("int8", 2 / 127)):
-        plane = Plane(8, 2, 32, dtype)
+    # the rounding of a rotated head is spread over all of it
+    kinds = {"f32": 0.0, "bf16": 2.0**-8, "int8": 2 / 127, "int4": 2 / 15}
+    for dtype, step in kinds.items():
+        plane = QuantisedPlane(8, 2, 32, dtype) if "int" in dtype else Plane(8, 2, 32, dtype)
         plane.write(slots, x)
         bound = step * np.abs(x).max(axis=-1, keepdims=True) * 1.001
         assert (np.abs(plane.read(slots) - x) <= bound).all(), dtype
         plane.copy(slice(0, 4), slice(4, 8))
         np.testing.assert_array_equal(plane.read(np.array([7], np.int32)), plane.read(np.array([3], np.int32)))
-    assert Plane(8, 2, 32, "int8").nbytes == 8 * 2 * (32 + 4)
+    assert QuantisedPlane(8, 2, 64, "int8").nbytes == 8 * 2 * (64 + 4)
+    assert QuantisedPlane(8, 2, 64, "int4").nbytes == 8 * 2 * (32 + 2 * 4)
     assert Plane(8, 2, 32, "bf16").nbytes == 8 * 2 * 32 * 2
 
 

@@ -34,6 +34,20 @@ def test_int8_stores_a_scale_for_each_token_and_head() -> None:
     assert block_bytes(QWEN_1_5B, 16, "int8") == 28 * 2 * (2 * 16 * 128 + 2 * 16 * 4)
 
 
+def test_k8v4_has_a_scale_and_a_minimum_for_each_32_values() -> None:
+    """The bytes of a head of 64, key and value: 256 in bf16, 136 in int8, 108 in k8v4."""
+    head = [Attention(heads=1, kv_heads=1, head_dim=64, scale=1.0)]
+    assert [token_bytes(head, dtype) for dtype in ("bf16", "int8", "k8v4")] == [256, 136, 108]
+    assert token_bytes(QWEN_1_5B, "k8v4") == 28 * 2 * (128 + 4 + 64 + 4 * 4)
+
+
+def test_k8v4_needs_whole_groups() -> None:
+    layers = [Attention(4, 2, head_dim=80, scale=1.0)]
+    config = EngineConfig(kv_cache_dtype="k8v4")
+    with pytest.raises(ConfigError, match="heads of a multiple of 32 dimensions, but the model's have 80: use int8"):
+        resolve(config, layers, 2048, GIB, 8 * GIB)
+
+
 def test_layers_may_differ() -> None:
     mixed = [Attention(4, 1, 256, 1.0), Attention(4, 2, 64, 1.0)]
     assert block_bytes(mixed, 16, "bf16") == 2 * 16 * 2 * (256 + 128)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import logging
 
 import numpy as np
 
 from octavo import _native
 from octavo.backends import host
 from octavo.backends.base import Progress
-from octavo.backends.cpu.lower import KV_DTYPES, cache_layers, fused, lower, offsets
+from octavo.backends.cpu.lower import KV_DTYPES, QUANTISED, cache_layers, fused, lower, offsets
 from octavo.backends.cpu.packing import PackedMatrices, check_panels, matrices
 from octavo.backends.plan.nodes import Trace
 from octavo.config import CacheConfig, default_threads
@@ -18,6 +19,8 @@ from octavo.ir import Model
 from octavo.types import U8, Batch, StepResult, Transfers
 
 NO_PAIRS = np.empty((0, 2), np.int32)
+
+log = logging.getLogger(__name__)
 
 
 class CpuBackend:
@@ -42,6 +45,7 @@ class CpuBackend:
         progress: Progress | None = None,
     ):
         check_panels(model)
+        warn_of_heads(model, cache.dtype)
         self.model = model
         self.kv_dtype = cache.dtype
         self.isa = choose_isa(isa)
@@ -144,6 +148,14 @@ class CpuBackend:
 
     def close(self) -> None:
         del self._plan, self._blocks, self._kv, self._weights
+
+
+def warn_of_heads(model: Model, dtype: str) -> None:
+    """Logs that heads are quantised without the rotation that makes it precise, which needs a power of two."""
+    odd = sorted({spec.head_dim for spec in model.attention if spec.head_dim & (spec.head_dim - 1)})
+    if odd and dtype in QUANTISED:
+        sizes = " and ".join(map(str, odd))
+        log.warning("kv_cache_dtype %s: heads of %s dimensions are not rotated, which costs precision", dtype, sizes)
 
 
 def choose_isa(isa: str) -> str:

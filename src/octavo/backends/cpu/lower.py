@@ -34,8 +34,8 @@ from octavo.errors import ModelFileError
 from octavo.ir import Model, Rope, Weight
 from octavo.weights.dequantize import dequantize
 
-KV_DTYPES = {"f32": 0, "bf16": 1, "int8": 2}  # KvType in native/kernels/kernels.h
-QUANTISED = frozenset({"int8"})
+KV_DTYPES = {"f32": 0, "bf16": 1, "int8": 2, "k8v4": 3}  # KvType in native/kernels/kernels.h
+QUANTISED = frozenset({"int8", "k8v4"})
 ACTIVATIONS = {"silu": 0, "gelu_tanh": 1}
 
 
