@@ -65,7 +65,7 @@ class Engine:
         # A device that runs behind may still write to a block that the control plane has given to somebody else.
         pool = None if isinstance(backend, AsyncBackend) else backend.host_pool()
         self._store = Store(list(tiers), backend.stage(stage_rows(size)), pool, self.cache.transfers)
-        costs = SwapCosts(size, self.cache.block_size) if config.preemption_mode == "auto" else None
+        costs = SwapCosts(self.cache.block_size) if config.preemption_mode == "auto" else None
         self.cache.use_store(self._store, costs)
         if costs is not None:
             self.scheduler.learn_costs(costs)

@@ -534,6 +534,33 @@ def test_ram_pushes_its_oldest_blocks_to_the_disk_and_all_at_the_end(tmp_path: P
     assert all(seq.num_cached_tokens == 28 for seq in seqs)
 
 
+class Slow(Gate):
+    """A disk that takes its time."""
+
+    def read(self, key: bytes, into: U8) -> bool:
+        time.sleep(0.02)
+        return self.inner.read(key, into)
+
+
+class SlowEdited(HostEdited):
+    """A model that takes its time for prompts."""
+
+    def run(self, batch: Batch) -> Any:
+        time.sleep(0.001 * len(batch.token_ids) if len(batch.token_ids) > 8 else 0)
+        return super().run(batch)
+
+
+@pytest.mark.parametrize(("tier", "backend", "loads"), [(Slow, HostEdited, False), (Gate, SlowEdited, True)])
+def test_auto_takes_the_faster_way_as_measured(tier: type[Gate], backend: type[NullBackend], loads: bool) -> None:
+    requests, expected = many()
+    engine = build([tier(RamTier(1000))], blocks=30, backend=backend, preemption_mode="auto")
+    assert finish(engine, requests) == expected
+    stats = store_of(engine).stats
+    share = stats.external_hits / stats.external_queries
+    assert share > 0.2 if loads else share < 0.1, share
+    engine.close()
+
+
 def test_one_step_ahead_uses_the_store_too(tmp_path: Path) -> None:
     requests, expected = many()
     engine = build([disk(tmp_path)], ahead=True, preemption_mode="swap")

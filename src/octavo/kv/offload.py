@@ -77,7 +77,7 @@ class OffloadedCache(PagedCache):
         if seq.num_preemptions and not self._reload:
             return []
         found = list(takewhile(self.store.holds, keys))
-        return found if self.costs is None or not found or self.costs.load_pays(len(found)) else []
+        return found if self.costs is None or not found or self.costs.choose_load(len(found)) else []
 
     def _count(self, keys: list[bytes], hits: list[int]) -> None:
         """A block that is found in the pool for a second time is worth storing before it has to go."""

@@ -140,8 +140,8 @@ class ContinuousScheduler:
         seconds, self._ended = now - max(plan.began, self._ended), now
         if self._pace:
             self._pace.observe(rows, prompt, seconds)
-        if self._costs and prompt and not rows:
-            self._costs.computed(prompt, seconds)
+        if self._costs and prompt > rows:  # else its share of the step is not known well
+            self._costs.computed(prompt, seconds * prompt / (prompt + rows))
 
     def _take_short_path(self, plan: Schedule) -> bool:
         """Fills the plan by the short path if every running sequence decodes one plain token and no other can join."""
