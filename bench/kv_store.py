@@ -87,9 +87,16 @@ def throughput(model: str, shape: tuple[int, int, int], settings: dict[str, Any]
         )
         seconds, stats = time.perf_counter() - begin, llm.parts.engine.stats
         store = llm.parts.engine.cache.store.stats  # type: ignore[attr-defined]
-        return {"tokens_s": round(count * tokens / seconds, 1), "seconds": round(seconds, 1), "steps": stats.steps,
-                "preemptions": stats.preemptions, "blocks": settings["num_kv_blocks"], "loaded_tokens": store.external_hits,
-                "load_s": round(store.load_seconds, 2), "drops": store.store_drops}  # fmt: skip
+        return {
+            "tokens_s": round(count * tokens / seconds, 1),
+            "seconds": round(seconds, 1),
+            "steps": stats.steps,
+            "preemptions": stats.preemptions,
+            "blocks": settings["num_kv_blocks"],
+            "loaded_tokens": store.external_hits,
+            "load_s": round(store.load_seconds, 2),
+            "drops": store.store_drops,
+        }
 
 
 def in_a_process(function: Any, *arguments: Any) -> Any:

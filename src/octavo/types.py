@@ -113,7 +113,7 @@ class Request:
     """One prompt with its parameters, as the engine sees it: token ids in, token ids out, no text.
 
     priority: lower runs first. deadline: `time.monotonic()` seconds after which the request ends with "deadline".
-    cache_salt: only requests with the same salt share prefix blocks.
+    cache_salt: only requests with the same salt share prefix blocks. `kv.prefix` says which salts keep them off disks.
     eos_token_ids: tokens that end a sequence unless `ignore_eos`. bad_word_ids: `bad_words` in token ids.
     """
 

@@ -3,7 +3,8 @@
 key(i) = sha256(key(i - 1), token ids of block i), key(-1) = sha256(cache salt, adapter). A collision would show one
 user another user's text, so the hash is cryptographic.
 
-The last bit of a key says whether the request had a salt, so that a tier below the pool can refuse such blocks.
+The last bit of a key says whether the client gave a salt, so that a tier below the pool can refuse such blocks. What a
+server puts before a client's salt, to separate its clients, ends with a zero byte and does not count.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ def root_key(cache_salt: str, adapter: str = "") -> bytes:
     """The chain's start. Lengths are hashed too: ("ab", "c") and ("a", "bc") must differ."""
     parts = [text.encode("utf-8", "surrogatepass") for text in (cache_salt, adapter)]
     digest = sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).digest()
-    return _marked(digest, bool(cache_salt))
+    return _marked(digest, not (cache_salt == "" or cache_salt.endswith("\0")))
 
 
 def is_private(key: bytes) -> bool:
-    """Whether the key is that of a request with a cache salt."""
+    """Whether the key is that of a request whose client gave a salt."""
     return bool(key[-1] & 1)
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from octavo.kv.blocks import BlockPool
-from octavo.kv.prefix import extend_chain, match, root_key
+from octavo.kv.prefix import extend_chain, is_private, match, root_key
 
 
 def chain(tokens: list[int], count: int, salt: str = "", size: int = 4) -> list[bytes]:
@@ -29,6 +29,12 @@ def test_salt_and_adapter_separate() -> None:
     roots = [root_key(*pair) for pair in (("", ""), ("a", ""), ("", "a"), ("ab", "c"), ("a", "bc"))]
     assert len(set(roots)) == len(roots)
     assert not set(chain(list(range(8)), 2, "one")) & set(chain(list(range(8)), 2, "two"))
+
+
+def test_a_key_says_whether_the_client_gave_a_salt() -> None:
+    for salt, private in (("", False), ("mine", True), ("key:1\0mine", True), ("key:1\0", False)):
+        assert is_private(root_key(salt)) == private
+        assert {is_private(key) for key in chain(list(range(40)), 10, salt)} == {private}
 
 
 def test_match_stops_at_the_first_unknown_block() -> None:

@@ -11,11 +11,13 @@ from octavo.backends.registry import device
 from octavo.engine import Engine
 from octavo.kv.offload import OffloadedCache
 from octavo.kv.paged import PagedCache
+from octavo.kv.store import StoreStats
 from octavo.scheduler.stats import Stats
 from octavo.server.engine.protocol import Ready
 
 FREE, CACHED = -1, -2  # owners of blocks that no sequence holds; other owners are indices into `sequences`
 COUNTERS = [*(field.name for field in dataclasses.fields(Stats)), "control_seconds"]
+STORE_COUNTERS = [field.name for field in dataclasses.fields(StoreStats)]
 
 
 def ready(parts: Assembly) -> Ready:
@@ -38,7 +40,7 @@ def stats(engine: Engine) -> dict[str, Any]:
     if isinstance(engine.cache, PagedCache):
         values["evicted_tokens"] = engine.cache.pool.num_evictions * engine.cache.block_size
     if isinstance(engine.cache, OffloadedCache):
-        values |= dataclasses.asdict(engine.cache.store.stats)
+        values |= {name: getattr(engine.cache.store.stats, name) for name in STORE_COUNTERS}
         values["store_evictions"] = sum(tier.evictions for tier in engine.cache.store.tiers)
     return values
 

@@ -46,7 +46,8 @@ class Caller:
     @property
     def salt(self) -> str:
         """Requests share cached prefixes only if their API key and their `cache_salt` are equal."""
-        return f"{self.key.salt if self.key.digest else ''}\x00{self.cache_salt}"
+        key = self.key.salt if self.key.digest else ""
+        return f"{key}\x00{self.cache_salt}" if key or self.cache_salt else ""
 
 
 @dataclass(eq=False, slots=True)
