@@ -12,7 +12,7 @@ from octavo.ir import Model
 
 MAX_THREADS = 1024  # more would exhaust a machine before it computes anything
 ISAS = ("auto", "amx", "avx512", "avx2", "i8mm", "neon", "portable")
-# tests/e2e/test_kv_version.py has the bytes that belong to it, on every instruction set.
+# tests/e2e/test_kv_disk.py has the bytes that belong to it, on every instruction set.
 KV_VERSION = "cpu-1"
 OPTIONS: dict[str, Any] = {
     "threads": None,  # None: one for each physical core that the process may use
