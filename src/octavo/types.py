@@ -34,8 +34,8 @@ Json = dict[str, Any]  # a JSON object
 
 @dataclass(frozen=True, slots=True)
 class StructuredOutputs:
-    """The required form of the text: exactly one field is set. json: a JSON schema. grammar: Lark, llguidance's
-    kind."""
+    """The required form of the text: exactly one field is set. json: a JSON schema. grammar: Lark, of llguidance's
+    kind, or llama.cpp's GBNF."""
 
     json: str | dict[str, Any] | None = None
     json_object: bool = False

@@ -1,4 +1,4 @@
-"""Structured output: text that must follow a JSON schema, a regular expression, a choice or a Lark grammar.
+"""Structured output: text that must follow a JSON schema, a regular expression, a choice or a grammar (Lark or GBNF).
 
 `Compiler.compile` makes a `Grammar` once, outside the engine's step. Each sequence has a `Matcher`, whose masks say
 which tokens may come next. Masks of draft positions follow the drafts, and rejected drafts are rolled back.
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from octavo.errors import RequestError, lacking_extra
-from octavo.sampling import formats
+from octavo.sampling import formats, gbnf
 from octavo.types import U32, Sequence, StructuredOutputs
 
 FIELD = "structured_outputs"
@@ -66,7 +66,7 @@ class Compiler:
             return known
         self.prepare()
         start = time.monotonic()
-        grammar = Grammar(self._new(source), self._end_mask)
+        grammar = Grammar(self._new(source, _is_lark(wanted)), self._end_mask)
         grammar.matcher().mask_after([])  # the first mask builds most of the lexer: here it delays no sequence
         if time.monotonic() - start > MAX_COMPILE_SECONDS:
             raise RequestError(f"{FIELD}: the grammar takes too long to compile: make it simpler", FIELD)
@@ -75,12 +75,11 @@ class Compiler:
             self._known.popitem(last=False)
         return grammar
 
-    def _new(self, source: str) -> Any:
-        library = _llguidance()
-        limits = library.LLParserLimits(initial_lexer_fuel=1_000_000, max_grammar_size=200_000, verbose_errors=False)
-        matcher = library.LLMatcher(self._native, source, log_level=0, limits=limits)
+    def _new(self, source: str, placed: bool) -> Any:
+        """placed: a place in an error is one in the text that the user wrote."""
+        matcher = _llguidance().LLMatcher(self._native, source, log_level=0, limits=_limits())
         if matcher.is_error():
-            raise RequestError(f"{FIELD}: {_reason(matcher.get_error())}", FIELD)
+            raise RequestError(f"{FIELD}: {_reason(matcher.get_error(), placed)}", FIELD)
         return matcher
 
     @cached_property
@@ -256,6 +255,20 @@ def _llguidance() -> Any:
     return llguidance
 
 
+def _limits() -> Any:
+    return _llguidance().LLParserLimits(initial_lexer_fuel=1_000_000, max_grammar_size=200_000, verbose_errors=False)
+
+
+def why_unusable(schema: dict[str, Any]) -> str | None:
+    """Why no grammar can be made of a JSON schema; None if one can. Needs no vocabulary, and milliseconds."""
+    matcher = _llguidance().LLMatcher
+    try:
+        problem = matcher.validate_grammar(_source(StructuredOutputs(json=schema)), limits=_limits())
+    except RequestError as error:
+        return str(error).removeprefix(f"{FIELD}: ")
+    return _reason(problem) if problem else None
+
+
 def _source(wanted: StructuredOutputs) -> str:
     """The structured output as an llguidance grammar. Raises RequestError."""
     matcher = _llguidance().LLMatcher
@@ -266,7 +279,8 @@ def _source(wanted: StructuredOutputs) -> str:
             return _bounded(matcher.grammar_from_regex(wanted.regex))
         if wanted.choice is not None:
             return _bounded(matcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, wanted.choice))))
-        return _bounded(matcher.grammar_from_lark(wanted.grammar or ""))
+        given = wanted.grammar or ""
+        return _bounded(matcher.grammar_from_lark(gbnf.to_lark(given) if gbnf.looks_like(given) else given))
     except (ValueError, RecursionError, UnicodeEncodeError) as error:
         raise RequestError(f"{FIELD}: {_reason(str(error))}", FIELD) from error
 
@@ -274,10 +288,19 @@ def _source(wanted: StructuredOutputs) -> str:
 def _schema(wanted: StructuredOutputs) -> str:
     if wanted.json_object:
         return '{"type": "object"}'
-    if isinstance(wanted.json, str) and '"format"' not in wanted.json:
-        return wanted.json
-    schema = json.loads(wanted.json) if isinstance(wanted.json, str) else wanted.json
-    return json.dumps(formats.without_unknown(schema))
+    if not isinstance(wanted.json, str):
+        return json.dumps(formats.without_unknown(wanted.json))
+    try:
+        schema = json.loads(wanted.json)
+    except ValueError as error:
+        raise ValueError(f"the JSON schema is not JSON: {error}") from error
+    if not isinstance(schema, dict):
+        raise ValueError(f"a JSON schema is an object; this is {wanted.json[:40]!r}")
+    return json.dumps(formats.without_unknown(schema)) if '"format"' in wanted.json else wanted.json
+
+
+def _is_lark(wanted: StructuredOutputs) -> bool:
+    return wanted.grammar is not None and not gbnf.looks_like(wanted.grammar)
 
 
 def _bounded(source: str) -> str:
@@ -286,12 +309,23 @@ def _bounded(source: str) -> str:
     return source
 
 
+PLACE = re.compile(r"^(?:at )?(\d+)\((\d+)\): ")
+# Messages of llguidance that are about its own inside.
+EXPLAINED = {
+    "NoExtensionBias": "no text can follow it: a rule, or a $ref, leads back to itself without an end",
+    "oneOf constraints are not supported": "the branches of a oneOf must exclude each other: use anyOf",
+    "panic: ": "llguidance cannot read it",
+    "lexer error": "Lark has no such token: is a text in quotes or a /regex/ left open?",
+}
 PATTERN = re.compile(r"regex parse error:\n +(.*)\n[ ^]*\n")
 POINTER = re.compile(r"[\s^]*|\s*\d+ \|.*")  # lines that quote the source, or point into it
 
 
-def _reason(message: str) -> str:
-    """llguidance's message in one line: without the lines that draw where the mistake is."""
+def _reason(message: str, placed: bool = False) -> str:
+    """llguidance's message in one line: without the lines that draw where the mistake is.
+
+    placed: the line and column that it names are those of the user's text.
+    """
     lines = message.strip().splitlines()
     drawn = {i for i, line in enumerate(lines) if POINTER.fullmatch(line)}
     drawn |= {i for i in range(1, len(lines) - 1) if lines[i].startswith("  ") and i + 1 in drawn}
@@ -299,4 +333,7 @@ def _reason(message: str) -> str:
     quoted = PATTERN.search(message)  # a schema may have many patterns
     where = f"in {quoted[1][:80]!r}: " if quoted and "invalid regex" not in text else ""
     text = text.replace(" (in regex)", "").replace("regex parse error: error: ", f"regex parse error: {where}")
+    text = PLACE.sub(r"line \1, column \2: " if placed else "", text)
+    for name, meaning in EXPLAINED.items():
+        text = re.sub(rf"{name}.*", meaning, text)
     return text[:MAX_REASON] or "the grammar cannot be used"
