@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -71,9 +72,11 @@ def test_one_makes_room_for_another(tiny_model: Path, others: list[str], logs: P
 
 
 def test_a_model_that_cannot_be_loaded_fails_alone(tiny_model: Path, tmp_path: Path, logs: Path) -> None:
+    """It was a model when the server started, which refuses any other file: see tests/e2e/test_bad_input.py."""
     bad = tmp_path / "bad.gguf"
-    bad.write_bytes(b"GGUF" + bytes(64))
+    shutil.copy(tiny_model, bad)
     with serving(tiny_model, *KV, "--model", f"bad={bad}", folder=logs) as server:
+        bad.write_bytes(b"GGUF" + bytes(64))
         status, answer = server.post("/v1/completions", ASK | {"model": "bad"})
         assert status == 503 and "version" in answer["error"]["message"]
         assert server.post("/v1/completions", ASK)[0] == 200

@@ -193,15 +193,18 @@ def _name(model: str) -> str:
 
 
 def _other(entry: str, engine: Mapping[str, Any]) -> ModelSource:
-    """Reports a model that is not there now, not at its first use. The hub is asked then only."""
+    """Reports a model that is not there, or is none, now and not at its first use. The hub is asked then only."""
     from octavo.errors import ModelFileError
-    from octavo.weights import hub, sources
+    from octavo.models.registry import build_model, open_checkpoint
+    from octavo.weights import sources
 
     alias, equals, model = entry.partition("=")
     if not (alias and equals and model):
         raise ConfigError(f"--model must have the form ALIAS=MODEL; got {entry!r}")
     try:
-        hub.HubSource.parse(model) if model.startswith(hub.PREFIX) else sources.resolve(model)
+        if (path := sources.find(model)) is not None:
+            with open_checkpoint(path) as checkpoint:
+                build_model(checkpoint)
     except ModelFileError as error:
         raise ConfigError(f"--model {entry}: {error}") from error
     return _source((alias,), model, engine, None, None, eager=False)

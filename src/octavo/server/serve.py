@@ -14,13 +14,13 @@ from types import FrameType
 
 import uvicorn
 
-from octavo.errors import ConfigError, ModelFileError
+from octavo.errors import CapacityError, ConfigError, ModelFileError
 from octavo.server import admission, logs
 from octavo.server.engine.supervisor import State
 from octavo.server.http.app import make_app
 from octavo.server.http.connection import Connection
 from octavo.server.model_pool import memory_needed
-from octavo.server.settings import ServerSettings, check
+from octavo.server.settings import ModelSource, ServerSettings, check
 from octavo.server.state import ServerState
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def serve(settings: ServerSettings) -> int:
     check_address(settings.host, settings.port)
     for model in settings.models:
         if model.eager:
-            memory_needed(model)  # reports a bad model file before the server starts
+            check_memory(model, settings.memory)  # also reports a bad model file before the server starts
     logs.configure(settings.log_format, settings.log_level)
     app, state = make_app(settings)
     config = uvicorn.Config(
@@ -130,6 +130,13 @@ def serve(settings: ServerSettings) -> int:
     if (problem := failed_model(state)) is not None:
         raise ModelFileError(problem)
     return 0 if server.started else 1
+
+
+def check_memory(model: ModelSource, memory: int | None) -> None:
+    """Raises OctavoError if the model cannot be loaded, or needs more than `memory` bytes."""
+    needed = memory_needed(model)
+    if memory is not None and needed > memory:
+        raise CapacityError(f"the model {model.aliases[0]} needs {needed >> 20} MiB: raise memory, {memory >> 20} MiB")
 
 
 def check_address(host: str, port: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,20 @@ class ServerSettings:
     otlp_endpoint: str | None = None
 
 
+def _check_certificate(settings: ServerSettings) -> None:
+    """Raises ConfigError if TLS cannot be served with the given files."""
+    if settings.ssl_certfile is None:
+        return
+    for file in filter(None, (settings.ssl_keyfile, settings.ssl_certfile)):
+        if not file.is_file():
+            raise ConfigError(f"TLS: there is no file {file}")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
+    except (ssl.SSLError, OSError) as error:
+        files = f"{settings.ssl_certfile} and {settings.ssl_keyfile}"
+        raise ConfigError(f"TLS: {files} are no certificate and its private key, as PEM: {error}") from error
+
+
 def check(settings: ServerSettings) -> ServerSettings:
     """Returns the settings. Raises ConfigError if a value is invalid or two contradict each other."""
     for model in settings.models:
@@ -75,23 +90,27 @@ def check(settings: ServerSettings) -> ServerSettings:
     if (settings.ssl_keyfile is None) != (settings.ssl_certfile is None):
         raise ConfigError("TLS needs both --ssl-keyfile and --ssl-certfile")
     numbers = {
-        "max_body_size": settings.limits.body,
-        "max_connections": settings.limits.connections,
         "max_queued_requests": settings.limits.queued_requests,
         "max_queued_tokens": settings.limits.queued_tokens,
-        "send_timeout": settings.limits.send_seconds,
         "shutdown_timeout": settings.shutdown_timeout,
-        "engine_timeout": settings.engine_timeout,
         "idle_timeout": settings.idle_seconds,
+    }
+    positive = {
+        "max_body_size": settings.limits.body,
+        "max_connections": settings.limits.connections,
+        "send_timeout": settings.limits.send_seconds,
+        "engine_timeout": settings.engine_timeout,
+        "request_timeout": settings.request_timeout,
     }
     for name, value in numbers.items():
         if not value >= 0:  # also rejects NaN
             raise ConfigError(f"{name} must be at least 0; got {value}")
-    if settings.request_timeout is not None and not settings.request_timeout > 0:
-        raise ConfigError(f"request_timeout must be more than 0; got {settings.request_timeout}")
-    for file in filter(None, (settings.ssl_keyfile, settings.ssl_certfile)):
-        if not file.is_file():
-            raise ConfigError(f"TLS: there is no file {file}")
+    for name, given in positive.items():
+        if given is not None and not given > 0:
+            raise ConfigError(f"{name} must be more than 0; got {given}")
+    if settings.otlp_endpoint is not None and not settings.otlp_endpoint.startswith(("http://", "https://")):
+        raise ConfigError(f"otlp_endpoint must be a URL, http:// or https://; got {settings.otlp_endpoint!r}")
+    _check_certificate(settings)
     if not 0 <= settings.port <= 65535:
         raise ConfigError(f"port must be from 0 to 65535; got {settings.port}")
     return settings
