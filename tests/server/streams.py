@@ -81,7 +81,7 @@ def events(server: Server, path: str, body: dict[str, Any]) -> list[dict[str, An
     """The events of a whole stream, without [DONE]; of a stream of lines, the lines."""
     status, text = server.post(path, body)
     assert status == 200 and isinstance(text, str), text
-    lines = [line.removeprefix("data: ") for line in text.splitlines() if line]
+    lines = [line.removeprefix("data: ") for line in text.splitlines() if line and not line.startswith("event: ")]
     return [json.loads(line) for line in lines if line != "[DONE]"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import anthropic
@@ -79,6 +80,54 @@ def test_tools(client: anthropic.Anthropic) -> None:
     ]
     follow = client.messages.create(model="smollm2", messages=messages, max_tokens=10, tools=[TOOL])
     assert follow.usage.output_tokens > 0
+
+
+SCHEMA: Any = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 20}, "large": {"type": "boolean"}},
+    "required": ["city", "large"],
+    "additionalProperties": False,
+}
+
+
+def test_output_config(client: anthropic.Anthropic, smollm: Server) -> None:
+    given: Any = {"format": {"type": "json_schema", "schema": SCHEMA}, "effort": "low"}
+    options: Any = {"model": "smollm2", "messages": QUESTION, "max_tokens": 60, "extra_body": GREEDY}
+    made = client.messages.create(**options, output_config=given)
+    assert made.content[0].type == "text" and set(json.loads(made.content[0].text)) == {"city", "large"}
+    with client.messages.stream(**options, output_config=given) as stream:
+        assert "".join(stream.text_stream) == made.content[0].text
+    older = {"model": "smollm2", "messages": QUESTION, "max_tokens": 60, **GREEDY, "output_format": given["format"]}
+    assert smollm.post("/v1/messages", older)[1]["content"][0]["text"] == made.content[0].text
+    assert client.messages.count_tokens(model="smollm2", messages=QUESTION, output_config=given).input_tokens > 10
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"output_config": {"format": {"type": "json_schema", "schema": {"type": "strin"}}}}, "output_config.format: "),
+        ({"output_config": {"format": {"type": "xml", "schema": {}}}}, "output_config.format.type"),
+        ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
+        (
+            {
+                "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}},
+                "tools": [TOOL],
+                "tool_choice": {"type": "any"},
+            },
+            "contradict",
+        ),
+        (
+            {
+                "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}},
+                "output_format": {"type": "json_schema", "schema": SCHEMA},
+            },
+            "only one of",
+        ),
+    ],
+)  # fmt: skip
+def test_output_config_that_cannot_be_honoured(smollm: Server, more: Any, words: str) -> None:
+    status, answer = smollm.post("/v1/messages", {"messages": QUESTION, "max_tokens": 4, **more})
+    assert status == 400 and words in answer["error"]["message"], answer
 
 
 def test_counting(client: anthropic.Anthropic) -> None:

@@ -176,7 +176,8 @@ def test_fields_have_the_names_the_client_used(
 ) -> None:
     status, answer = tiny.post(route, ROUTES[route] | {field: value, "stream": stream} | more)
     error = error_of(answer)
-    assert status == 400 and error["param"] == field and "structured_outputs" not in error["message"], answer
+    own = error["param"].partition("[")[0] == field and "structured_outputs" not in error["message"]
+    assert status == 400 and own, answer
 
 
 @pytest.mark.parametrize(
@@ -273,6 +274,18 @@ def test_unknown_paths_and_methods(tiny: Server) -> None:
     assert tiny.get("/v1/nothing")[0] == 404 and error_of(tiny.get("/v1/nothing")[1])
     assert tiny.get("/v1/completions")[0] == 405 and error_of(tiny.get("/v1/completions")[1])
     assert tiny.call("DELETE", "/v1/models", None)[0] == 405
+
+
+def test_a_path_that_lacks_its_start_is_guessed(tiny: Server) -> None:
+    for path, meant in {"/chat/completions": "/v1/chat/completions", "/v1/v1/messages": "/v1/messages"}.items():
+        status, answer = tiny.post(path, {})
+        assert status == 404 and error_of(answer)["message"] == f"there is no {path}; did you mean {meant}?"
+    assert error_of(tiny.post("/nothing", {})[1])["message"] == "there is no /nothing"
+
+
+def test_half_a_surrogate_pair_is_named(tiny: Server) -> None:
+    status, answer = tiny.post("/v1/completions", rb'{"prompt": "a\ud83d"}')
+    assert status == 400 and "needs its second half" in error_of(answer)["message"]
 
 
 def test_unknown_fields_are_ignored(tiny: Server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ import pytest
 from octavo.answers.parts import CallArguments, CallStart, TextPart
 from octavo.server.api.ollama.render import Calls, New
 from octavo.server.api.ollama.schemas import OllamaGenerateRequest, Options, sampling
+from octavo.server.http.body import decode
 from octavo.server.http.errors import ApiError
 from tests.server.harness import Server, serving
 from tests.server.streams import events
+from tests.tiny import Tiny, write_tiny_gguf
 
 ollama = pytest.importorskip("ollama")
 FEW = {"num_predict": 12, "temperature": 0}
@@ -91,6 +94,11 @@ def test_tools(client: Any) -> None:
     assert with_history.prompt_eval_count > alone.prompt_eval_count + 20
 
 
+def test_a_call_that_is_cut_off_is_left_out() -> None:
+    calls = Calls()
+    assert calls.take([CallStart(0, "f"), CallArguments(0, '{"a": ')], end=True) == New()
+
+
 def test_a_call_is_sent_at_once() -> None:
     """Ollama's clients read a call's arguments as an object, so its pieces are collected, in a stream too."""
     calls = Calls()
@@ -158,6 +166,12 @@ def test_a_request_without_a_prompt_loads_the_model(client: Any) -> None:
         ("/api/generate", {"prompt": "a", "format": {"type": "nonsense"}}, "format"),
         ("/api/generate", {"prompt": "word " * 4000}, "2048"),
         ("/api/embed", {"input": "a", "dimensions": 5000}, "dimensions"),
+        ("/api/chat", {"model": "smollm2", "messages": HELLO, "think": True}, '"smollm2" does not support thinking'),
+        ("/api/generate", {"prompt": "a", "think": "high"}, "does not support thinking"),
+        ("/api/generate", {"prompt": "a", "think": "much"}, "think"),
+        ("/api/generate", {"prompt": "a", "options": {"top_p": 1.5}}, "options.top_p"),
+        ("/api/show", {}, "model is required"),
+        ("/api/show", {"name": ""}, "model is required"),
         ("/api/pull", {"model": "llama3"}, "there is no /api/pull"),
     ],
 )
@@ -174,10 +188,26 @@ def test_options() -> None:
     params = sampling(OllamaGenerateRequest(options=given))
     assert (params.max_tokens, params.seed, params.stop, params.repetition_penalty) == (None, None, ("a",), 1.0)
     assert sampling(OllamaGenerateRequest(options=Options(repeat_penalty=1.5))).repetition_penalty == 1.5
+    params = sampling(OllamaGenerateRequest(options=Options(top_p=0, num_predict=0)))
+    assert (params.top_k, params.top_p, params.max_tokens) == (1, 1.0, None)  # the best token alone, without a limit
+    floats = b'{"options": {"top_k": 20.0, "seed": 7.9, "num_predict": 5.0, "top_p": null}}'
+    params = sampling(decode(floats, OllamaGenerateRequest))
+    assert (params.top_k, params.seed, params.max_tokens, params.top_p) == (20, 7, 5, 0.9)
     off = Options(repeat_penalty=1.5, repeat_last_n=0)
     assert sampling(OllamaGenerateRequest(options=off)).repetition_penalty == 1.0
     with pytest.raises(ApiError, match="repeat_last_n"):
         sampling(OllamaGenerateRequest(options=Options(repeat_penalty=1.5, repeat_last_n=64)))
+
+
+def test_thinking(tmp_path: Path, logs: Path) -> None:
+    """A chat template that reasons makes a model that can think. `think: false` is accepted by every model."""
+    template = "{% if enable_thinking %}<think>{% endif %}{{ messages[0].content }}{{ reasoning_effort }}"
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", Tiny())
+    with serving(path, "--chat-template", template, folder=logs) as server:
+        assert "thinking" in server.post("/api/show", {"model": "tiny"})[1]["capabilities"]
+        body = {"messages": HELLO[1:], "stream": False, "options": FEW}
+        for think in (True, False, "low"):
+            assert server.post("/api/chat", body | {"think": think})[0] == 200, think
 
 
 def test_a_stream_of_lines_has_no_comments(coder: Server) -> None:

@@ -18,6 +18,7 @@ class Reading:
     reasoning: its form, None if there is none. within: whether the prompt has opened the reasoning.
     tools: the tools that may be called, and whether each takes arguments. form: where their calls are looked for.
     parallel: whether an answer may hold several calls; if not, only the first is reported.
+    forced: the answer consists of calls, so the start of one that is cut off is no content.
     """
 
     reasoning: Reasoning | None = None
@@ -25,6 +26,7 @@ class Reading:
     tools: Mapping[str, bool] = field(default_factory=dict)
     form: Format = EVERY
     parallel: bool = True
+    forced: bool = False
 
     def reader(self) -> AnswerReader:
         return AnswerReader(self)
@@ -41,7 +43,7 @@ class AnswerReader:
     def __init__(self, reading: Reading):
         self._parallel = reading.parallel
         self._reasoning = None if reading.reasoning is None else ReasoningReader(reading.reasoning, reading.within)
-        self._tools = ToolReader(reading.form, reading.tools) if reading.tools else None
+        self._tools = ToolReader(reading.form, reading.tools, reading.forced) if reading.tools else None
 
     @property
     def num_calls(self) -> int:

@@ -91,4 +91,5 @@ def _taught_by(template: str) -> Format:
 def takes_arguments(function: Json) -> bool:
     """Whether a function has parameters. As in OpenAI's API, it has none without a schema, or with an empty one."""
     schema = function.get("parameters") or {"properties": {}}
-    return schema.get("properties") != {} or bool(schema.get("additionalProperties") or schema.get("patternProperties"))
+    unnamed = ("additionalProperties", "patternProperties", "required")
+    return schema.get("properties") != {} or any(schema.get(keyword) for keyword in unnamed)

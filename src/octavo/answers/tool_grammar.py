@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from octavo.answers.tool_formats import CLOSE, HERMES, MISTRAL, OPEN, Format, takes_arguments
+from octavo.answers.tool_schema import arguments_schema
 from octavo.sampling.formats import without_unknown
 from octavo.types import Json, StructuredOutputs
 
@@ -35,8 +36,9 @@ def forced(form: Format, tools: Sequence[Json], parallel: bool) -> StructuredOut
 
 def _call_schema(form: Format, function: Json) -> Json:
     """The name comes first, so that a stream can send it early. `$defs` move to the root, where `$ref` looks."""
-    parameters = dict(without_unknown(function["parameters"])) if takes_arguments(function) else dict(NO_ARGUMENTS)
-    definitions = {key: parameters.pop(key) for key in ("$defs", "definitions") if key in parameters}
+    given = without_unknown(function["parameters"]) if takes_arguments(function) else NO_ARGUMENTS
+    parameters = arguments_schema(given)
+    definitions: Json = {key: parameters.pop(key) for key in ("$defs", "definitions") if key in parameters}
     return {
         "type": "object",
         "properties": {"name": {"const": function["name"]}, form.arguments: parameters},

@@ -51,13 +51,15 @@ class ToolReader:
     """Parses one answer. `feed` takes text, `finish` ends it; both return the parts that are certain by then.
 
     form: where calls are looked for. tools: the tools that may be called; the value says whether one takes arguments.
+    forced: the answer consists of calls. If its end cuts one off, the call is reported as far as it is known.
     What looks like a call but is not JSON, has no arguments or calls another tool is plain text. The parts joined do
     not depend on how the text was split.
     """
 
-    def __init__(self, form: Format, tools: Mapping[str, bool]):
+    def __init__(self, form: Format, tools: Mapping[str, bool], forced: bool = False):
         self.num_calls = 0
         self._tools = tools
+        self._forced = forced
         self._form = form
         self._tags = {tag.opens: tag for tag in form.tags}
         self._prefixes = _prefixes(form)
@@ -79,8 +81,11 @@ class ToolReader:
         return parts
 
     def finish(self) -> list[Part]:
-        """Ends the answer. Text that was held back as the possible start of a call is plain text."""
+        """Ends the answer. Text that was held back as the start of a call is plain text, unless calls were forced."""
         parts: list[Part] = []
+        if self._forced and not self._broken:
+            self._cut_off(self._call, parts)
+            return parts
         if self._call is not None and not self._call.begun:
             self._add_text(self._call.raw, parts)
         if self._broken and self._text:
@@ -91,6 +96,16 @@ class ToolReader:
             parts.append(TextPart(self._space))
         self._text = self._space = ""
         return parts
+
+    def _cut_off(self, call: _Call | None, parts: list[Part]) -> None:
+        """Reports a forced call that is cut off before its arguments, if it is known which tool is meant."""
+        if call is not None and call.begun:
+            return
+        name = None if call is None or call.object is None else name_of(call.object)
+        if not self.num_calls and len(self._tools) == 1:
+            (name,) = self._tools
+        if name is not None and name in self._tools:
+            self._start(name, parts)
 
     def _advance(self, parts: list[Part]) -> bool:
         """Parses some of the text. Returns False if more is needed."""
@@ -209,6 +224,9 @@ class ToolReader:
 
     def _begin(self, call: _Call, name: str, parts: list[Part]) -> None:
         call.begun = True
+        self._start(name, parts)
+
+    def _start(self, name: str, parts: list[Part]) -> None:
         self._space = ""
         parts.append(CallStart(self.num_calls, name))
         if not self._tools[name]:

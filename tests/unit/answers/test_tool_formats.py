@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from octavo.answers.parts import joined
 from octavo.answers.reader import Reading
 from octavo.answers.tool_formats import EVERY, FORMATS, HERMES, LLAMA, MISTRAL, Format, parser_for, takes_arguments
 from octavo.answers.tool_grammar import forced
 from octavo.answers.tool_prompt import prepared
 from octavo.errors import ConfigError
+from tests.unit.answers.cuts import splits
 
 TALK: list[dict[str, Any]] = [
     {"role": "system", "content": "Be brief."},
@@ -90,6 +92,7 @@ def test_mistral_gets_ids_of_nine_characters() -> None:
         ({"type": "object", "properties": {}}, False),
         ({"type": "object", "properties": {}, "additionalProperties": True}, True),
         ({"type": "object"}, True),
+        ({"type": "object", "properties": {}, "required": ["x"]}, True),
         ({"type": "object", "properties": {"x": {}}}, True),
         ({"$ref": "#/$defs/X"}, True),
     ],
@@ -99,7 +102,8 @@ def test_a_tool_without_parameters_takes_no_arguments(parameters: Any, takes: bo
     assert takes_arguments(function) is takes
     grammar = forced(HERMES, [{"function": function}], parallel=False).grammar
     if parameters != {"$ref": "#/$defs/X"}:
-        assert accepted(grammar, '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>')
+        empty = "required" not in (parameters or {})
+        assert accepted(grammar, '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>') is empty
         assert accepted(grammar, '<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>') is takes
 
 
@@ -133,6 +137,43 @@ def test_what_a_grammar_forces_is_read(name: str) -> None:
         assert name not in TWO or accepted(grammar, TWO[name]) is parallel
     assert reads.read(ONE[name]).calls == [("f", '{"x": 1}')]
     assert name not in TWO or reads.read(TWO[name]).calls == [("f", '{"x": 1}')] * 2
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("tools", [{"f": True}, {"f": True, "g": True}], ids=["one tool", "two tools"])
+def test_a_forced_call_that_is_cut_off_is_no_content(name: str, tools: dict[str, bool]) -> None:
+    text = TWO.get(name, ONE[name])
+    reading = Reading(tools=tools, form=EVERY, forced=True)
+    for end in range(len(text)):
+        answer = reading.read(text[:end])
+        assert answer.content == "", text[:end]
+        named = text[:end].count('"f"')  # the name is complete
+        assert [tool for tool, _ in answer.calls] == ["f"] * max(named, len(tools) == 1)
+        assert all('{"x": 1}'.startswith(arguments) for _, arguments in answer.calls)
+    assert Reading(tools=tools, form=EVERY).read(text[:20]).content == text[:20]  # nothing forced it
+
+
+def test_the_parts_of_a_call_that_is_cut_off_do_not_depend_on_the_splits() -> None:
+    text = TWO["hermes"][:-25]
+    reading = Reading(tools={"f": True}, form=EVERY, forced=True)
+    for pieces in splits(text):
+        reader = reading.reader()
+        parts = [part for piece in pieces for part in reader.feed(piece)]
+        assert joined([*parts, *reader.feed("", last=True)]) == reading.read(text)
+
+
+def test_arguments_are_an_object_whatever_the_schema_says() -> None:
+    """A schema without a type, or one of several types, allows more than a call can hold."""
+    schemas = (
+        {"anyOf": [{"type": "string"}, {"type": "object", "properties": {"x": {"type": "integer"}}}]},
+        {"type": ["object", "null"], "properties": {"x": {"type": "integer"}}},
+        {"required": ["x"], "properties": {"x": {"type": "integer"}}},
+    )
+    for schema in schemas:
+        grammar = forced(HERMES, [{"function": {"name": "f", "parameters": schema}}], parallel=False).grammar
+        assert accepted(grammar, ONE["hermes"])
+        for other in ('"x"', "null", "[]", "3"):
+            assert not accepted(grammar, ONE["hermes"].replace('{"x": 1}', other))
 
 
 def test_forced_calls_are_spaced_as_models_know_them() -> None:

@@ -15,6 +15,7 @@ from octavo.processing.pooling import check_dimensions, choose, pooled_vector
 from octavo.server.api.common import caller_of, generate, new_id, openai_error, state_of
 from octavo.server.api.completions import PromptBody, as_prompts, encode
 from octavo.server.api.schemas import Priority, Seconds, Truncation
+from octavo.server.api.unsupported import EMBEDDINGS, UnsupportedInEmbeddings, refuse
 from octavo.server.generation.inbox import Generation, Inbox
 from octavo.server.generation.job import GenerationJob
 from octavo.server.generation.streaming import GenerationResponse, NeverStreamed, Renderer
@@ -28,7 +29,7 @@ MOST_TEXTS = 2048  # of a request, as OpenAI takes them
 PoolingMode = Literal["mean", "last", "cls"]
 
 
-class EmbeddingRequest(Struct, kw_only=True):
+class EmbeddingRequest(UnsupportedInEmbeddings, kw_only=True):
     """pooling: "mean" of all tokens' vectors, or the vector of the "last" token or of the first ("cls"). The default is
     what the model's file says, else "mean". dimensions: keep the first values only."""
 
@@ -67,6 +68,7 @@ class Embeddings(Struct):
 async def create(request: Request) -> Response:
     state = state_of(request)
     body = await read(request, EmbeddingRequest, state.settings.limits)
+    refuse(body, reasons=EMBEDDINGS)
     given = as_prompts(body.input, max(MOST_TEXTS, state.settings.limits.prompts), "input")
     caller = caller_of(request, body.timeout, body.priority, body.cache_salt)
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from octavo.outputs import CompletionOutput, OutputDelta
 from octavo.server.api.common import caller_for, generate, new_id, openai_error, state_of
 from octavo.server.api.schemas import Controls, sampling
-from octavo.server.api.unsupported import refuse
+from octavo.server.api.unsupported import INFILL, refuse
 from octavo.server.generation.fill import ExtraFile, fill_prompt, fill_tokens, until_filled
 from octavo.server.generation.inbox import Generation, Inbox
 from octavo.server.generation.job import GenerationJob, off_loop
@@ -44,6 +44,8 @@ class InfillRequest(Controls, kw_only=True):
     n_predict: Annotated[int, Meta(ge=-1, le=2**31 - 1)] = -1
     repeat_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
     response_fields: list[str] | None = None
+    max_tokens: Any = None  # refused, as n_probs: see INFILL
+    n_probs: Any = None
 
 
 class Timings(Struct):
@@ -79,6 +81,7 @@ async def create(request: Request) -> Response:
     state = state_of(request)
     body = await read(request, InfillRequest, state.settings.limits)
     refuse(body, HONOURED)
+    refuse(body, reasons=INFILL)
     if body.n not in (None, 1):
         raise bad_request(f"n must be 1: a gap gets one answer; got {body.n}", "n")
     caller = caller_for(request, body)

@@ -15,7 +15,13 @@ from octavo.server.api.common import caller_of, generate, new_id, state_of
 from octavo.server.api.messages_in import to_openai, tools_in
 from octavo.server.api.messages_render import MessagesRenderer
 from octavo.server.api.schemas import MOST, Priority, Seconds, Share
-from octavo.server.api.unsupported import MESSAGES, UnsupportedInMessages, refuse
+from octavo.server.api.unsupported import (
+    MESSAGES,
+    OUTPUT_CONFIG,
+    UnsupportedInMessages,
+    UnsupportedInOutputConfig,
+    refuse,
+)
 from octavo.server.generation.inbox import Inbox
 from octavo.server.generation.prompt import ChatInput, ChatPrompt, make_chat_prompt, template_variables
 from octavo.server.generation.streaming import GenerationResponse, Renderer
@@ -24,10 +30,11 @@ from octavo.server.http.body import read
 from octavo.server.http.errors import ApiError, bad_request
 from octavo.server.http.openapi import describe
 from octavo.server.settings import Limits
-from octavo.types import Json, SamplingParams
+from octavo.types import Json, SamplingParams, StructuredOutputs
 
 router = APIRouter()
 PATH = "/v1/messages"
+FORMAT = "output_config.format"
 KINDS = {
     401: "authentication_error",
     404: "not_found_error",
@@ -46,9 +53,12 @@ class AnthropicMessage(Struct):
 
 
 class AnthropicTool(Struct, omit_defaults=True):
+    """A tool of the client's. Anthropic's own, such as web search, have other types."""
+
     name: Annotated[str, Meta(min_length=1, max_length=64, pattern="^[A-Za-z0-9_.-]+$")]
     input_schema: Json
     description: str | None = None
+    type: Literal["custom"] | None = None
 
 
 class AnthropicToolChoice(Struct):
@@ -64,13 +74,29 @@ class AnthropicThinking(Struct):
     budget_tokens: int | None = None
 
 
+class AnthropicFormat(Struct):
+    type: Literal["json_schema"]
+    schema: Json
+
+
+class OutputConfig(UnsupportedInOutputConfig, kw_only=True, forbid_unknown_fields=True):
+    """format: the answer is JSON that follows the schema. effort: of reasoning, if the chat template knows it."""
+
+    format: AnthropicFormat | None = None
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+
+
 class CountRequest(UnsupportedInMessages, kw_only=True):
+    """output_format: an older name of output_config.format."""
+
     messages: Annotated[list[AnthropicMessage], Meta(min_length=1)]
     model: str | None = None
     system: str | list[Json] | None = None
     tools: list[AnthropicTool] | None = None
     tool_choice: AnthropicToolChoice | None = None
     thinking: AnthropicThinking | None = None
+    output_config: OutputConfig | None = None
+    output_format: AnthropicFormat | None = None
 
 
 class MessagesRequest(CountRequest, kw_only=True):
@@ -120,7 +146,6 @@ class TokenCount(Struct):
 async def create(request: Request) -> Response:
     state = state_of(request)
     body = await read(request, MessagesRequest, state.settings.limits)
-    refuse(body, reasons=MESSAGES)
     chat_input = to_chat_input(body, state.settings.limits)
     caller = caller_of(request, body.timeout, body.priority)
 
@@ -133,7 +158,8 @@ async def create(request: Request) -> Response:
             async with job as made:
                 yield MessagesRenderer(made, chat.reading, error_body)
 
-    names = {"prompt": "messages", "structured_outputs": "tools", "stop": "stop_sequences"}
+    constrained = FORMAT if chat_input.structured else "tools"
+    names = {"prompt": "messages", "structured_outputs": constrained, "stop": "stop_sequences"}
     return GenerationResponse(state, begin, bool(body.stream), error_body, names)
 
 
@@ -152,6 +178,9 @@ def to_chat_input(body: CountRequest, limits: Limits) -> ChatInput:
 
     Raises ApiError.
     """
+    refuse(body, reasons=MESSAGES)
+    if body.output_config is not None:
+        refuse(body.output_config, reasons=OUTPUT_CONFIG, within="output_config.")
     if len(body.messages) > limits.messages:
         raise bad_request(f"messages: at most {limits.messages} may be sent; got {len(body.messages)}", "messages")
     messages = [msgspec.to_builtins(message) for message in body.messages]
@@ -168,8 +197,9 @@ def to_chat_input(body: CountRequest, limits: Limits) -> ChatInput:
         tools_in(tools),
         choice,
         parallel,
-        template_variables(None, thinks),
+        template_variables(None, thinks, None if body.output_config is None else body.output_config.effort),
         continues=body.messages[-1].role == "assistant",
+        structured=_structure(body) is not None,
     )
 
 
@@ -177,13 +207,24 @@ def params_of(body: MessagesRequest, chat: ChatPrompt) -> SamplingParams:
     given: dict[str, Any] = {
         name: value for name in ("temperature", "top_p", "top_k") if (value := getattr(body, name)) is not None
     }
+    wanted = _structure(body)
+    if wanted is not None and chat.structure is not None:
+        raise bad_request(f"{FORMAT} and a tool_choice that forces a call contradict", "tool_choice")
     return SamplingParams(
         max_tokens=body.max_tokens,
         stop=tuple(body.stop_sequences or ()),
-        structured_outputs=chat.structure,
+        structured_outputs=wanted or chat.structure,
         skip_special_tokens=not chat.keep_special,
         **given,
     )
+
+
+def _structure(body: CountRequest) -> StructuredOutputs | None:
+    given = [body.output_format, None if body.output_config is None else body.output_config.format]
+    stated = [each for each in given if each is not None]
+    if len(stated) > 1:
+        raise bad_request(f"give only one of {FORMAT} and output_format", "output_format")
+    return StructuredOutputs(json=stated[0].schema) if stated else None
 
 
 def error_body(error: ApiError) -> bytes:

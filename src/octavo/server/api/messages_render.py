@@ -49,11 +49,11 @@ class MessagesRenderer:
         return self._close() + sse.named("message_delta", last) + sse.named("message_stop", {"type": "message_stop"})
 
     def whole(self) -> bytes:
-        read = read_answer(self._answer.text, self._reading)
+        read, cut_off = read_answer(self._answer.text, self._reading), self._answer.finish_reason == "length"
         blocks = [_thinking(read.reasoning)] if read.reasoning else []
         blocks += [{"type": "text", "text": read.content}] if read.content or not read.calls else []
         blocks += [
-            {"type": "tool_use", "id": new_id("toolu_"), "name": name, "input": _object(arguments)}
+            {"type": "tool_use", "id": new_id("toolu_"), "name": name, "input": _object(arguments, cut_off)}
             for name, arguments in read.calls
         ]
         return sse.encode(self._message(blocks, *stop_reason(self._answer, len(read.calls))))
@@ -129,9 +129,12 @@ def stop_reason(answer: CompletionOutput, calls: int) -> tuple[str, str | None]:
     return REASONS.get(answer.finish_reason or "stop", "end_turn"), None
 
 
-def _object(arguments: str) -> Any:
-    """Parses arguments. Without a grammar a model may write invalid JSON, which is returned as {"raw": text}."""
+def _object(arguments: str, cut_off: bool) -> Any:
+    """Parses arguments. Invalid JSON, which a model may write without a grammar, is returned as {"raw": text}.
+
+    Of arguments that may be cut off nothing is returned then: clients could not tell it from a whole value.
+    """
     try:
         return json.loads(arguments)
     except (ValueError, RecursionError):
-        return {"raw": arguments}
+        return {} if cut_off else {"raw": arguments}

@@ -15,7 +15,7 @@ from octavo.server.api.common import caller_of, generate, new_id, openai_error, 
 from octavo.server.api.responses_in import to_messages
 from octavo.server.api.responses_render import ResponsesRenderer
 from octavo.server.api.schemas import MOST, Priority, Seconds, Share
-from octavo.server.api.unsupported import RESPONSES, UnsupportedInResponses, refuse
+from octavo.server.api.unsupported import REASONS, RESPONSES, UnsupportedInResponses, refuse
 from octavo.server.generation.inbox import Inbox
 from octavo.server.generation.prompt import ChatInput, ChatPrompt, make_chat_prompt, template_variables
 from octavo.server.generation.streaming import GenerationResponse, Renderer
@@ -136,6 +136,8 @@ async def create(request: Request) -> Response:
 def to_chat_input(body: ResponseRequest, limits: Limits) -> ChatInput:
     """Converts a body to the common form of a chat. Raises ApiError."""
     refuse(body, reasons=RESPONSES)
+    if body.text is not None:
+        refuse(body.text, reasons={"verbosity": REASONS["verbosity"]}, within="text.")
     if body.previous_response_id is not None:
         raise bad_request("previous_response_id: nothing is stored here; send all items", "previous_response_id")
     if body.background:

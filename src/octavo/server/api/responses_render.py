@@ -38,14 +38,13 @@ class ResponsesRenderer:
         return b"".join(map(self._part, self._parts(new.text, new.finish_reason is not None)))
 
     def tail(self) -> bytes:
-        closed = self._close()
         status = self._status
-        return closed + self._event(f"response.{status}", {"response": self._finished()})
+        return self._close(status) + self._event(f"response.{status}", {"response": self._finished()})
 
     def whole(self) -> bytes:
         for part in self._parts(self._answer.text, True):
             self._part(part)
-        self._close()
+        self._close(self._status)
         return sse.encode(self._finished())
 
     def error(self, error: ApiError) -> bytes:
@@ -70,7 +69,7 @@ class ResponsesRenderer:
 
     def _finished(self) -> Json:
         if all(item["type"] == "reasoning" for item in self._items):  # an empty answer is still one message
-            self._items.append(_message(new_id("msg_"), "completed", ""))
+            self._items.append(_message(new_id("msg_"), self._status, ""))
         return self._response(self._status, self._items, self._usage())
 
     def _response(self, status: str, output: list[Json], usage: Json | None) -> Json:
@@ -143,11 +142,12 @@ class ResponsesRenderer:
         self._open = True
         return closed + self._event("response.output_item.added", {"output_index": len(self._items) - 1, "item": item})
 
-    def _close(self) -> bytes:
+    def _close(self, status: str = "completed") -> bytes:
+        """Ends the open item. status: "incomplete" for the one that the answer's end cuts off."""
         if not self._open:
             return b""
         self._open, item = False, self._items[-1]
-        item["status"] = "completed"
+        item["status"] = status
         if item["type"] in TEXT_EVENTS:
             part = item["content"][0]
             done = {"content_index": 0, **{key: value for key, value in part.items() if key in ("text", "logprobs")}}

@@ -29,10 +29,11 @@ REASONS: Reasons = {
     "dry_multiplier": (NO_SAMPLER, (0,)),
     "dynatemp_range": (NO_SAMPLER, (0,)),
     "ebnf": (STRUCTURE, ("",)),
+    "extra_body": ("it is an argument of a Python client; put its fields into the request", ({},)),
     "echo": ("use /v1/completions", (False,)),
     "function_call": ("it is obsolete; use tool_choice", ()),
     "functions": ("it is obsolete; use tools", ()),
-    "grammar": ("use structured_outputs.grammar, in Lark's syntax", ("",)),
+    "grammar": ("use structured_outputs.grammar", ("",)),
     "guided_whitespace_pattern": ("white space in JSON has a fixed bound here", ()),
     "json_schema": (STRUCTURE, ()),
     "kv_transfer_params": ("the cache stays in this process", ()),
@@ -43,6 +44,7 @@ REASONS: Reasons = {
     "mm_processor_kwargs": (TEXT_ONLY, ({},)),
     "modalities": (TEXT_ONLY, (["text"],)),
     "n_predict": ("use max_tokens", (-1,)),
+    "prompt_embeds": ("a prompt is a text or token ids", ()),
     "prompt_logprobs": ("use /v1/completions", ()),
     "reasoning_format": ("the operator chooses it: `octavo serve --reasoning-parser`", ("auto", "deepseek")),
     "regex": (STRUCTURE, ("",)),
@@ -63,29 +65,86 @@ REASONS: Reasons = {
     "xtc_probability": (NO_SAMPLER, (0,)),
 }
 
+_IN_CHAT = "use /v1/chat/completions"
+CHAT: Reasons = {  # fields of /v1/chat/completions that the other APIs for chats do not have
+    "allowed_token_ids": (_IN_CHAT, ()),
+    "bad_words": (_IN_CHAT, ([],)),
+    "best_of": (_IN_CHAT, (1,)),
+    "chat_template_kwargs": (_IN_CHAT, ({},)),
+    "extra_body": REASONS["extra_body"],
+    "frequency_penalty": (_IN_CHAT, (0,)),
+    "ignore_eos": (_IN_CHAT, (False,)),
+    "logit_bias": (_IN_CHAT, ({},)),
+    "logprobs": (_IN_CHAT, (False,)),
+    "min_p": (_IN_CHAT, (0,)),
+    "min_tokens": (_IN_CHAT, (0,)),
+    "n": (_IN_CHAT, (1,)),
+    "presence_penalty": (_IN_CHAT, (0,)),
+    "repetition_penalty": (_IN_CHAT, (1,)),
+    "seed": (_IN_CHAT, ()),
+    "stop_token_ids": (_IN_CHAT, ([],)),
+    "structured_outputs": (_IN_CHAT, ()),
+    "typical_p": (_IN_CHAT, (1,)),
+}
+
 RESPONSES: Reasons = {  # fields of /v1/responses
+    **CHAT,
     "conversation": ("nothing is stored here; send all items as input", ()),
-    "frequency_penalty": ("use /v1/chat/completions", (0,)),
     "include": ("answers here have nothing to add", ([], ["reasoning.encrypted_content"])),
-    "presence_penalty": ("use /v1/chat/completions", (0,)),
+    "max_completion_tokens": ("use max_output_tokens", ()),
+    "max_tokens": ("use max_output_tokens", ()),
+    "messages": ("use input", ()),
     "prompt": ("no prompts are stored here; send the text as instructions", ()),
+    "reasoning_effort": ("use reasoning.effort", ()),
+    "response_format": ("use text.format", ()),
     "service_tier": REASONS["service_tier"],
-    "stop": ("use /v1/chat/completions", ([],)),
+    "stop": (_IN_CHAT, ([],)),
     "store": REASONS["store"],
-    "top_logprobs": ("use /v1/chat/completions", (0,)),
+    "top_k": (_IN_CHAT, (-1, 0)),
+    "top_logprobs": (_IN_CHAT, (0,)),
     "truncation": ("inputs are never cut", ("disabled",)),
 }
 
+KEEP_THINKING = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}  # Claude Code sends it
 MESSAGES: Reasons = {  # fields of /v1/messages
+    **CHAT,
+    "compaction": ("conversations are never shortened; send what the model shall read", ()),
     "container": ("this server runs no code", ()),
+    "context_management": (
+        "conversations are never shortened; send what the model shall read",
+        ({}, {"edits": []}, KEEP_THINKING),
+    ),
+    "max_completion_tokens": ("use max_tokens", ()),
     "mcp_servers": ("this server connects to no other; offer tools", ([],)),
-    "output_format": ("offer a tool with this schema, or use response_format of /v1/chat/completions", ()),
+    "reasoning_effort": ("use output_config.effort", ()),
+    "response_format": ("use output_config.format", ()),
+    "stop": ("use stop_sequences", ([],)),
+    "thread": ("nothing is stored here; send all messages", ()),
+}
+
+EMBEDDINGS: Reasons = {  # fields of /v1/embeddings
+    "add_special_tokens": ("send the token ids that /tokenize gives", (True,)),
+    "embed_dtype": ("vectors are float32", ("float32",)),
+    "input_type": ("write the instruction into the input", ()),
+    "messages": ("use input", ()),
+    "prompt_name": ("write the instruction into the input", ()),
+    "task": ("write the instruction into the input", ()),
+    "truncate": ("use truncate_prompt_tokens", ("NONE",)),
+}
+
+INFILL: Reasons = {  # fields of /infill
+    "max_tokens": ("use n_predict", ()),
+    "n_probs": ("use logprobs of /v1/completions", (0,)),
+}
+
+OUTPUT_CONFIG: Reasons = {  # fields within output_config of /v1/messages
+    "task_budget": ("use max_tokens", ()),
 }
 
 STRUCTURED: Reasons = {  # fields within structured_outputs
     "disable_additional_properties": ("say additionalProperties: false in the schema", (False,)),
     "disable_any_whitespace": ("white space in JSON has a fixed bound here", (False,)),
-    "structural_tag": ("use grammar, in Lark's syntax", ()),
+    "structural_tag": ("use grammar", ()),
     "whitespace_pattern": ("white space in JSON has a fixed bound here", ()),
 }
 
@@ -99,6 +158,12 @@ if TYPE_CHECKING:
 
     class UnsupportedInMessages(Struct):
         """The fields of MESSAGES."""
+
+    class UnsupportedInEmbeddings(Struct):
+        """The fields of EMBEDDINGS."""
+
+    class UnsupportedInOutputConfig(Struct):
+        """The fields of OUTPUT_CONFIG."""
 
     class UnsupportedStructure(Struct):
         """The fields of STRUCTURED."""
@@ -114,6 +179,8 @@ else:
     Unsupported = _struct("Unsupported", REASONS)
     UnsupportedInResponses = _struct("UnsupportedInResponses", RESPONSES)
     UnsupportedInMessages = _struct("UnsupportedInMessages", MESSAGES)
+    UnsupportedInEmbeddings = _struct("UnsupportedInEmbeddings", EMBEDDINGS)
+    UnsupportedInOutputConfig = _struct("UnsupportedInOutputConfig", OUTPUT_CONFIG)
     UnsupportedStructure = _struct("UnsupportedStructure", STRUCTURED)
 
 

@@ -10,12 +10,14 @@ from octavo.answers.reader import Reading
 from octavo.answers.tool_formats import Format, parser_for, takes_arguments
 from octavo.answers.tool_grammar import forced
 from octavo.answers.tool_prompt import prepared
+from octavo.answers.tool_schema import arguments_schema, no_object
 from octavo.chat import continuing
 from octavo.chat.messages import normalise
 from octavo.errors import OctavoError
 from octavo.processing.inputs import Tokens
+from octavo.sampling.grammar import why_unusable
 from octavo.server.generation.job import off_loop
-from octavo.server.http.errors import bad_request, from_octavo
+from octavo.server.http.errors import ApiError, bad_request, from_octavo
 from octavo.server.runtime import Runtime
 from octavo.types import Json, StructuredOutputs
 
@@ -64,6 +66,8 @@ async def make_chat_prompt(runtime: Runtime, chat: ChatInput) -> ChatPrompt:
     render = partial(_encode, runtime, messages, given, chat)
     prompt = await off_loop(render, sum(len(str(message.get("content"))) for message in messages))
     must = bool(offered) and chat.choice not in ("auto", "none")
+    if must:
+        await off_loop(partial(_check_forced, chat, offered), len(str(offered)))
     thinks = None if must or chat.structured else reasoning.reasoning_for(template, runtime.model.reasoning_parser)
     if not offered and thinks is None:
         return ChatPrompt(prompt)
@@ -73,6 +77,7 @@ async def make_chat_prompt(runtime: Runtime, chat: ChatInput) -> ChatPrompt:
         {tool["function"]["name"]: takes_arguments(tool["function"]) for tool in offered},
         parser.read,
         chat.parallel,
+        must,
     )
     several = chat.parallel and chat.choice == "required"  # a named tool is called once
     structure = forced(parser.taught, offered, several) if must else None
@@ -126,12 +131,29 @@ def _offered(chat: ChatInput) -> list[Json]:
         if chat.choice != "auto":
             raise bad_request("tool_choice: there are no tools to choose from", "tool_choice")
         return []
+    for tool in chat.tools:
+        if reason := no_object(tool["function"].get("parameters") or {}):
+            raise _bad_tool(chat, tool, "no arguments fit the parameters of", f"they are an object, but {reason}")
     if chat.choice in ("auto", "required"):
         return chat.tools
     named = [tool for tool in chat.tools if tool["function"]["name"] == chat.choice]
     if not named:
         raise bad_request(f"tool_choice: there is no tool {chat.choice!r}", "tool_choice")
     return named
+
+
+def _check_forced(chat: ChatInput, offered: list[Json]) -> None:
+    """Raises ApiError that names the tool if no grammar can force its arguments."""
+    for tool in offered:
+        if takes_arguments(tool["function"]) and (
+            reason := why_unusable(arguments_schema(tool["function"]["parameters"]))
+        ):
+            raise _bad_tool(chat, tool, "no grammar can force a call of", reason)
+
+
+def _bad_tool(chat: ChatInput, tool: Json, problem: str, reason: str) -> ApiError:
+    field = f"tools[{chat.tools.index(tool)}]"
+    return bad_request(f"{field}: {problem} {tool['function']['name']!r}: {reason}", field)
 
 
 def _role_known(message: Json) -> Json:

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from octavo import __version__
@@ -55,6 +56,7 @@ PAGE = Path(__file__).parent.parent / "page"
 OPENAI = (completions, chat, responses, embeddings, models)
 OLLAMA = (ollama_generate, ollama_embed, ollama_models)
 APIS = (*OPENAI, messages, *OLLAMA, score, infill, tokenize, health, metrics, live)
+PATHS = [route.path for api in APIS for route in api.router.routes if isinstance(route, Route)]
 ERROR_BODIES = {messages.PATH: messages.error_body, ollama.PATH: ollama.error_body}  # by the start of a path
 
 
@@ -126,7 +128,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """Handles Starlette's own errors: unknown path, wrong method."""
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        made = errors.not_found(request.url.path[:200])
+        made = errors.not_found(request.url.path[:200], PATHS)
     else:
         made = ApiError(error.status_code, str(error.detail))
     return Response(_shape(request.url.path, made), made.status, dict(error.headers or {}), "application/json")

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
+from octavo.server.http.choices import choices
 from octavo.server.http.errors import ApiError, bad_request
 from octavo.server.settings import Limits
 
@@ -18,6 +19,8 @@ Body = TypeVar("Body")
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(?P<name>[^`]+)`")
 BROWSERS = frozenset({"origin", "referer", "sec-fetch-site"})  # a browser sends at least one of them
+_NOT_A_CHOICE = re.compile(r"invalid enum value (?P<value>.*)", re.DOTALL)
+_LONE_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
 MALFORMED = "the body is not JSON"
 
 
@@ -69,7 +72,7 @@ def decode(data: bytes, kind: type[Body]) -> Body:
     except RecursionError:
         raise bad_request(f"{MALFORMED}: it is nested too deeply", code="invalid_json") from None
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from None
+        raise _invalid(str(error), kind) from None
     except msgspec.DecodeError as error:
         raise _malformed(data, error) from None
 
@@ -77,10 +80,12 @@ def decode(data: bytes, kind: type[Body]) -> Body:
 def _malformed(data: bytes, error: msgspec.DecodeError) -> ApiError:
     if (field := _not_finite(data)) is not None:
         return bad_request(f"{field}: JSON has no NaN and no Infinity", field, "invalid_json")
+    if _LONE_SURROGATE.search(data):
+        return bad_request(f"{MALFORMED}: a \\ud8.. escape needs its second half, \\udc..", code="invalid_json")
     return bad_request(f"{MALFORMED}: {error}", code="invalid_json")
 
 
-def _invalid(message: str) -> ApiError:
+def _invalid(message: str, kind: type) -> ApiError:
     match = _AT.match(message)
     assert match is not None
     path = (match["path"] or "").lstrip(".").replace("[...]", "")
@@ -88,6 +93,8 @@ def _invalid(message: str) -> ApiError:
     if (missing := _MISSING.search(what)) is not None:
         path = f"{path}.{missing['name']}" if path else missing["name"]
         return bad_request(f"{path}: this field is needed", path, "missing_field")
+    if (wrong := _NOT_A_CHOICE.fullmatch(what)) is not None and (words := choices(kind, path)):
+        what = f"must be {'one of ' * (len(words) > 1)}{', '.join(words)}; got {wrong['value']}"
     return bad_request(f"{path}: {what}" if path else f"the body is wrong: {what}", path or None, "invalid_type")
 
 

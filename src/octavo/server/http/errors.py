@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -93,8 +93,11 @@ def unauthorized() -> ApiError:
     return ApiError(401, message, "authentication_error", code="invalid_api_key")
 
 
-def not_found(path: str) -> ApiError:
-    return ApiError(404, f"there is no {path}", "not_found_error", code="not_found")
+def not_found(path: str, known: Sequence[str] = ()) -> ApiError:
+    """known: the paths that exist. One that differs at its start is suggested: clients forget the /v1, or add one."""
+    meant = next((each for each in known if each.endswith(path) or path.endswith(each)), None)
+    hint = "" if meant is None else f"; did you mean {meant}?"
+    return ApiError(404, f"there is no {path}{hint}", "not_found_error", code="not_found")
 
 
 def no_model(name: str, names: list[str]) -> ApiError:

@@ -15,7 +15,7 @@ from octavo.processing.inputs import Tokens
 from octavo.server.api.chat import plain
 from octavo.server.api.common import caller_of, generate, new_id, state_of
 from octavo.server.api.completions import encode
-from octavo.server.api.ollama.models import resolve_name
+from octavo.server.api.ollama.models import can_think, resolve_name
 from octavo.server.api.ollama.render import OllamaRenderer, loaded
 from octavo.server.api.ollama.schemas import (
     NAMES,
@@ -89,6 +89,8 @@ def _answer(request: Request, body: Input, make_prompt: MakePrompt, chat: bool) 
     async def begin(inbox: Inbox) -> AsyncIterator[Renderer]:
         async with state.pool.use(resolve_name(state.pool, body.model), caller.remaining) as runtime:
             ready = time.monotonic()
+            if body.think and not can_think(runtime):
+                raise bad_request(f'"{body.model or runtime.name}" does not support thinking', "think")
             prompt = await make_prompt(runtime)
             wanted = dataclasses.replace(params, skip_special_tokens=not prompt.keep_special)
             if generating is not None and generating.suffix:
@@ -121,8 +123,9 @@ async def _generate_prompt(runtime: Runtime, body: OllamaGenerateRequest) -> Cha
 
 
 def _variables(body: Input) -> Json:
-    """Variables for the chat template. think: a model without such a mode ignores it."""
-    return {} if body.think is None else {"enable_thinking": bool(body.think)}
+    """Variables for the chat template."""
+    effort = {"reasoning_effort": body.think} if isinstance(body.think, str) else {}
+    return {} if body.think is None else {"enable_thinking": bool(body.think), **effort}
 
 
 def _to_openai(message: ChatMessage) -> Json:

@@ -13,13 +13,14 @@ from fastapi import APIRouter, Request
 from msgspec import Struct
 from starlette.responses import Response
 
+from octavo.answers.reasoning import reasoning_for
 from octavo.models.registry import open_checkpoint
 from octavo.server.api.common import state_of
 from octavo.server.api.ollama.schemas import LATEST, OllamaError
 from octavo.server.generation.job import LONG_TEXT, off_loop
 from octavo.server.http import sse
 from octavo.server.http.body import read
-from octavo.server.http.errors import unavailable
+from octavo.server.http.errors import bad_request, unavailable
 from octavo.server.http.openapi import describe
 from octavo.server.model_pool import ModelPool
 from octavo.server.runtime import Runtime
@@ -136,6 +137,8 @@ async def show(request: Request) -> Response:
     state = state_of(request)
     body = await read(request, ShowRequest, state.settings.limits, any_type=True)
     name = body.model or body.name
+    if not name:
+        raise bad_request("model is required", "model")
     async with state.pool.use(resolve_name(state.pool, name)) as runtime:
         found, info, tokenizer = await _described(runtime), runtime.info, runtime.tokenizer
         assert tokenizer is not None
@@ -143,7 +146,12 @@ async def show(request: Request) -> Response:
         stops = [f"stop {json.dumps(tokenizer.token_text(token))}" for token in tokenizer.eos_ids]
         parameters = "\n".join([f"num_ctx {info.max_model_len}", *stops])
         lines = [f"FROM {runtime.name}", *(f"PARAMETER {line}" for line in parameters.split("\n"))]
-        capable = {"completion": True, "insert": tokenizer.fill is not None, "tools": bool(template)}
+        capable = {
+            "completion": True,
+            "insert": tokenizer.fill is not None,
+            "tools": bool(template),
+            "thinking": can_think(runtime),
+        }
         return _json(
             Shown(
                 "\n".join(lines),
@@ -162,6 +170,11 @@ def resolve_name(pool: ModelPool, name: str | None) -> str | None:
     """The served name that a client means: "small:latest" is "small", as in Ollama."""
     known = {alias for runtime in pool.runtimes for alias in runtime.model.aliases}
     return name.removesuffix(LATEST) if name is not None and name not in known else name
+
+
+def can_think(runtime: Runtime) -> bool:
+    """Whether a loaded model writes reasoning that answers separate."""
+    return bool(runtime.has_template) and reasoning_for(runtime.template, runtime.model.reasoning_parser) is not None
 
 
 def _names(runtime: Runtime) -> list[str]:

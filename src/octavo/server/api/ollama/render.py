@@ -157,16 +157,17 @@ class Calls:
     def _complete(self) -> list[Json]:
         name, arguments = self._name, self._arguments
         self._name, self._arguments = None, ""
-        return [] if name is None else [{"function": {"name": name, "arguments": _object(arguments)}}]
+        given = _object(arguments)
+        return [] if name is None or given is None else [{"function": {"name": name, "arguments": given}}]
 
 
-def _object(text: str) -> Json:
-    """Arguments as an object: an answer that was cut off may hold less than one."""
+def _object(text: str) -> Json | None:
+    """Arguments as an object; None if an answer was cut off within them: Ollama sends whole calls only."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def nanoseconds(seconds: float) -> int:

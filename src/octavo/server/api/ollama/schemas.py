@@ -6,11 +6,11 @@ Source: docs/api.md and docs/modelfile.md of Ollama. Options of the machine (num
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from octavo.server.api.chat import Tool
+from octavo.server.api.chat import ToolFunction
 from octavo.server.api.schemas import MOST, Penalty, Seed, Share, TopLogprobs
 from octavo.server.http import sse
 from octavo.server.http.errors import ApiError, bad_request
@@ -20,23 +20,52 @@ PATH = "/api/"
 LATEST = ":latest"  # the tag of a name without one
 
 
-class Options(Struct, kw_only=True):
-    """num_predict: most tokens; -1 and -2: until the model ends. seed: -1 draws one. Defaults are Ollama's."""
+# Ollama reads numbers as floats, and drops what is behind the point.
+Whole = Annotated[int, Meta(ge=-2, le=MOST)] | Annotated[float, Meta(ge=-2, le=MOST)]
 
-    num_predict: Annotated[int, Meta(ge=-2, le=MOST)] = -1
-    temperature: Annotated[float, Meta(ge=0, le=100)] = 0.8
-    top_k: Annotated[int, Meta(ge=-1, le=MOST)] = 40
-    top_p: Share = 0.9
-    min_p: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    typical_p: Share = 1.0
-    seed: Seed = -1
+
+class Options(Struct, kw_only=True):
+    """num_predict: most tokens; 0, -1 and -2: until the model ends. seed: -1 draws one. top_p: 0 is greedy.
+
+    null is a default: Ollama's, in DEFAULTS.
+    """
+
+    num_predict: Whole | None = None
+    temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
+    top_k: Whole | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    typical_p: Share | None = None
+    seed: Seed | Annotated[float, Meta(ge=-(2**63), lt=2**63)] | None = None
     stop: str | list[str] | None = None
-    repeat_penalty: Annotated[float, Meta(ge=0.01, le=100)] = 1.0
-    presence_penalty: Penalty = 0.0
-    frequency_penalty: Penalty = 0.0
-    repeat_last_n: Annotated[int, Meta(ge=-1, le=MOST)] | None = None
-    mirostat: int = 0
-    tfs_z: float = 1.0
+    repeat_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repeat_last_n: Whole | None = None
+    mirostat: Whole | None = None
+    tfs_z: float | None = None
+
+
+DEFAULTS: Json = {
+    "num_predict": -1,
+    "temperature": 0.8,
+    "top_k": 40,
+    "top_p": 0.9,
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "seed": -1,
+    "repeat_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "repeat_last_n": -1,
+    "mirostat": 0,
+    "tfs_z": 1.0,
+}
+
+
+class OllamaTool(Struct):
+    function: ToolFunction
+    type: Literal["function"] = "function"
 
 
 class Input(Struct, kw_only=True):
@@ -47,7 +76,7 @@ class Input(Struct, kw_only=True):
     options: Options | None = None
     stream: bool | None = None
     keep_alive: str | float | None = None
-    think: bool | str | None = None
+    think: bool | Literal["high", "medium", "low"] | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
 
@@ -74,7 +103,7 @@ class OllamaChatRequest(Input, kw_only=True):
     """Without messages it only loads the model."""
 
     messages: list[ChatMessage] = []
-    tools: list[Tool] | None = None
+    tools: list[OllamaTool] | None = None
 
 
 class OllamaGenerateRequest(Input, kw_only=True):
@@ -138,40 +167,42 @@ NAMES = {
 def sampling(body: Input) -> SamplingParams:
     """The parameters of a request. Raises ApiError that names an option which is not supported."""
     options = body.options or Options()
-    if options.mirostat:
+    given = DEFAULTS | {name: value for name in DEFAULTS if (value := getattr(options, name)) is not None}
+    if given["mirostat"]:
         raise bad_request("options.mirostat must be 0: use temperature, top_p or min_p", "options.mirostat")
-    if options.tfs_z != 1:
+    if given["tfs_z"] != 1:
         raise bad_request("options.tfs_z must be 1: use top_p, min_p or typical_p", "options.tfs_z")
+    most, top_k, seed = (int(given[name]) for name in ("num_predict", "top_k", "seed"))
     return SamplingParams(
-        max_tokens=None if options.num_predict < 0 else options.num_predict,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        min_p=options.min_p,
-        typical_p=options.typical_p,
-        seed=None if options.seed == -1 else options.seed,
+        max_tokens=None if most <= 0 else most,
+        temperature=given["temperature"],
+        top_k=top_k if given["top_p"] else 1,
+        top_p=given["top_p"] or 1.0,
+        min_p=given["min_p"],
+        typical_p=given["typical_p"],
+        seed=None if seed == -1 else seed,
         stop=(options.stop,) if isinstance(options.stop, str) else tuple(options.stop or ()),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         structured_outputs=_structure(body.format),
-        **_penalties(options),
+        **_penalties(given),
     )
 
 
-def _penalties(options: Options) -> dict[str, Any]:
+def _penalties(given: Json) -> Json:
     """repeat_last_n: 0 switches penalties off. They count all tokens here, so any other window is refused."""
     penalties = {
-        "repetition_penalty": options.repeat_penalty,
-        "presence_penalty": options.presence_penalty,
-        "frequency_penalty": options.frequency_penalty,
+        "repetition_penalty": given["repeat_penalty"],
+        "presence_penalty": given["presence_penalty"],
+        "frequency_penalty": given["frequency_penalty"],
     }
     if penalties == {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}:
         return {}
-    if options.repeat_last_n not in (None, -1, 0):
+    if given["repeat_last_n"] not in (-1, 0):
         raise bad_request(
-            f"options.repeat_last_n must be -1 or 0: penalties count all tokens; got {options.repeat_last_n}",
+            f"options.repeat_last_n must be -1 or 0: penalties count all tokens; got {given['repeat_last_n']}",
             "options.repeat_last_n",
         )
-    return {} if options.repeat_last_n == 0 else penalties
+    return {} if given["repeat_last_n"] == 0 else penalties
 
 
 def _structure(format: str | Json | None) -> StructuredOutputs | None:
