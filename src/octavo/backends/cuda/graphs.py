@@ -12,6 +12,7 @@ import logging
 import time
 from bisect import bisect_left
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from octavo.backends.cuda.launch import Launch
@@ -29,6 +30,7 @@ class Shape(NamedTuple):
     rows: int
 
 
+@lru_cache(maxsize=4096)
 def padded(tokens: int, rows: int, max_tokens: int, max_rows: int) -> Shape:
     """The least shape that holds a step."""
     sizes = [size for size in TOKENS if size < max_tokens] + [max_tokens]

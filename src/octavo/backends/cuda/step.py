@@ -97,7 +97,7 @@ class Steps:
         header[TABLES : TABLES + 2] = at, batch.block_tables.shape[1]
         behind = [batch.block_tables.reshape(-1), found.paths]
         start = at + batch.block_tables.size
-        padded[5] += start  # paths
+        padded[5] = padded[5] + start  # paths
         start += len(found.paths)
         for i, lists_of_view in enumerate(lists):
             for which, listed in (
@@ -114,6 +114,8 @@ class Steps:
 
 
 def _padded(array: I32, size: int, fill: int) -> I32:
+    if len(array) == aligned(size):
+        return array
     out = np.full(aligned(size), fill, np.int32)
     out[: len(array)] = array
     return out

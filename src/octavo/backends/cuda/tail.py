@@ -21,6 +21,7 @@ from octavo.types import F32, I32, Batch, SamplingArrays
 BLOCK = 512 if INTERPRETED else 2048  # logits that a program has at once where it walks a row
 WARPS = {} if INTERPRETED else {"num_warps": 16}
 ENTRIES = 128  # biases or penalties at once
+NONE = np.zeros(0, np.int32)
 
 
 class Tail:
@@ -76,7 +77,7 @@ def choosing(batch: Batch) -> I32:
     """The rows that `greedy` does not answer: with a temperature or edits, and without a target."""
     arrays = batch.sampling
     if arrays.plain_greedy:
-        return np.zeros(0, np.int32)
+        return NONE
     edited = (np.diff(arrays.penalty_starts) > 0) | (np.diff(arrays.bias_starts) > 0) | (arrays.mask_rows >= 0)
     return np.flatnonzero(((arrays.temperature > 0) | edited) & (batch.targets < 0)).astype(np.int32)
 
@@ -86,8 +87,8 @@ def choices(arrays: SamplingArrays, rows: I32, first: int = 0) -> I32:
     logits."""
     lists = edit.FIELDS * len(rows)
     masks, used = _masks(arrays, rows)
-    biases = np.stack([arrays.bias_tokens, arrays.bias_values.view(np.int32)], 1).reshape(-1)
-    seen = np.stack([arrays.penalty_tokens, arrays.penalty_counts], 1).reshape(-1)
+    biases = _pairs(arrays.bias_tokens, arrays.bias_values.view(np.int32))
+    seen = _pairs(arrays.penalty_tokens, arrays.penalty_counts)
     bias_at, seen_at = lists + len(masks), lists + len(masks) + len(biases)
     mask_at = np.where(used >= 0, lists + used * arrays.masks.shape[1], -1)
     fields = [
@@ -111,8 +112,15 @@ def choices(arrays: SamplingArrays, rows: I32, first: int = 0) -> I32:
     return np.concatenate([*map(_as_int32, fields), masks, biases, seen])
 
 
+def _pairs(tokens: I32, values: I32) -> I32:
+    """Each token followed by its value."""
+    return np.stack([tokens, values], 1).reshape(-1) if len(tokens) else NONE
+
+
 def _masks(arrays: SamplingArrays, rows: I32) -> tuple[I32, I32]:
     """(the masks of these rows, which of them each row has: -1 none)."""
+    if not len(arrays.masks):
+        return NONE, np.full(len(rows), -1, np.int32)
     wanted, used = np.unique(arrays.mask_rows[rows], return_inverse=True)
     none = int((wanted < 0).any())
     return arrays.masks[wanted[none:]].view(np.int32).reshape(-1), used.reshape(-1).astype(np.int32) - none
@@ -120,6 +128,8 @@ def _masks(arrays: SamplingArrays, rows: I32) -> tuple[I32, I32]:
 
 def _floors(min_p: F32) -> F32:
     """Weights are 0 below z = log(min_p), as `rules.weights` rounds it, and below NO_WEIGHT."""
+    if not min_p.any():
+        return np.full(len(min_p), rules.NO_WEIGHT)
     floors = [rules.NO_WEIGHT if p <= 0 else max(rules.NO_WEIGHT, np.float32(math.log(p))) for p in min_p.tolist()]
     return np.array(floors, np.float32)
 
