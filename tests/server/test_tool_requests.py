@@ -20,7 +20,7 @@ CHAT, RESPONSES, MESSAGES, OLLAMA = "/v1/chat/completions", "/v1/responses", "/v
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory, logs: Path) -> Iterator[Server]:
     """A tiny model whose context has room for tools: nearly every character is a token."""
-    path = write_tiny_gguf(tmp_path_factory.mktemp("model") / "tiny.gguf", Tiny(context=2048))
+    path = write_tiny_gguf(tmp_path_factory.mktemp("model") / "tiny.gguf", Tiny(context=8192))
     with serving(path, folder=logs) as server:
         yield server
         assert "Traceback" not in server.log
@@ -74,6 +74,15 @@ def test_a_forced_tool_that_no_grammar_can_call(
     message = message_of(answer)
     assert status == 400 and "tools[0]: no grammar can force a call of 'get_weather'" in message and reason in message
     assert tiny.post(path, request(path, parameters, most=1, forces=False))[0] == 200
+
+
+@pytest.mark.parametrize("forces", [True, False])
+def test_a_schema_that_is_nested_deeply_is_no_bug_of_ours(tiny: Server, forces: bool) -> None:
+    parameters: dict[str, Any] = {"type": "object"}
+    for _ in range(280):
+        parameters = {"allOf": [parameters]}
+    status, answer = tiny.post(CHAT, request(CHAT, parameters, most=1, forces=forces))
+    assert status == (400 if forces else 200), answer
 
 
 def test_the_tool_at_fault_is_named(tiny: Server) -> None:

@@ -128,12 +128,19 @@ def _member(char: str) -> str:
 
 def _without_recursion(rules: Mapping[str, _Rule]) -> set[str]:
     """The rules that contain neither themselves nor a rule that does."""
+    missing = {name: set(rule.uses.values()) for name, rule in rules.items()}  # rules in it that are not flat so far
+    users: dict[str, list[str]] = {name: [] for name in rules}
+    for name, used in missing.items():
+        for each in used:
+            users[each].append(name)
     flat: set[str] = set()
-    found = True
-    while found:
-        more = {name for name, rule in rules.items() if name not in flat and flat.issuperset(rule.uses.values())}
-        flat |= more
-        found = bool(more)
+    ready = [name for name, used in missing.items() if not used]
+    while ready:
+        flat.add(done := ready.pop())
+        for name in users[done]:
+            missing[name].discard(done)
+            if not missing[name]:
+                ready.append(name)
     return flat
 
 

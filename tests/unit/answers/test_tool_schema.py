@@ -35,6 +35,16 @@ def test_no_object(parameters: dict[str, Any], reason: str | None) -> None:
     assert found == reason if reason is None else found is not None and found.startswith(reason)
 
 
+def test_a_schema_that_is_nested_without_end_is_looked_at_to_a_depth() -> None:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(20):
+        schema = {"allOf": [schema]}
+    assert no_object(schema) is not None
+    for _ in range(2000):
+        schema = {"anyOf": [schema]}
+    assert no_object(schema) is None
+
+
 @pytest.mark.parametrize(
     ("schema", "reason"),
     [

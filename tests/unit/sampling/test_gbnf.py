@@ -91,5 +91,12 @@ def test_mistakes_are_named_with_their_place(grammar: str, reason: str) -> None:
         to_lark(grammar)
 
 
+def test_rules_that_lead_to_no_recursion_are_terminals() -> None:
+    chain = "\n".join(f"a{i} ::= a{i + 1}" for i in range(3000)) + '\na3000 ::= "a"\nroot ::= a0 root | "b"'
+    lark = to_lark(chain)
+    assert lark.startswith("start: r3001\n") and "\nT0: T1\n" in lark
+    assert lark.endswith('\nr3001: T0 r3001 | "b"')
+
+
 def test_lark_is_not_taken_for_it() -> None:
     assert looks_like(JSON) and not looks_like('start: "::=" | "a ::="\nb: "x"')
