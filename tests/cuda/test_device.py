@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from octavo.assembly.engine import assemble, engine_config
-from octavo.backends.base import BackendLost
+from octavo.backends.base import BackendLost, ProfiledBackend
 from octavo.backends.cuda import backend, device
 from octavo.backends.cuda.launch import Launch
 from octavo.backends.cuda.lost import watched
 from octavo.errors import CapacityError
 from octavo.types import Request, SamplingParams
 from tests.batches import transfers
-from tests.tiny import write_tiny_gguf
+from tests.tiny import Tiny, write_tiny_gguf
 
 ILLEGAL = "CUDA error: an illegal memory access was encountered\nCompile with `TORCH_USE_CUDA_DSA`"
 
@@ -63,3 +63,20 @@ def test_a_full_device_is_one_line_that_names_settings(tmp_path: Path, monkeypat
     monkeypatch.setattr(device, "available_memory", lambda options: 1 << 20)
     with pytest.raises(CapacityError, match=r"more than is free \(0\.0\): lower"):
         assemble(path, config)
+
+
+def test_a_profile_names_kernels(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "m.gguf", Tiny(layers=1))
+    parts = assemble(path, engine_config(backend="cuda", max_model_len=64, num_kv_blocks=8))
+    assert isinstance(parts.backend, ProfiledBackend)
+    parts.backend.profile(True)
+    parts.engine.add(Request("1", [1, 2, 3], SamplingParams(max_tokens=2, ignore_eos=True)))
+    while parts.engine.has_work:
+        parts.engine.step()
+    found = parts.backend.profiled()
+    for phase in ("prefill", "decode"):
+        assert {"norm", "heads", "attend whole", "attend parts", "sample"} <= found[phase].keys()
+        assert any(title.startswith("dense F32 ") for title in found[phase]), found[phase].keys()
+        assert list(found[phase].values()) == sorted(found[phase].values(), reverse=True)
+    parts.backend.profile(False)
+    assert parts.backend.profiled() == {}

@@ -42,7 +42,7 @@ def test_a_profile_needs_the_cpu_backend(tmp_path: Path):
 
     path = write_tiny_gguf(tmp_path / "m.gguf", Tiny(context=1024))
     done = octavo("bench", path, *WORKLOAD, "--backend", "null", "--profile")
-    assert done.returncode == 2 and "a profile needs backend='cpu'" in done.stderr
+    assert done.returncode == 2 and "has no profile: choose cpu or cuda" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

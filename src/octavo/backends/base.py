@@ -142,6 +142,18 @@ class Device:
     resolve_options: Callable[[Options], dict[str, Any]] = no_options
 
 
+@runtime_checkable
+class ProfiledBackend(Backend, Protocol):
+    """A backend that can say what its time goes to."""
+
+    def profile(self, on: bool) -> None:
+        """Starts or stops measuring the seconds of each operation."""
+
+    def profiled(self) -> dict[str, dict[str, float]]:
+        """Seconds of each operation since `profile(True)`, the longest first. "decode": in steps of one token a
+        sequence; "prefill": in the others."""
+
+
 def branch(batch: Batch, row: int) -> list[int]:
     """The rows from a draft tree's first level down to node `row`; empty for an ordinary row."""
     rows: list[int] = []

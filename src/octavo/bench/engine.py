@@ -11,7 +11,7 @@ from typing import Any
 
 from octavo import __version__
 from octavo.assembly.engine import Assembly, assemble, engine_config
-from octavo.backends.base import Progress
+from octavo.backends.base import ProfiledBackend, Progress
 from octavo.backends.cpu.backend import CpuBackend
 from octavo.bench.limits import Limits, current
 from octavo.bench.usage import peak_rss
@@ -69,7 +69,7 @@ def run(
     peak_rss: bytes so far.
     With `limits`, each speed as a fraction of its limit: see `octavo.bench.work.fractions`.
     speculation: counts of drafted and accepted tokens over all runs, if speculation is on.
-    profile: native seconds of each operation over all runs, if asked for: see `CpuBackend.profiled`.
+    profile: seconds of each operation over all runs, if asked for: see `ProfiledBackend`.
     """
     work = work_of(parts.model, parts.cache_config.dtype) if limits else None
     driver, stats = Driver(parts.engine, parts.tokenizer), parts.engine.stats
@@ -99,7 +99,7 @@ def run(
         driver.generate([(Request(str(i), prompt, params), None) for i, prompt in enumerate(ids)], watch)
         return Timing(first - begin, time.perf_counter() - first, later)
 
-    cpu = profiled_backend(parts) if profile else None
+    profiled = profiled_backend(parts) if profile else None
     preemptions, earlier = stats.preemptions, copy.deepcopy(stats)
     for row in measure(workload, generate):
         yield {
@@ -110,20 +110,20 @@ def run(
             "preemptions": stats.preemptions - preemptions,
             "peak_rss": peak_rss(),
             **(fractions(row, work, limits) if work and limits else {}),
-            **({"profile": cpu.profiled()} if cpu else {}),
+            **({"profile": profiled.profiled()} if profiled else {}),
             **({"speculation": stats.since(earlier).speculation()} if parts.config.speculative_config else {}),
         }
         control.clear()
         processor.clear()
-        if cpu:
-            cpu.profile(True)
+        if profiled:
+            profiled.profile(True)
         preemptions, earlier = stats.preemptions, copy.deepcopy(stats)
 
 
-def profiled_backend(parts: Assembly) -> CpuBackend:
+def profiled_backend(parts: Assembly) -> ProfiledBackend:
     """Returns the backend with profiling switched on. Raises ConfigError for a backend that cannot profile."""
-    if not isinstance(parts.backend, CpuBackend):
-        raise ConfigError(f"a profile needs backend='cpu'; got {parts.config.backend!r}")
+    if not isinstance(parts.backend, ProfiledBackend):
+        raise ConfigError(f"backend {parts.config.backend} has no profile: choose cpu or cuda")
     parts.backend.profile(True)
     return parts.backend
 

@@ -124,7 +124,7 @@ def show(rows: Iterator[dict[str, Any]], count: int) -> None:
 
 
 def show_profile(row: dict[str, Any], phase: str, seconds: dict[str, float]) -> None:
-    """Prints the native time of a row's prefill or decoding by operation, down to shares of 1%."""
+    """Prints the time of a row's prefill or decoding by operation or kernel, down to shares of 1%."""
     from octavo.cli.console import show_table
 
     total = sum(seconds.values())

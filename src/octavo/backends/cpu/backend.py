@@ -133,13 +133,11 @@ class CpuBackend:
         return self._plan.barriers(tokens) / self.model.num_layers
 
     def profile(self, on: bool) -> None:
-        """Starts or stops measuring the seconds of each operation."""
+        """See `ProfiledBackend`."""
         self._plan.profile(on)
 
     def profiled(self) -> dict[str, dict[str, float]]:
-        """Seconds of each operation since `profile(True)`, the longest first. "decode": in steps of one token a
-        sequence; "prefill": in the others.
-        """
+        """See `ProfiledBackend`."""
         seconds = {"prefill": self._plan.profiled(False), "decode": self._plan.profiled(True)}
         return {name: dict(sorted(ops.items(), key=lambda op: -op[1])) for name, ops in seconds.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -116,11 +117,11 @@ def attend(node: SelfAttention, parts: Parts, q: Tensor, out: Tensor) -> Op:
         for whole in (True, False):
             tile = attend_tile(max(spec.head_dim, spec.value_dim), whole, pool.dtype, pool.wgmma)
             options = {} if INTERPRETED else {"num_warps": tile.warps, "num_stages": tile.stages}
-            constants = {"ITEMS": steps.header(seen, WHOLE if whole else PARTS), "TABLES": TABLES, "M": tile.rows}
+            constants: dict[str, Any] = {"TABLES": TABLES, "M": tile.rows, "WHOLE": whole}
+            constants["ITEMS"] = steps.header(seen, WHOLE if whole else PARTS)
             grid = (1 if INTERPRETED else PROGRAMS, spec.kv_heads * pieces)
-            launches.append(
-                Launch(kernels.attend, grid, arguments, geometry | shared | constants | options | {"WHOLE": whole})
-            )
+            constants |= geometry | shared | options
+            launches.append(Launch(kernels.attend, grid, arguments, constants, "whole" if whole else "parts"))
         block = min(8, power(spec.heads))
         constants = {
             "ROWS_AT": steps.header(seen, ADDED), "HEADS": spec.heads, "VD": spec.value_dim,

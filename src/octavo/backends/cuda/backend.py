@@ -113,13 +113,15 @@ class CudaBackend:
         tokens, rows = len(batch.token_ids), len(batch.logit_rows)
         choosing = tail.choosing(batch)
         more = len(choosing) > 0 or batch.num_logprobs >= 0 or batch.want_logits or batch.want_hidden
+        if self.stream.profile is not None:
+            self.stream.profile.phase = "decode" if tokens == len(batch.context_lens) else "prefill"
         shape = self._shape(tokens, rows)
         if more and shape.rows > len(self._pass.logits):  # a round's logits would be overwritten by the next one's
             shape = self._shape(tokens, 0)
         filled = shape.tokens, max(rows, shape.rows)
         self.steps.fill(batch, *filled)
-        if self._graphs:
-            self._graphs.run(shape, lambda: self._step(self.steps.fields(*filled), shape.rows))
+        if self._captured:
+            self._captured.run(shape, lambda: self._step(self.steps.fields(*filled), shape.rows))
         else:
             self.stream.run(self._step(self.steps.fields(*filled), shape.rows))
         extra = self._finish(batch, self.steps.fields(*filled), choosing, head=not shape.rows) if more else {}
@@ -129,8 +131,22 @@ class CudaBackend:
         self._ring.give(records, event)
         return Ticket(records, event, extra, self.probe)
 
+    @property
+    def _captured(self) -> Graphs | None:
+        """A profile is of single kernels."""
+        return self._graphs if self.stream.profile is None else None
+
+    def profile(self, on: bool) -> None:
+        """See `ProfiledBackend`."""
+        self.stream.profile = None
+        if on:
+            self.stream.start_profile()
+
+    def profiled(self) -> dict[str, dict[str, float]]:
+        return {} if self.stream.profile is None else self.stream.profile.seconds()
+
     def _shape(self, tokens: int, rows: int) -> Shape:
-        return padded(tokens, rows, self.max_tokens, self.steps.max_rows) if self._graphs else Shape(tokens, rows)
+        return padded(tokens, rows, self.max_tokens, self.steps.max_rows) if self._captured else Shape(tokens, rows)
 
     def _step(self, fields: Fields, rows: int) -> list[Launch]:
         """All of a step that a graph may hold: the pass, and greedy choices for its first rows."""

@@ -21,10 +21,16 @@ class Launch:
     grid: tuple[int, ...]
     arguments: tuple[Any, ...]
     constants: Mapping[str, Any] = field(default_factory=dict)
+    sizes: str = ""  # that tell it from others of its kernel
 
     @property
     def name(self) -> str:
         return str(self.kernel.fn.__name__)
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.name} {self.sizes}".strip()
 
     def __call__(self) -> None:
         self.kernel[self.grid](*self.arguments, **self.constants, **OPTIONS)

@@ -349,9 +349,9 @@ def matmul_launch(
         sizes |= {"COLUMNS": columns, "CHUNK": chunk_columns(columns), "FORMAT": w.encoding}
         strides = (x.stride(0), out.stride(0))
         arguments = (out, x, w.data, levels, bias, factor, rows, w.rows, w.columns, *strides)
-        return Launch(matmul.quantised, tiles, arguments, sizes)
+        return Launch(matmul.quantised, tiles, arguments, sizes, f"{w.type} {w.rows} x {w.columns}")
     xd = TensorDescriptor(x, [rows, w.columns], list(x.stride()), [tile.bm, tile.bk])
     wd = TensorDescriptor(w.data, [w.rows, w.columns], list(w.data.stride()), [tile.bn, tile.bk])
     sizes |= {"BK": tile.bk, "LEFT": tile.left, "BAND": 8}
     arguments = (out, xd, wd, bias, factor, rows, w.rows, w.columns, out.stride(0))
-    return Launch(matmul.dense, (tiles[0] * tiles[1],), arguments, sizes)
+    return Launch(matmul.dense, (tiles[0] * tiles[1],), arguments, sizes, f"{w.type} {w.rows} x {w.columns}")

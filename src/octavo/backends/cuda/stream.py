@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from octavo.backends.cuda.launch import Launch
+from octavo.backends.cuda.profile import Profile
 from octavo.types import I32
 
 IN_FLIGHT = 3  # steps whose host memory is not written again: one that runs, one behind it, one whose result is read
@@ -34,6 +35,7 @@ class Stream:
         self.device = device
         self._cuda = cuda if device.type == "cuda" else None
         self._pool: Any = None  # of the graphs' memory
+        self.profile: Profile | None = None  # while it is there, graphs must not run
 
     @property
     def captures(self) -> bool:
@@ -42,7 +44,10 @@ class Stream:
 
     def run(self, launches: Sequence[Launch]) -> None:
         for launch in launches:
-            launch()
+            launch() if self.profile is None else self.profile.run(launch)
+
+    def start_profile(self) -> None:
+        self.profile = Profile(self._cuda)
 
     def copy(self, to: Tensor, source: Tensor) -> None:
         to.copy_(source, non_blocking=True)
