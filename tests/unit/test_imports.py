@@ -41,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "backends.null": DEVICE,
     "backends.reference": DEVICE | {"backends.reference_kv", "backends.plan", "weights", "sampling", "kv"},
     "backends.reference_kv": VOCABULARY | {"ir"},
-    "backends.plan": {"ir"},
+    "backends.plan": {"ir", "errors"},
     "backends.cpu": DEVICE | {"_native", "backends.plan", "weights", "kv"},
     "backends.cuda": DEVICE | {"backends.plan", "weights", "kv", "sampling"},
 }

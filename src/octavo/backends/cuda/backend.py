@@ -16,6 +16,7 @@ from octavo.backends.cuda.graphs import Graphs, Shape, padded
 from octavo.backends.cuda.launch import HEAD_ROWS, INTERPRETED, RECORD, Launch
 from octavo.backends.cuda.lost import watched
 from octavo.backends.cuda.lower import Lowering, Op, Pass
+from octavo.backends.cuda.parallel import Ranks
 from octavo.backends.cuda.pool import KvPool
 from octavo.backends.cuda.step import Fields, Steps
 from octavo.backends.cuda.stream import Ring, Stream, Upload
@@ -38,6 +39,7 @@ class CudaBackend:
 
     device: "cuda", or "cpu" where Triton interprets its kernels (TRITON_INTERPRET=1), to test without a GPU.
     graphs: whether steps run as CUDA graphs. stream: of the device; tests give their own.
+    ranks: those of tensor parallelism; then the model is this rank's share, and all ranks must run the same batches.
     capability: of the GPU to compile for, such as 80 or 90; None asks it.
     """
 
@@ -53,13 +55,14 @@ class CudaBackend:
         graphs: bool = True,
         stream: Stream | None = None,
         capability: int | None = None,
+        ranks: Ranks | None = None,
         progress: Progress | None = None,
     ):
         check_rows(model)
         check_heads(model.attention, cache.dtype)
         if device == "cpu" and not INTERPRETED:
             raise ConfigError("device 'cpu' needs TRITON_INTERPRET=1 in the environment before Triton is imported")
-        self.model = model
+        self.model, self.ranks = model, ranks
         self.device = torch.device(device)
         self.stream = stream or Stream(self.device)
         self.max_tokens = max_tokens
@@ -81,7 +84,8 @@ class CudaBackend:
 
     def _lower(self, trace: Trace) -> Pass:
         rows = min(HEAD_ROWS, self.max_tokens)
-        return Lowering(trace, self.weights, self.pool, self.steps, self.max_tokens, rows, self.max_context).run()
+        sizes = self.max_tokens, rows, self.max_context
+        return Lowering(trace, self.weights, self.pool, self.steps, *sizes, self.ranks).run()
 
     def share(self, model: Model) -> CudaBackend:
         """A backend with separate buffers that shares everything else; see `Backend.share`."""

@@ -15,6 +15,7 @@ from octavo.backends.cuda.work import blob_size, max_rows, view
 from octavo.backends.plan.nodes import (
     Embed,
     Gated,
+    Gather,
     Linear,
     LogitRows,
     Logits,
@@ -96,7 +97,7 @@ class Buffers:
                 prepared = self._take(node.spec.heads * node.spec.head_dim, values.stored(values.kv_operand(self.kv)))
                 self._new(node.out)
                 self._give(prepared)
-            elif isinstance(node, Embed | Gated | LogitRows) or (isinstance(node, Norm) and node.into is None):
+            elif isinstance(node, Embed | Gated | Gather | LogitRows) or (isinstance(node, Norm) and node.into is None):
                 self._new(node.out)
             for value in done:
                 self._release(value)

@@ -21,6 +21,7 @@ from octavo.backends.cuda.encodings import padded
 from octavo.backends.cuda.kernels import elementwise, embed, matmul
 from octavo.backends.cuda.launch import INTERPRETED, Launch, chunk_columns, matmul_tile, rows_at_once
 from octavo.backends.cuda.layout import Matrix
+from octavo.backends.cuda.parallel import Ranks, gathering
 from octavo.backends.cuda.pool import KvPool
 from octavo.backends.cuda.step import Fields, Steps
 from octavo.backends.cuda.values import by_type, key
@@ -29,6 +30,7 @@ from octavo.backends.plan.nodes import (
     Add,
     Embed,
     Gated,
+    Gather,
     Linear,
     LogitRows,
     Logits,
@@ -75,12 +77,20 @@ class Pass:
 
 class Lowering:
     def __init__(
-        self, trace: Trace, weights: Weights, pool: KvPool, steps: Steps, max_tokens: int, head_rows: int, context: int
+        self,
+        trace: Trace,
+        weights: Weights,
+        pool: KvPool,
+        steps: Steps,
+        max_tokens: int,
+        head_rows: int,
+        context: int,
+        ranks: Ranks | None = None,
     ):
         self.trace, self.weights, self.pool, self.steps = trace, weights, pool, steps
         self.device = weights.device
         self.heights = {False: max_tokens, True: head_rows}
-        self.context = context
+        self.context, self.ranks = context, ranks
         self.trunk: list[Op] = []
         self.head: list[Op] = []
         self.hidden: list[Op] = []
@@ -103,6 +113,7 @@ class Lowering:
             SelfAttention: self.attention,
             Add: self.add,
             Gated: self.gated,
+            Gather: self.gather,
             LogitRows: self.logit_rows,
             Logits: self.logits,
         }
@@ -281,6 +292,12 @@ class Lowering:
             return [Launch(elementwise.gated, (-(-n // each), -(-width // BLOCK)), arguments, constants)]
 
         self._emit(op)
+
+    def gather(self, node: Gather) -> None:
+        assert self.ranks is not None, "only a shard gathers"
+        x, out, rows, ranks = self.places[node.x], self._new(node.out), self._rows(), self.ranks
+        self.factors[node.out] = self.factors.get(node.x, 1.0)
+        self._emit(lambda f: [gathering(ranks, out[: rows(f)], x[: rows(f)])])
 
     def add(self, node: Add) -> None:
         y, x, rows = self.places[node.y], self.places[node.x], self._rows()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from octavo.backends.cuda.encodings import DENSE
 from octavo.backends.cuda.launch import INTERPRETED
 from octavo.backends.plan.fuse import fuse
-from octavo.backends.plan.nodes import Embed, Gated, Linear, MatMul, SelfAttention, Trace, Value, reads, writes
+from octavo.backends.plan.nodes import Embed, Gated, Gather, Linear, MatMul, SelfAttention, Trace, Value, reads, writes
 from octavo.backends.plan.trace import trace
 from octavo.ir import Model, Weight
 
@@ -70,6 +70,9 @@ def types(made: Trace) -> dict[Value, str]:
             readers[value].add("F32")
         if isinstance(node, Linear) and node.norm is None:
             readers[node.x] = (readers[node.x] - {"F32"}) | {stored(operand(m.weight.type)) for m in node.matmuls}
+    for node in reversed(made.nodes):  # a gathered value is stored as its parts are
+        if isinstance(node, Gather):
+            readers[node.x] = readers[node.out]
     made_narrow = {
         out
         for node in made.nodes
@@ -77,6 +80,9 @@ def types(made: Trace) -> dict[Value, str]:
         for out, into in writes(node)
         if into is None and (not isinstance(node, Linear) or any(m.up and m.out == out for m in node.matmuls))
     }
+    for node in made.nodes:
+        if isinstance(node, Gather) and node.x in made_narrow:
+            made_narrow.add(node.out)
     return {
         value: next(iter(found)) if len(found) == 1 and value in made_narrow else "F32"
         for value, found in readers.items()

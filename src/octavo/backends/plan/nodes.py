@@ -106,7 +106,15 @@ class Logits:
     softcap: float
 
 
-Node = Embed | Norm | Linear | Rotate | SelfAttention | Add | Gated | LogitRows | Logits
+@dataclass(slots=True)
+class Gather:
+    """out = every rank's columns of x, side by side: see shard.py."""
+
+    x: Value
+    out: Value
+
+
+Node = Embed | Norm | Linear | Rotate | SelfAttention | Add | Gated | Gather | LogitRows | Logits
 
 
 @dataclass(slots=True)
@@ -132,7 +140,7 @@ def reads(node: Node) -> list[Value]:
             return [x, y]
         case Gated(gate=gate, up=up):
             return [gate, up]
-        case Rotate(x=x) | LogitRows(x=x) | Logits(x=x):
+        case Rotate(x=x) | Gather(x=x) | LogitRows(x=x) | Logits(x=x):
             return [x]
 
 
@@ -147,7 +155,9 @@ def writes(node: Node) -> list[tuple[Value, Value | None]]:
             return [(out, y)]
         case Logits():
             return []
-        case Embed(out=out) | Rotate(out=out) | SelfAttention(out=out) | Gated(out=out) | LogitRows(out=out):
+        case Embed(out=out) | Rotate(out=out) | SelfAttention(out=out) | Gated(out=out) | Gather(out=out):
+            return [(out, None)]
+        case LogitRows(out=out):
             return [(out, None)]
 
 

@@ -7,6 +7,7 @@ from octavo.backends.plan.nodes import (
     Add,
     Embed,
     Gated,
+    Gather,
     Linear,
     LogitRows,
     Logits,
@@ -67,6 +68,12 @@ class Recorder:
     def attention(self, q: Value, k: Value, v: Value, layer: int, spec: Attention) -> Value:
         out = self._value(spec.heads * spec.value_dim)
         self._add(SelfAttention(q, k, v, layer, spec, out))
+        return out
+
+    def gather(self, x: Value, ranks: int) -> Value:
+        """Not one of `Ops`: plan/shard.py adds it."""
+        out = self._value(ranks * self._width(x))
+        self._add(Gather(x, out))
         return out
 
     def add(self, x: Value, y: Value) -> Value:
