@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from bench.device import steps
-from bench.device.models import SHAPES, TINY, Shape, decoder, random_weights
+from bench.device.models import ONE, SHAPES, Shape, decoder, random_weights
 from bench.device.report import Report
 from octavo import ahead
 from octavo.assembly.engine import engine_config, resolve_config
@@ -43,7 +43,7 @@ TARGETS = {  # docs/cuda.md
 
 
 def run(report: Report) -> None:
-    for name, shape in (TINY if INTERPRETED else SHAPES).items():
+    for name, shape in (ONE if INTERPRETED else SHAPES).items():
         for graphs in ((True,) if INTERPRETED else (True, False)) if GRAPHS in OPTIONS else (None,):
             if report.left < 40:
                 report.add(f"{name}: no time left", "left out")

@@ -49,6 +49,8 @@ TINY = {
     "8B int4": Shape("U4_128", "I8_128", 1, 128, 4, 2, 32, 128, 64),
 }
 
+ONE = {"8B bf16": TINY["8B bf16"]}  # for sections that run whole engines
+
 
 def decoder(shape: Shape, context: int = 8192) -> Model:
     """A Llama of this shape. Only its vectors have content; `random_weights` makes the matrices."""
