@@ -2,7 +2,8 @@
 
 restart: the time to the first token of a long prompt, computed, and in a new process from the disk. The file's pages
 are dropped from the page cache before half of the runs.
-pool: requests on a pool of 5 % of what they need, with each preemption mode. Modes take turns.
+pool: conversations on a pool of 5 % of what they need at their end, with each preemption mode, and without a store
+(none). Modes take turns.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def main() -> None:
     parser.add_argument("--gen-tokens", type=int, default=112)
     parser.add_argument("--requests", type=int, default=24)
     parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--modes", default="recompute,swap")
+    parser.add_argument("--turns", type=int, default=1, help="of each conversation; each adds a prompt and an answer")
+    parser.add_argument("--modes", default="none,swap", help="none, recompute, swap, auto")
     parser.add_argument("--folder", help="on the disk to measure; by default a temporary one")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
@@ -63,40 +65,38 @@ def first_token(model: str, length: int, settings: dict[str, Any]) -> dict[str, 
 
 def pool(given: argparse.Namespace, folder: Path) -> None:
     prompt = given.prompt_tokens or 16
-    blocks = -(-(prompt + given.gen_tokens) // 16)
+    blocks = -(-given.turns * (prompt + given.gen_tokens) // 16)
     settings = {"num_kv_blocks": max(blocks + 1, given.requests * blocks // 20), "max_model_len": 16 * blocks}
     for number in range(given.repeat):
         for mode in given.modes.split(","):
-            store = {"kv_disk_cache": str(folder / f"{mode}{number}"), "kv_disk_gb": 1, "preemption_mode": mode}
-            shape = (given.requests, prompt, given.gen_tokens)
-            print(
-                json.dumps({"mode": mode, **in_a_process(throughput, given.model, shape, settings | store)}), flush=True
-            )
+            store = {"kv_disk_cache": str(folder / f"{mode}{number}"), "kv_disk_gb": 2, "preemption_mode": mode}
+            shape = (given.requests, prompt, given.gen_tokens, given.turns)
+            made = settings if mode == "none" else settings | store
+            print(json.dumps({"mode": mode, **in_a_process(throughput, given.model, shape, made)}), flush=True)
 
 
-def throughput(model: str, shape: tuple[int, int, int], settings: dict[str, Any]) -> dict[str, Any]:
-    count, prompt, tokens = shape
-    rng = random.Random(0)
-    prompts = [rng.choices(range(1000, 20_000), k=prompt) for _ in range(count)]
+def throughput(model: str, shape: tuple[int, int, int, int], settings: dict[str, Any]) -> dict[str, Any]:
+    count, prompt, tokens, turns = shape
+    rng, params = random.Random(0), SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+    texts: list[list[int]] = [[] for _ in range(count)]
     with LLM(model, **settings) as llm:
         begin = time.perf_counter()
-        llm.generate(
-            [{"prompt_token_ids": ids} for ids in prompts],
-            SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True),
-            use_tqdm=False,
-        )
+        for _ in range(turns):
+            texts = [ids + rng.choices(range(1000, 20_000), k=prompt) for ids in texts]
+            answers = llm.generate([{"prompt_token_ids": ids} for ids in texts], params, use_tqdm=False)
+            texts = [ids + answer.outputs[0].token_ids for ids, answer in zip(texts, answers, strict=True)]
         seconds, stats = time.perf_counter() - begin, llm.parts.engine.stats
-        store = llm.parts.engine.cache.store.stats  # type: ignore[attr-defined]
-        return {
-            "tokens_s": round(count * tokens / seconds, 1),
+        made = {
+            "tokens_s": round(count * turns * tokens / seconds, 1),
             "seconds": round(seconds, 1),
             "steps": stats.steps,
             "preemptions": stats.preemptions,
             "blocks": settings["num_kv_blocks"],
-            "loaded_tokens": store.external_hits,
-            "load_s": round(store.load_seconds, 2),
-            "drops": store.store_drops,
         }
+        if (store := getattr(llm.parts.engine.cache, "store", None)) is None:
+            return made
+        loaded = {"loaded_tokens": store.stats.external_hits, "load_s": round(store.stats.load_seconds, 2)}
+        return made | loaded | {"drops": store.stats.store_drops}
 
 
 def in_a_process(function: Any, *arguments: Any) -> Any:

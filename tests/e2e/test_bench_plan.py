@@ -47,10 +47,12 @@ def test_a_profile_needs_the_cpu_backend(tmp_path: Path):
 
 
 def test_plan_predicts_smollm2_in_numbers_of_its_architecture():
-    done = octavo("plan", model_path("smollm2-135m"), "--max-model-len", "2048", "--kv-cache-memory", "100M", "--json")
+    settings = ("--max-model-len", "2048", "--kv-cache-memory", "100M", "--kv-disk-cache", "kv", "--kv-disk-gb", "1")
+    done = octavo("plan", model_path("smollm2-135m"), *settings, "--json")
     made = json.loads(done.stdout)
     assert made["kv_token"] == 2 * 30 * 3 * 64 * 2  # K and V, layers, KV heads, head size, bf16
     assert made["kv_sequence"] == 2048 * made["kv_token"]
+    assert made["tiers"] == {"disk": 2**30 // made["kv_token"]}
     assert made["kv_pool"] <= 100 * 2**20 < made["kv_pool"] + 16 * made["kv_token"]
     assert made["max_sequences"] == 2 and made["fits"] is True
     assert made["total"] == made["weights"] + made["scratch"] + made["kv_pool"]

@@ -57,11 +57,18 @@ def plan(
         "max_num_seqs": config.max_num_seqs,
         "backend": config.backend,
         **config.backend_options,
+        "tiers": tiers(config, made.kv_token),
     }
     if as_json:
         typer.echo(json.dumps(facts))
     else:
         show(facts)
+
+
+def tiers(config: EngineConfig, kv_token: int) -> dict[str, int]:
+    """Tokens that fit below the KV pool, by tier."""
+    sizes = {"ram": config.kv_ram_gb, "disk": config.kv_disk_gb if config.kv_disk_cache is not None else None}
+    return {tier: int(size * 2**30) // kv_token for tier, size in sizes.items() if size is not None}
 
 
 def make(
@@ -140,6 +147,8 @@ def show(facts: dict[str, Any]) -> None:
         ("per sequence", megabytes(facts["kv_sequence"]), f"{facts['length']:,} tokens"),
         ("sequences", str(facts["max_sequences"]), "of that length at once, without shared prefixes"),
     ]
+    below = facts["tiers"].items()
+    rows += [(f"tier {tier}", f"{tokens:,}", "tokens whose blocks left the KV cache") for tier, tokens in below]
     widest = max(len(figure) for _, figure, _ in rows)
     show_definitions([(name, f"{figure:>{widest}}  {remark}") for name, figure, remark in rows])
     print()
