@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from octavo.ir import Model
     from octavo.kv.planner import MemoryPlan
 
-# What a format of the KV cache costs, as measured on four models: docs/memory.md.
+# What a format of the KV cache costs: docs/memory.md has the figures.
 QUALITY = {"f32": "exact", "bf16": "as f32", "int8": "nearly as bf16", "k8v4": "a little below bf16"}
 
 
