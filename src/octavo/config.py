@@ -12,6 +12,7 @@ from typing import Any
 from octavo.errors import ConfigError
 
 log = logging.getLogger(__name__)
+KV_DISK_GB = 4.0
 THREADS_PER_CORE = 4  # at most: more than that only wait for each other
 
 
@@ -62,7 +63,7 @@ class EngineConfig:
     enable_chunked_prefill: bool = True
     preemption_mode: str = "auto"
     kv_disk_cache: str | None = None
-    kv_disk_gb: float = 4.0
+    kv_disk_gb: float = KV_DISK_GB
     kv_disk_salted: bool = False
     kv_ram_gb: float | None = None
     preemption_victim: str = "last"
@@ -114,6 +115,9 @@ def _check_tiers(config: EngineConfig) -> None:
         size = getattr(config, name)
         if size is not None and (isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < 1 << 30):
             raise ConfigError(f"{name} must be a number of GiB above 0; got {size!r}")
+    for name, default in (("kv_disk_gb", KV_DISK_GB), ("kv_disk_salted", False)):
+        if config.kv_disk_cache is None and getattr(config, name) != default:
+            raise ConfigError(f"{name} needs kv_disk_cache: the folder")
     if config.kv_disk_cache is None and config.kv_ram_gb is None:
         if config.preemption_mode == "swap":
             raise ConfigError("preemption_mode 'swap' needs a place for the blocks: set kv_disk_cache to a folder")
