@@ -242,7 +242,7 @@ def test_the_live_view_shows_what_the_engine_does(page: Browser) -> None:
     meters = " ".join(text(page, "#live-body > div:last-child").split())
     assert "25 % of prompt tokens reused" in meters and "70 % accepted · 3.10 tokens per step" in meters
     assert "20 % of other tokens loaded" in meters and "from disk 4 blocks" in meters and "in 12 MB in 0.5 s" in meters
-    assert "141 MB resident" in meters and "KV cache 30 MB" in meters
+    assert "141 MB resident" in meters and "NVIDIA H100: 7" in meters and "KV cache 30 MB" in meters
     assert page.js("document.querySelector('.spark .line').getAttribute('d').split('L').length") == 59
 
 
