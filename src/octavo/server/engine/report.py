@@ -17,6 +17,7 @@ from octavo.server.engine.protocol import Ready
 
 FREE, CACHED = -1, -2  # owners of blocks that no sequence holds; other owners are indices into `sequences`
 COUNTERS = [*(field.name for field in dataclasses.fields(Stats)), "control_seconds"]
+NO_STORE = StoreStats()
 STORE_COUNTERS = [field.name for field in dataclasses.fields(StoreStats)]
 
 
@@ -33,15 +34,16 @@ def ready(parts: Assembly) -> Ready:
 
 def stats(engine: Engine) -> dict[str, Any]:
     """The fields of `scheduler.stats.Stats` with current gauges, `evicted_tokens` of the prefix cache, and what
-    `kv.store.StoreStats` counts, if there are tiers below the pool."""
+    `kv.store.StoreStats` counts (zeros without tiers below the pool)."""
     values: dict[str, Any] = {name: getattr(engine.stats, name) for name in COUNTERS}
     if not engine.has_work:  # the gauges were set at the start of the last step, which had work
         values |= {"running": 0, "waiting": 0, "kv_usage": engine.cache.usage, "step_tokens": 0}
     if isinstance(engine.cache, PagedCache):
         values["evicted_tokens"] = engine.cache.pool.num_evictions * engine.cache.block_size
-    if isinstance(engine.cache, OffloadedCache):
-        values |= {name: getattr(engine.cache.store.stats, name) for name in STORE_COUNTERS}
-        values["store_evictions"] = sum(tier.evictions for tier in engine.cache.store.tiers)
+    store = engine.cache.store if isinstance(engine.cache, OffloadedCache) else None
+    counts = NO_STORE if store is None else store.stats
+    values |= {name: getattr(counts, name) for name in STORE_COUNTERS}
+    values["store_evictions"] = 0 if store is None else sum(tier.evictions for tier in store.tiers)
     return values
 
 
