@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "kernels/kernels.h"
 
@@ -33,7 +34,8 @@ inline int64_t attention_partial_row(const AttentionShape& shape) { return shape
 // Floats of scratch for partial sums: enough for any step within these limits.
 inline size_t attention_partial_floats(int max_tokens, int max_seqs, int max_context, const AttentionShape& shape) {
   const int64_t queries = std::min<int64_t>(max_tokens, int64_t(max_seqs) * kFewQueries);
-  const int64_t splits = (max_context + kSplit - 1) / kSplit;
+  const int64_t splits =
+      (max_context + kSplit - 1) / kSplit + 2;  // sinks are one, and recent keys may begin within one
   return size_t(std::min(kPartialBudget, queries * shape.heads * splits * attention_partial_row(shape)));
 }
 
@@ -78,7 +80,7 @@ class AttentionWorkBuilder {
     for (int i = 0, q0 = 0; i < step_.seqs; q0 += work_.spans[i++].n) list_queries(work_.spans[i], q0);
     for (int i = 0; i < step_.seqs; ++i) {
       const QuerySpan& span = work_.spans[i];
-      span.cut ? add_splits(i) : add_tiles(span, span.n, span.split0, span.split1);
+      span.cut ? add_splits(i) : add_tiles(span, span.n, span.split0, span.split1, span.sinks);
     }
     deal();
   }
@@ -94,9 +96,11 @@ class AttentionWorkBuilder {
   void order_sequences() {
     for (int seq = 0; seq < step_.seqs; ++seq) {
       const int q0 = step_.query_starts[seq];
-      work_.spans[seq] = {seq, q0, step_.query_starts[seq + 1] - q0, 0, 0, stored_position(step_, seq, q0) + 1, false};
+      const bool evicts = eviction_of(step_, seq).sinks > 0;
+      work_.spans[seq] = {seq,   q0,     step_.query_starts[seq + 1] - q0, 0, 0, stored_position(step_, seq, q0) + 1,
+                          false, evicts, evicts && shape_.window == 0};
     }
-    auto whole_splits = [](const QuerySpan& s) { return s.n <= kFewQueries ? s.straight / kSplit : 0; };
+    auto whole_splits = [](const QuerySpan& s) { return s.n <= kFewQueries && !s.evicts ? s.straight / kSplit : 0; };
     std::sort(work_.spans, work_.spans + step_.seqs, [&](const QuerySpan& a, const QuerySpan& b) {
       const int x = whole_splits(a), y = whole_splits(b);
       for (int split = 0; split < std::min(x, y); ++split) {
@@ -111,15 +115,16 @@ class AttentionWorkBuilder {
   void list_queries(QuerySpan& span, int q0) {
     QueryRow* rows = work_.queries + q0;
     const int token0 = step_.query_starts[span.seq];
-    int first = 1 << 30, last = 0;
+    const Eviction eviction = eviction_of(step_, span.seq);
+    int first = std::numeric_limits<int>::max(), last = 0;
     int64_t partial = partial_;
     for (int i = 0; i < span.n; ++i) {
       const int token = token0 + i, parent = step_.parents ? step_.parents[token] : -1;
       int position = stored_position(step_, span.seq, token), straight = position + 1;
       if (parent >= 0) position = rows[parent - token0].position + 1, straight = rows[parent - token0].straight;
-      rows[i] = {token, span.seq, position, straight, int32_t(partial)};
-      const int begin = first_visible(position, shape_.window);
-      partial += int64_t(position / kSplit - begin / kSplit + 1) * shape_.heads;
+      const int begin = first_visible(position, shape_.window, eviction);
+      rows[i] = {token, span.seq, position, straight, int32_t(partial), begin, span.sinks ? eviction.sinks : 0};
+      partial += int64_t(position / kSplit - begin / kSplit + 1 + span.sinks) * shape_.heads;
       first = std::min(first, begin), last = std::max(last, position);
     }
     span.q0 = q0, span.split0 = first / kSplit, span.split1 = last / kSplit + 1;
@@ -130,11 +135,11 @@ class AttentionWorkBuilder {
 
   // Adds items for n queries over the keys of these splits in the span's blocks. The queries begin with the span's
   // first one and may continue into the spans after it.
-  void add_tiles(const QuerySpan& span, int n, int split0, int split1) {
+  void add_tiles(const QuerySpan& span, int n, int split0, int split1, bool sinks) {
     const int tile = attention_tile(shape_), stop = span.q0 + n;
     for (int q0 = span.q0; q0 < stop; q0 += tile) {
       for (int head = 0; head < shape_.kv_heads; ++head) {
-        AttentionItem item{span.seq, head, q0, std::min(tile, stop - q0), split0, split1, !span.cut};
+        AttentionItem item{span.seq, head, q0, std::min(tile, stop - q0), split0, split1, !span.cut, sinks};
         if (!span.cut || cost(item) > 0) work_.items[work_.num_items++] = item;
       }
     }
@@ -144,14 +149,15 @@ class AttentionWorkBuilder {
   // that is shared with the span before has been added there.
   void add_splits(int i) {
     const QuerySpan& span = work_.spans[i];
+    if (span.sinks) add_tiles(span, span.n, span.split0, span.split0, true);
     for (int split = span.split0; split < span.split1; ++split) {
       if (i > 0 && in_common(i - 1, split)) continue;
       int n = span.n;
       for (int next = i; in_common(next, split); ++next) n += work_.spans[next + 1].n;
-      add_tiles(span, n, split, split + 1);
+      add_tiles(span, n, split, split + 1, false);
     }
     for (int head = 0; head < shape_.kv_heads; ++head) {
-      work_.merges[work_.num_merges++] = {span.seq, head, span.q0, span.n, span.split0, span.split1, false};
+      work_.merges[work_.num_merges++] = {span.seq, head, span.q0, span.n, span.split0, span.split1, false, span.sinks};
     }
   }
 
@@ -159,7 +165,7 @@ class AttentionWorkBuilder {
   bool in_common(int i, int split) const {
     if (i + 1 >= step_.seqs) return false;
     const QuerySpan &a = work_.spans[i], &b = work_.spans[i + 1];
-    return a.cut && b.cut && split >= std::max(a.split0, b.split0) &&
+    return a.cut && b.cut && !a.evicts && !b.evicts && split >= std::max(a.split0, b.split0) &&
            (split + 1) * kSplit <= std::min(a.straight, b.straight) &&
            !std::memcmp(split_blocks(a, split), split_blocks(b, split), size_t(blocks_in(split)) * sizeof(int32_t));
   }
@@ -188,13 +194,12 @@ class AttentionWorkBuilder {
 
   // Roughly the queries times the keys; 0 if the queries see no key of these splits.
   int64_t cost(const AttentionItem& item) const {
-    int first = 1 << 30, last = 0;
+    int first = std::numeric_limits<int>::max(), last = 0;
     for (int q = item.q0; q < item.q0 + item.n; ++q) {
-      const int position = work_.queries[q].position;
-      first = std::min(first, first_visible(position, shape_.window)), last = std::max(last, position);
+      first = std::min(first, work_.queries[q].first), last = std::max(last, work_.queries[q].position);
     }
     const int keys = std::min(last + 1, item.split1 * kSplit) - std::max(first, item.split0 * kSplit);
-    return int64_t(item.n) * std::max(keys, 0);
+    return int64_t(item.n) * (std::max(keys, 0) + (item.sinks ? work_.queries[item.q0].sinks : 0));
   }
 
   const StepView& step_;

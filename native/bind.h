@@ -54,6 +54,16 @@ inline const int32_t* parents_of(const std::optional<In<int32_t>>& parents, size
   return parents->data();
 }
 
+// What a step's sequences keep of their keys: all three arrays or none. `check_sequences` checks the values.
+inline void set_eviction(StepView& step, const std::optional<In<int32_t>>& sinks,
+                         const std::optional<In<int32_t>>& windows, const std::optional<In<int32_t>>& sink_positions) {
+  if (!sinks) return;
+  require(windows && sinks->size() == size_t(step.seqs) && windows->size() == size_t(step.seqs),
+          "sinks and windows need one entry a sequence");
+  require(sink_positions && sink_positions->size() == size_t(step.tokens), "sink_positions needs one entry a token");
+  step.sinks = sinks->data(), step.windows = windows->data(), step.sink_positions = sink_positions->data();
+}
+
 // Edits in CSR form: row r has tokens[starts[r]] to tokens[starts[r + 1] - 1]. Checks both arrays and returns the
 // number of tokens.
 inline size_t edited_tokens(nanobind::handle a, const char* starts_name, const char* tokens_name, size_t rows,

@@ -53,7 +53,8 @@ KeyOffset offset_of(const std::optional<OffsetArrays>& arrays, const KvLayer& kv
 void qkv(const std::string& isa, KvCache& cache, int layer, In<int32_t> slots, Out<float, 2> q, In<float, 2> k,
          In<float, 2> v, std::optional<In<float>> q_norm, std::optional<In<float>> k_norm, float eps,
          std::optional<In<float, 2>> cos_sin, bool interleaved, std::optional<OffsetArrays> offset,
-         std::optional<In<int32_t>> positions) {
+         std::optional<In<int32_t>> positions, std::optional<Out<float, 2>> q_sinks,
+         std::optional<In<float, 2>> sink_cos_sin) {
   const KvLayer& kv = cache.layer(layer);
   const size_t tokens = slots.size(), width = size_t(kv.kv_heads) * size_t(kv.head_dim);
   require(q.shape(0) == tokens && k.shape(0) == tokens && v.shape(0) == tokens, "slots, q, k and v differ in tokens");
@@ -86,7 +87,11 @@ void qkv(const std::string& isa, KvCache& cache, int layer, In<int32_t> slots, O
                      cos_sin ? int(cos_sin->shape(1)) : 0,
                      interleaved,
                      kv,
-                     offset_of(offset, kv, 1)};
+                     offset_of(offset, kv, 1),
+                     q_sinks ? q_sinks->data() : nullptr,
+                     sink_cos_sin ? sink_cos_sin->data() : nullptr};
+  const std::vector<int32_t> all(tokens, 0);
+  if (q_sinks) step.sink_positions = all.data();
   for (int t = 0; t < step.tokens; ++t) table_of(isa).qkv(args, t);
 }
 
@@ -94,7 +99,9 @@ void qkv(const std::string& isa, KvCache& cache, int layer, In<int32_t> slots, O
 std::pair<int, int> attention(const std::string& isa, const KvCache& cache, int layer, In<float, 2> q,
                               In<int32_t> query_starts, In<int32_t> context_lens, In<int32_t, 2> block_tables,
                               std::optional<In<int32_t>> parents, int window, float scale, float softcap,
-                              Out<float, 2> out, std::optional<OffsetArrays> offset) {
+                              Out<float, 2> out, std::optional<OffsetArrays> offset,
+                              std::optional<In<int32_t>> positions, std::optional<In<int32_t>> sinks,
+                              std::optional<In<int32_t>> windows, std::optional<In<float, 2>> q_sinks) {
   const KvLayer& kv = cache.layer(layer);
   const int seqs = int(context_lens.size()), tokens = int(q.shape(0));
   require(query_starts.size() == size_t(seqs) + 1 && block_tables.shape(0) == size_t(seqs), "one entry a sequence");
@@ -104,6 +111,12 @@ std::pair<int, int> attention(const std::string& isa, const KvCache& cache, int 
   step.query_starts = query_starts.data(), step.context_lens = context_lens.data(),
   step.block_tables = block_tables.data();
   step.parents = parents_of(parents, size_t(tokens));
+  if (sinks) {
+    require(positions && positions->size() == size_t(tokens), "positions needs one entry a token");
+    require(q_sinks && q_sinks->shape(0) == q.shape(0) && q_sinks->shape(1) == q.shape(1), "q_sinks has q's shape");
+    step.positions = positions->data();
+    set_eviction(step, sinks, windows, positions);
+  }
   const AttentionShape shape{int(q.shape(1)) / kv.head_dim, kv.kv_heads, kv.head_dim, window, scale, softcap};
 
   const int max_context = step.table_width * kv.block_size;
@@ -118,12 +131,39 @@ std::pair<int, int> attention(const std::string& isa, const KvCache& cache, int 
   for (int s = 0; s < seqs; ++s) longest = std::max(longest, step.context_lens[s]);
   // Attention reads the angles of whole steps of 64 keys.
   const KeyOffset shift = offset_of(offset, kv, (longest + 63) / 64 * 64);
-  const AttentionArgs args{&step,        shape,           kv,           q.data(), q.shape(1), out.data(),
-                           out.shape(1), partials.data(), work.queries, shift};
+  const AttentionArgs args{&step,
+                           shape,
+                           kv,
+                           q.data(),
+                           q.shape(1),
+                           out.data(),
+                           out.shape(1),
+                           partials.data(),
+                           work.queries,
+                           shift,
+                           q_sinks ? q_sinks->data() : nullptr};
   for (int i = 0; i < work.num_items; ++i)
     table_of(isa).attention(args, work.items[i], i + 1 < work.num_items ? &work.items[i + 1] : nullptr);
   for (int i = 0; i < work.num_merges; ++i) table_of(isa).attention_merge(args, work.merges[i]);
   return {work.num_items, work.num_merges};
+}
+
+// Chooses and copies what each KV head of a prompt keeps. q: of its last tokens.
+void snapkv(const std::string& isa, const KvCache& cache, int layer, Out<float, 2> q, In<int32_t, 2> block_table,
+            int length, In<int32_t> targets, int keep, int pool, int window, float scale, float softcap) {
+  const KvLayer& kv = cache.layer(layer);
+  const int tokens = int(q.shape(0));
+  const int32_t starts[] = {0, tokens};
+  StepView step;
+  step.tokens = tokens, step.seqs = 1, step.table_width = int(block_table.shape(1));
+  step.query_starts = starts, step.context_lens = &length, step.block_tables = block_table.data();
+  check_sequences(step, {0, 0, step.table_width * kv.block_size, cache.num_blocks(), kv.block_size});
+  check_values("targets", targets.data(), targets.size(), 0, cache.num_blocks());
+  require(tokens <= keep && keep < length && targets.size() * size_t(kv.block_size) >= size_t(keep), "keep is wrong");
+  const AttentionShape shape{int(q.shape(1)) / kv.head_dim, kv.kv_heads, kv.head_dim, window, scale, softcap};
+  std::vector<float> scratch(snap_floats(tokens, length, shape));
+  const SnapArgs args{&step, shape, kv, q.data(), q.shape(1), targets.data(), keep, pool};
+  for (int head = 0; head < kv.kv_heads; ++head) table_of(isa).snapkv(args, head, scratch.data());
 }
 
 void sample_rows(const std::string& isa, In<float, 2> logits, In<int32_t> targets, nb::object sampling,
@@ -162,6 +202,7 @@ void bind_ops(nb::module_& parent) {
   m.def("rope_angles", &rope_angles, "isa"_a, "inv_freq"_a, "scale"_a, "position"_a, "cos_sin"_a);
   m.def("qkv", &qkv, "isa"_a, "kv"_a, "layer"_a, "slots"_a, "q"_a, "k"_a, "v"_a, "q_norm"_a.none(), "k_norm"_a.none(),
         "eps"_a, "cos_sin"_a.none(), "interleaved"_a, "offset"_a.none() = nb::none(), "positions"_a.none() = nb::none(),
+        "q_sinks"_a = nb::none(), "sink_cos_sin"_a = nb::none(),
         "offset: (bias, angles of each 16 positions' middle, interleaved)");
   m.def(
       "kv_memory",
@@ -175,7 +216,10 @@ void bind_ops(nb::module_& parent) {
 #endif
   m.def("attention", &attention, "isa"_a, "kv"_a, "layer"_a, "q"_a, "query_starts"_a, "context_lens"_a,
         "block_tables"_a, "parents"_a.none(), "window"_a, "scale"_a, "softcap"_a, "out"_a,
-        "offset"_a.none() = nb::none());
+        "offset"_a.none() = nb::none(), "positions"_a = nb::none(), "sinks"_a = nb::none(), "windows"_a = nb::none(),
+        "q_sinks"_a = nb::none());
+  m.def("snapkv", &snapkv, "isa"_a, "kv"_a, "layer"_a, "q"_a, "block_table"_a, "length"_a, "targets"_a, "keep"_a,
+        "pool"_a, "window"_a, "scale"_a, "softcap"_a);
   m.def(
       "copy_slot",
       [](KvCache& cache, int from, int to) {

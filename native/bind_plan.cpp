@@ -76,10 +76,12 @@ void transfer(KvCache& kv, const In<int32_t, 2>& moves, const In<int32_t, 2>& co
 
 void run(Plan& plan, In<int32_t> token_ids, In<int32_t> positions, In<int32_t> slots, In<int32_t> query_starts,
          In<int32_t> context_lens, In<int32_t, 2> block_tables, In<int32_t> logit_rows, In<int32_t> targets,
-         nb::object sampling, std::optional<In<int32_t>> parents, Out<int32_t> tokens, Out<uint8_t> finite,
-         std::optional<Out<float>> logprobs, std::optional<Out<int32_t>> ranks, std::optional<Out<int32_t>> top_ids,
-         std::optional<Out<float>> top_logprobs, int num_top, std::optional<Out<float>> logits,
-         std::optional<Out<float>> hidden) {
+         nb::object sampling, std::optional<In<int32_t>> parents, std::optional<In<int32_t>> sinks,
+         std::optional<In<int32_t>> windows, std::optional<In<int32_t>> sink_positions, Out<int32_t> tokens,
+         Out<uint8_t> finite, std::optional<Out<float>> logprobs, std::optional<Out<int32_t>> ranks,
+         std::optional<Out<int32_t>> top_ids, std::optional<Out<float>> top_logprobs, int num_top,
+         std::optional<Out<float>> logits, std::optional<Out<float>> hidden, std::optional<In<int32_t>> compact_to,
+         int keep, int pool) {
   const size_t T = token_ids.size(), S = context_lens.size(), R = logit_rows.size();
   require(positions.size() == T && slots.size() == T, "token_ids, positions and slot_mapping differ in length");
   require(query_starts.size() == S + 1 && block_tables.shape(0) == S,
@@ -100,6 +102,7 @@ void run(Plan& plan, In<int32_t> token_ids, In<int32_t> positions, In<int32_t> s
                block_tables.data(),
                logit_rows.data(),
                parents_of(parents, T)};
+  set_eviction(step.view, sinks, windows, sink_positions);
   step.targets = targets.data();
   SamplingView view;
   if (!sampling.is_none()) {
@@ -116,6 +119,14 @@ void run(Plan& plan, In<int32_t> token_ids, In<int32_t> positions, In<int32_t> s
               optional_out(hidden, R * size_t(plan.hidden_size())),
               num_top};
   check_step(step.view, step.targets, limits);
+  const Compaction compaction{compact_to ? compact_to->data() : nullptr, keep, pool};
+  if (compact_to) {
+    require(S == 1 && T <= size_t(kMostSnapQueries) && !parents && !sinks, "a compaction is a step of one sequence");
+    if (keep < int(T) || keep >= context_lens.data()[0]) refuse("keep", keep, int64_t(T), context_lens.data()[0] - 1);
+    require(pool > 0 && compact_to->size() * size_t(limits.block_size) >= size_t(keep), "too few targets");
+    check_values("compact_to", compact_to->data(), compact_to->size(), 0, limits.num_blocks);
+    step.compaction = &compaction;
+  }
   nb::gil_scoped_release release;
   plan.run(step);
 }
@@ -238,30 +249,31 @@ void bind_plan(nb::module_& m) {
       .def("rms_norm", &Plan::rms_norm, "x"_a, "width"_a, "weight"_a, "eps"_a, "out"_a, "residual"_a)
       .def("add", &Plan::add, "x"_a, "out"_a)
       .def("gated", &Plan::gated, "gate"_a, "up"_a, "activation"_a, "out"_a)
-      .def("rope_angles", &Plan::rope_angles, "inv_freq"_a, "scale"_a, "out"_a)
+      .def("rope_angles", &Plan::rope_angles, "inv_freq"_a, "scale"_a, "out"_a, "sinks_out"_a)
       .def("middle_angles", &Plan::middle_angles, "inv_freq"_a, "scale"_a,
            "The angles that key offsets need, as a constant.")
       .def(
           "qkv",
           [](Plan& p, int q, int k, int v, int heads, int layer, int q_norm, int k_norm, float eps, int angles,
-             int rope_dim, bool interleaved, const OffsetTuple& offset) {
-            p.qkv(q, k, v, heads, layer, q_norm, k_norm, eps, angles, rope_dim, interleaved, offset_of(offset));
+             int rope_dim, bool interleaved, const OffsetTuple& offset, int q_sinks, int sink_angles) {
+            p.qkv(q, k, v, heads, layer, q_norm, k_norm, eps, angles, rope_dim, interleaved, offset_of(offset), q_sinks,
+                  sink_angles);
           },
           "q"_a, "k"_a, "v"_a, "heads"_a, "layer"_a, "q_norm"_a, "k_norm"_a, "eps"_a, "angles"_a, "rope_dim"_a,
-          "interleaved"_a, "offset"_a,
+          "interleaved"_a, "offset"_a, "q_sinks"_a, "sink_angles"_a,
           "offset: (bias constant, middle_angles, rope_dim, interleaved) of a quantised cache's key offset; bias -1: "
           "none")
       .def(
           "attention",
-          [](Plan& p, int q, int out, int layer, int heads, int kv_heads, int head_dim, int window, float scale,
-             float softcap, const OffsetTuple& offset) {
+          [](Plan& p, int q, int q_sinks, int out, int layer, int heads, int kv_heads, int head_dim, int window,
+             float scale, float softcap, const OffsetTuple& offset) {
             AttentionShape shape;
             std::memset(&shape, 0, sizeof shape);
             shape = {heads, kv_heads, head_dim, window, scale, softcap};
-            p.attention(q, out, layer, shape, offset_of(offset));
+            p.attention(q, q_sinks, out, layer, shape, offset_of(offset));
           },
-          "q"_a, "out"_a, "layer"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "window"_a, "scale"_a, "softcap"_a,
-          "offset"_a)
+          "q"_a, "q_sinks"_a, "out"_a, "layer"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "window"_a, "scale"_a,
+          "softcap"_a, "offset"_a)
       .def("logit_rows", &Plan::logit_rows, "x"_a)
       .def("logits", &Plan::logits, "buffer"_a, "vocab"_a, "softcap"_a)
       .def("hidden", &Plan::hidden, "buffer"_a, "norm"_a, "eps"_a)
@@ -274,9 +286,10 @@ void bind_plan(nb::module_& m) {
            "steps.")
       .def(
           "run", &run, "token_ids"_a, "positions"_a, "slot_mapping"_a, "query_starts"_a, "context_lens"_a,
-          "block_tables"_a, "logit_rows"_a, "targets"_a, "sampling"_a.none(), "parents"_a.none(), "tokens"_a,
-          "finite"_a, "logprobs"_a.none(), "ranks"_a.none(), "top_ids"_a.none(), "top_logprobs"_a.none(), "num_top"_a,
-          "logits"_a.none(), "hidden"_a.none(),
+          "block_tables"_a, "logit_rows"_a, "targets"_a, "sampling"_a.none(), "parents"_a.none(), "sinks"_a.none(),
+          "windows"_a.none(), "sink_positions"_a.none(), "tokens"_a, "finite"_a, "logprobs"_a.none(), "ranks"_a.none(),
+          "top_ids"_a.none(), "top_logprobs"_a.none(), "num_top"_a, "logits"_a.none(), "hidden"_a.none(),
+          "compact_to"_a = nb::none(), "keep"_a = 0, "pool"_a = 1,
           "Runs a step. Raises ValueError, before anything is written, for a value that lies outside the plan's or the "
           "pool's bounds.");
 }

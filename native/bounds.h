@@ -6,6 +6,7 @@
 // A step of T tokens, S sequences with W blocks each and R logit rows takes O(T + S * W + R), plus the length of the
 // sampling arrays.
 #pragma once
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
@@ -73,15 +74,29 @@ inline void check_sequence(const StepView& step, size_t s, const StepLimits& lim
   }
 }
 
+// Checks what a sequence keeps: its positions then say where keys are.
+inline void check_eviction(const StepView& step, size_t s) {
+  if (!step.sinks || !step.sinks[s]) return;
+  const int unit = kEvictionUnit, sinks = step.sinks[s], window = step.windows[s];
+  if (sinks < unit || sinks > kSplit || sinks % unit) refuse(entry("sinks", s), sinks, unit, kSplit);
+  if (window < unit || window % unit) refuse(entry("windows", s), window, unit, INT32_MAX);
+  const int start = step.query_starts[s], count = step.query_starts[s + 1] - start, first = step.positions[start];
+  const int stored = step.context_lens[s] - count, gap = first - stored;
+  const int64_t most = stored + std::max(0, first_recent(first, window) - sinks);
+  if (gap < 0 || gap % unit || first > most || first > INT32_MAX - count)
+    refuse(entry("positions", size_t(start)), first, stored, most);
+}
+
 inline void check_sequences(const StepView& step, const StepLimits& limits) {
   const auto seqs = size_t(step.seqs);
   check_starts("query_starts", step.query_starts, seqs, 1);
   if (step.query_starts[seqs] != step.tokens)
     refuse(entry("query_starts", seqs), step.query_starts[seqs], step.tokens, step.tokens);
-  for (size_t s = 0; s < seqs; ++s) check_sequence(step, s, limits);
+  for (size_t s = 0; s < seqs; ++s) check_sequence(step, s, limits), check_eviction(step, s);
 }
 
-// Positions give the angles of rope. They are indices only with key offsets, and are checked only then.
+// Positions give the angles of rope. They are indices only with key offsets, and where a sequence evicts, and are
+// checked only then.
 inline void check_step(const StepView& step, const int32_t* targets, const StepLimits& limits) {
   check_values("token_ids", step.token_ids, size_t(step.tokens), 0, limits.embeddings);
   if (limits.positions) check_values("positions", step.positions, size_t(step.tokens), 0, limits.max_context);

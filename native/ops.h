@@ -71,13 +71,17 @@ struct Gated final : Op {
 struct RopeAngles final : Op {
   int inv_freq;
   float scale;
-  int out;
-  RopeAngles(int inv_freq, float scale, int out) : inv_freq(inv_freq), scale(scale), out(out) {}
+  int out, sinks_out;
+  RopeAngles(int inv_freq, float scale, int out, int sinks_out)
+      : inv_freq(inv_freq), scale(scale), out(out), sinks_out(sinks_out) {}
   std::string name(Context&) const override { return "rope angles"; }
   void run(Context& c, int begin, int end, int) const override {
     const std::vector<float>& f = c.constants[size_t(inv_freq)];
-    for (int t = begin; t < end; ++t)
+    const int32_t* far = c.view().sink_positions;
+    for (int t = begin; t < end; ++t) {
       c.kernels.rope_angles(f.data(), int(f.size()), scale, c.view().positions[t], c.buffer(out).row(t));
+      if (far && far[t] >= 0) c.kernels.rope_angles(f.data(), int(f.size()), scale, far[t], c.buffer(sinks_out).row(t));
+    }
   }
 };
 
@@ -91,8 +95,9 @@ struct Qkv final : Op {
   int angles, rope_dim;
   bool interleaved;
   OffsetIds offset;
+  int q_sinks, sink_angles;
   Qkv(int q, int k, int v, int heads, int layer, int q_norm, int k_norm, float eps, int angles, int rope_dim,
-      bool interleaved, const OffsetIds& offset)
+      bool interleaved, const OffsetIds& offset, int q_sinks, int sink_angles)
       : q(q),
         k(k),
         v(v),
@@ -104,7 +109,9 @@ struct Qkv final : Op {
         angles(angles),
         rope_dim(rope_dim),
         interleaved(interleaved),
-        offset(offset) {}
+        offset(offset),
+        q_sinks(q_sinks),
+        sink_angles(sink_angles) {}
   std::string name(Context&) const override { return "rope + cache write"; }
   void run(Context& c, int begin, int end, int) const override {
     const KvLayer& kv = c.kv.layer(layer);
@@ -126,25 +133,36 @@ struct Qkv final : Op {
                        rope_dim,
                        interleaved,
                        kv,
-                       key_offset(c, offset)};
+                       key_offset(c, offset),
+                       q_sinks < 0 ? nullptr : c.buffer(q_sinks).data,
+                       sink_angles < 0 ? nullptr : c.buffer(sink_angles).data};
     for (int t = begin; t < end; ++t) c.kernels.qkv(args, t);
   }
 };
 
 struct Attention final : Op {
-  int q, out, layer;
+  int q, q_sinks, out, layer;
   size_t shape;
   OffsetIds offset;
   bool merge;
-  Attention(int q, int out, int layer, size_t shape, const OffsetIds& offset, bool merge)
-      : q(q), out(out), layer(layer), shape(shape), offset(offset), merge(merge) {}
+  Attention(int q, int q_sinks, int out, int layer, size_t shape, const OffsetIds& offset, bool merge)
+      : q(q), q_sinks(q_sinks), out(out), layer(layer), shape(shape), offset(offset), merge(merge) {}
   std::string name(Context&) const override { return merge ? "attention merge" : "attention"; }
   int units(const Context& c) const override { return merge ? c.works[shape].num_merges : c.works[shape].num_items; }
   void run(Context& c, int begin, int end, int) const override {
     const Buffer &bq = c.buffer(q), &bo = c.buffer(out);
     const AttentionWork& work = c.works[shape];
-    const AttentionArgs args{&c.view(), c.shapes[shape],  c.kv.layer(layer), bq.data,      size_t(bq.width),
-                             bo.data,   size_t(bo.width), c.partials,        work.queries, key_offset(c, offset)};
+    const AttentionArgs args{&c.view(),
+                             c.shapes[shape],
+                             c.kv.layer(layer),
+                             bq.data,
+                             size_t(bq.width),
+                             bo.data,
+                             size_t(bo.width),
+                             c.partials,
+                             work.queries,
+                             key_offset(c, offset),
+                             q_sinks < 0 ? nullptr : c.buffer(q_sinks).data};
     for (int i = begin; i < end; ++i) {
       if (merge) {
         c.kernels.attention_merge(args, work.merges[i]);
@@ -152,6 +170,24 @@ struct Attention final : Op {
         c.kernels.attention(args, work.items[i], i + 1 < end ? &work.items[i + 1] : nullptr);
       }
     }
+  }
+};
+
+struct SnapKv final : Op {
+  int q, layer;
+  size_t shape;
+  SnapKv(int q, int layer, size_t shape) : q(q), layer(layer), shape(shape) {}
+  std::string name(Context&) const override { return "snapkv"; }
+  int units(const Context& c) const override { return c.step && c.step->compaction ? c.shapes[shape].kv_heads : 0; }
+  void run(Context& c, int begin, int end, int thread) const override {
+    const Compaction& wanted = *c.step->compaction;
+    const Buffer& bq = c.buffer(q);
+    const SnapArgs args{&c.view(),        c.shapes[shape], c.kv.layer(layer), bq.data,
+                        size_t(bq.width), wanted.targets,  wanted.keep,       wanted.pool};
+    auto& scratch = c.scratch[size_t(thread)];
+    const size_t floats = snap_floats(c.view().tokens, c.view().context_lens[0], args.shape);
+    if (scratch.size() < floats) scratch.resize(floats);
+    for (int head = begin; head < end; ++head) c.kernels.snapkv(args, head, scratch.data());
   }
 };
 

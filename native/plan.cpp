@@ -121,11 +121,14 @@ void Plan::rms_norm(int x, int width, int weight, float eps, int out, bool resid
 }
 void Plan::add(int x, int out) { push<ops::Add>(x, out); }
 void Plan::gated(int gate, int up, int activation, int out) { push<ops::Gated>(gate, up, activation, out); }
-void Plan::rope_angles(int inv_freq, float scale, int out) { push<ops::RopeAngles>(inv_freq, scale, out); }
+void Plan::rope_angles(int inv_freq, float scale, int out, int sinks_out) {
+  push<ops::RopeAngles>(inv_freq, scale, out, sinks_out);
+}
 void Plan::qkv(int q, int k, int v, int heads, int layer, int q_norm, int k_norm, float eps, int angles, int rope_dim,
-               bool interleaved, const OffsetIds& offset) {
+               bool interleaved, const OffsetIds& offset, int q_sinks, int sink_angles) {
   bound_positions_ |= offset.bias >= 0;
-  push<ops::Qkv>(q, k, v, heads, layer, q_norm, k_norm, eps, angles, rope_dim, interleaved, offset);
+  push<ops::Qkv>(q, k, v, heads, layer, q_norm, k_norm, eps, angles, rope_dim, interleaved, offset, q_sinks,
+                 sink_angles);
 }
 
 int Plan::middle_angles(int inv_freq, float scale) {
@@ -140,7 +143,7 @@ int Plan::middle_angles(int inv_freq, float scale) {
   return constant(angles.data(), int(angles.size()));
 }
 
-void Plan::attention(int q, int out, int layer, const AttentionShape& shape, const OffsetIds& offset) {
+void Plan::attention(int q, int q_sinks, int out, int layer, const AttentionShape& shape, const OffsetIds& offset) {
   auto& shapes = context_->shapes;
   size_t id = 0;
   while (id < shapes.size() && std::memcmp(&shapes[id], &shape, sizeof shape)) ++id;
@@ -159,8 +162,9 @@ void Plan::attention(int q, int out, int layer, const AttentionShape& shape, con
       context_->partials = reinterpret_cast<float*>(partials_->data());
     }
   }
-  push<ops::Attention>(q, out, layer, id, offset, false);
-  push<ops::Attention>(q, out, layer, id, offset, true);
+  push<ops::Attention>(q, q_sinks, out, layer, id, offset, false);
+  push<ops::Attention>(q, q_sinks, out, layer, id, offset, true);
+  push<ops::SnapKv>(q, layer, id);
 }
 
 int Plan::logit_rows(int x) {

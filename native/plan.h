@@ -59,11 +59,17 @@ struct StepOutputs {           // null = not wanted
   int num_top = 0;
 };
 
+struct Compaction {        // see types.Compaction
+  const int32_t* targets;  // blocks
+  int keep, pool;
+};
+
 struct Step {
   StepView view;
   const int32_t* targets = nullptr;        // [rows]
   const SamplingView* sampling = nullptr;  // null: greedy
   StepOutputs out;
+  const Compaction* compaction = nullptr;
 };
 
 // One of the matmuls of a linear operation.
@@ -101,11 +107,12 @@ class Plan {
   void rms_norm(int x, int width, int weight, float eps, int out, bool residual);
   void add(int x, int out);
   void gated(int gate, int up, int activation, int out);
-  void rope_angles(int inv_freq, float scale, int out);
+  void rope_angles(int inv_freq, float scale, int out, int sinks_out);  // sinks_out: at sink_positions
   int middle_angles(int inv_freq, float scale);  // a constant: KeyOffset::angles, up to max_context
   void qkv(int q, int k, int v, int heads, int layer, int q_norm, int k_norm, float eps, int angles, int rope_dim,
-           bool interleaved, const OffsetIds& offset);
-  void attention(int q, int out, int layer, const AttentionShape& shape, const OffsetIds& offset);
+           bool interleaved, const OffsetIds& offset, int q_sinks, int sink_angles);
+  // q_sinks: the second queries of tokens whose sequences evict; -1: none are needed
+  void attention(int q, int q_sinks, int out, int layer, const AttentionShape& shape, const OffsetIds& offset);
   int logit_rows(int x);  // begins the head; returns the buffer of the gathered rows
   void logits(int buffer, int vocab, float softcap);
   void hidden(int buffer, int norm, float eps);  // the norm that gives final hidden states from gathered rows

@@ -15,14 +15,17 @@ namespace octavo {
 // One step's inputs; see Batch in src/octavo/types.py.
 struct StepView {
   int tokens = 0, seqs = 0, rows = 0, table_width = 0;
-  const int32_t* token_ids = nullptr;     // [tokens]
-  const int32_t* positions = nullptr;     // [tokens]
-  const int32_t* slots = nullptr;         // [tokens]
-  const int32_t* query_starts = nullptr;  // [seqs + 1]
-  const int32_t* context_lens = nullptr;  // [seqs]
-  const int32_t* block_tables = nullptr;  // [seqs, table_width]
-  const int32_t* logit_rows = nullptr;    // [rows]
-  const int32_t* parents = nullptr;       // [tokens], or null: no draft trees
+  const int32_t* token_ids = nullptr;       // [tokens]
+  const int32_t* positions = nullptr;       // [tokens]
+  const int32_t* slots = nullptr;           // [tokens]
+  const int32_t* query_starts = nullptr;    // [seqs + 1]
+  const int32_t* context_lens = nullptr;    // [seqs]
+  const int32_t* block_tables = nullptr;    // [seqs, table_width]
+  const int32_t* logit_rows = nullptr;      // [rows]
+  const int32_t* parents = nullptr;         // [tokens], or null: no draft trees
+  const int32_t* sinks = nullptr;           // [seqs], or null: no sequence evicts
+  const int32_t* windows = nullptr;         // [seqs]
+  const int32_t* sink_positions = nullptr;  // [tokens]; -1: its sequence does not evict
 };
 
 // ---------------------------------------------------------------- KV cache
@@ -84,23 +87,50 @@ struct QueryRow {
   int32_t position;  // its own, the last one that it sees; windows are counted in positions
   int32_t straight;
   int32_t partial;  // its first row in the scratch, if its sequence is cut: `heads` rows for each split that it sees
+  int32_t first;    // the first key that it sees, apart from sinks
+  int32_t
+      sinks;  // it also sees the keys before this position, with its second query. They are a split before all others
 };
 
 // Queries q0 .. q0 + n of AttentionWork::queries, with all query heads of one kv head, over the keys of splits split0
 // .. split1. The keys are read from the blocks of sequence `seq`; queries of other sequences have the same blocks
 // there. whole: the queries see no other splits, and the result goes to the output. Otherwise the sums of each split go
-// to the scratch, for attention_merge.
+// to the scratch, for attention_merge. sinks: also over the sinks, as the first split.
 struct AttentionItem {
   int32_t seq, kv_head, q0, n, split0, split1;
-  bool whole;
+  bool whole, sinks;
 };
 
-// The place of query token `token` in its sequence's cache, counted in tokens.
+// What a sequence keeps of its keys (src/octavo/kv/eviction.py): those before position `sinks`, and recent ones. The
+// key at position p >= sinks is entry p - gap of the block table: whole blocks between the two are gone.
+struct Eviction {
+  int sinks = 0, window = 0, gap = 0;  // sinks 0: nothing is evicted
+};
+constexpr int kEvictionUnit = 16;  // tokens by which the recent ones move on
+
+static inline Eviction eviction_of(const StepView& step, int seq) {
+  if (!step.sinks || !step.sinks[seq]) return {};
+  const int first = step.query_starts[seq], entry = step.context_lens[seq] - (step.query_starts[seq + 1] - first);
+  return {step.sinks[seq], step.windows[seq], step.positions[first] - entry};
+}
+static inline int first_recent(int position, int window) {
+  const int unit = position / kEvictionUnit - window / kEvictionUnit;
+  return unit > 0 ? unit * kEvictionUnit : 0;
+}
+
+// The place of query token `token` among its sequence's keys, counted in tokens. Dropped keys count.
 static inline int stored_position(const StepView& step, int seq, int token) {
-  return step.context_lens[seq] - step.query_starts[seq + 1] + token;
+  return step.context_lens[seq] - step.query_starts[seq + 1] + token + eviction_of(step, seq).gap;
 }
 static inline int first_visible(int position, int window) {
   return window > 0 && position >= window ? position - window + 1 : 0;
+}
+// The first key that a query sees, apart from sinks. A layer with a window has no sinks.
+static inline int first_visible(int position, int window, const Eviction& eviction) {
+  const int own = first_visible(position, window);
+  if (!eviction.sinks) return own;
+  const int least = window > 0 ? own : eviction.sinks, recent = first_recent(position, eviction.window);
+  return recent > least ? recent : least;
 }
 
 struct AttentionArgs {
@@ -114,13 +144,32 @@ struct AttentionArgs {
   float* partials;  // scratch; attention_partial_floats (attention_work.h) gives its size
   const QueryRow* queries;
   KeyOffset offset;
+  const float* q_sinks;  // as q, rotated to see the sinks; null where no sequence evicts, or the layer has a window
 };
 
 // A sequence's queries in AttentionWork::queries, and the splits that at least one of them sees.
 struct QuerySpan {
   int32_t seq, q0, n, split0, split1, straight;
   bool cut;  // along its keys, into items of one split each
+  bool evicts;
+  bool sinks;  // evicts, in a layer without a window
 };
+
+// What a layer keeps of a prompt, whose last tokens are the step. See Compaction in src/octavo/types.py.
+struct SnapArgs {
+  const StepView* step;  // of one sequence
+  AttentionShape shape;
+  KvLayer kv;
+  float* q;  // rotated in place for a rotated cache
+  size_t ldq;
+  const int32_t* targets;
+  int keep, pool;
+};
+// Floats of scratch for one KV head.
+static inline size_t snap_floats(int queries, int context, const AttentionShape& shape) {
+  return size_t(queries) * size_t(shape.heads / shape.kv_heads) * 32 + 2 * (size_t(context) + 16);
+}
+constexpr int kMostSnapQueries = 64;
 
 struct AttentionWork {  // one step's items, for all layers of one shape; attention_work.h builds it
   AttentionItem* items = nullptr;
@@ -150,6 +199,8 @@ struct QkvArgs {
   bool interleaved;
   KvLayer kv;
   KeyOffset offset;
+  float* q_sinks = nullptr;             // as q, for the tokens with sink_positions; null: not wanted
+  const float* sink_cos_sin = nullptr;  // as cos_sin, at their sink_positions
 };
 
 // ---------------------------------------------------------------- sampling
@@ -257,6 +308,8 @@ struct KernelTable {
   // attention.inc
   void (*attention)(const AttentionArgs&, const AttentionItem&, const AttentionItem* next);
   void (*attention_merge)(const AttentionArgs&, const AttentionItem&);
+  // snapkv.inc
+  void (*snapkv)(const SnapArgs&, int kv_head, float* scratch);
   // sample.inc. peaks: updates each token's peak with n logits, those from index `first` on. sample: scratch holds
   // vocab * 3 floats.
   void (*peaks)(const float* y /* [tokens][16] */, int tokens, int n, int first, Peak*);

@@ -157,7 +157,7 @@ class Plan:
     def rms_norm(self, x: int, width: int, weight: int, eps: float, out: int, residual: bool) -> None: ...
     def add(self, x: int, out: int) -> None: ...
     def gated(self, gate: int, up: int, activation: int, out: int) -> None: ...
-    def rope_angles(self, inv_freq: int, scale: float, out: int) -> None: ...
+    def rope_angles(self, inv_freq: int, scale: float, out: int, sinks_out: int) -> None: ...
     def middle_angles(self, inv_freq: int, scale: float) -> int:
         """The angles that key offsets need, as a constant."""
 
@@ -175,6 +175,8 @@ class Plan:
         rope_dim: int,
         interleaved: bool,
         offset: tuple[int, int, int, bool],
+        q_sinks: int,
+        sink_angles: int,
     ) -> None:
         """
         offset: (bias constant, middle_angles, rope_dim, interleaved) of a quantised cache's key offset; bias -1: none
@@ -183,6 +185,7 @@ class Plan:
     def attention(
         self,
         q: int,
+        q_sinks: int,
         out: int,
         layer: int,
         heads: int,
@@ -225,6 +228,10 @@ class Plan:
         targets: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
         sampling: object | None,
         parents: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)] | None,
+        sinks: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)] | None,
+        windows: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)] | None,
+        sink_positions: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)]
+        | None,
         tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu")],
         finite: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu")],
         logprobs: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu")] | None,
@@ -234,6 +241,10 @@ class Plan:
         num_top: int,
         logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu")] | None,
         hidden: Annotated[NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu")] | None,
+        compact_to: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)]
+        | None = None,
+        keep: int = 0,
+        pool: int = 1,
     ) -> None:
         """
         Runs a step. Raises ValueError, before anything is written, for a value that lies outside the plan's or the pool's bounds.

@@ -23,6 +23,7 @@ class CacheConfig:
     num_blocks: int
     block_size: int = 16
     dtype: str = "bf16"
+    evictions: tuple[str, ...] = ("sink_recent", "snapkv")  # that the device can do
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class EngineConfig:
     that they may take. kv_disk_salted: also keep those of requests with a cache salt.
     kv_ram_gb: GiB of main memory for such blocks, where the pool is in the memory of a device.
     scheduler: "continuous", or "static" (the baseline: a batch runs until its last sequence ends).
+    kv_eviction: what requests without one of their own keep in the KV cache, in the form of `kv.eviction.parse`.
+    kv_compaction: move the blocks of a running sequence side by side, a few a step.
     preemption_victim: who gives way when the KV blocks run out; a name in `scheduler.victims`.
     tokenizer_pre: the pre-tokenizer of a GGUF file, instead of the name in the file: see `tokenizer.pre`.
     async_scheduling: on a device with a queue of its own, submit a step before the tokens of the last one are known.
@@ -67,6 +70,8 @@ class EngineConfig:
     kv_disk_salted: bool = False
     kv_ram_gb: float | None = None
     preemption_victim: str = "last"
+    kv_eviction: str | None = None
+    kv_compaction: bool = False
     async_scheduling: bool = True
     backend: str = "cpu"
     backend_options: Mapping[str, Any] = field(default_factory=dict)

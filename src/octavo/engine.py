@@ -120,12 +120,14 @@ class Engine:
                 seq.drafts = []
 
     def _transfer(self) -> None:
-        """Makes the pending copies within the KV pool.
+        """Makes the pending copies and compactions within the KV pool.
 
         Before a step these come from `schedule`, after it from `commit`; the next drafts may read the latter. A failure
         is not caught: see `Backend.transfer`."""
         if (transfers := self.cache.transfers.take()) is not None:
             self._timed("backend_seconds", self._backend.transfer, transfers)
+        for compaction in self.cache.transfers.take_compactions():
+            self._timed("backend_seconds", self._backend.compact, compaction)
         if self._store is not None:
             self._store.transferred()
 

@@ -47,6 +47,27 @@ class StructuredOutputs:
 StructuredOutputsParams = StructuredOutputs  # vLLM's name
 
 
+@dataclass(frozen=True, slots=True)
+class SinkRecent:
+    """Eviction inside a sequence: see `kv.eviction`. Both in tokens."""
+
+    sinks: int = 16
+    window: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SnapKV:
+    """Eviction at the end of the prompt: see `kv.eviction`. budget: tokens that each KV head keeps, or up to 1 their
+    share of the prompt. window: its last tokens, whose queries choose and which are kept. pool: of the scores."""
+
+    budget: float = 0.5
+    window: int = 32
+    pool: int = 7
+
+
+Eviction = SinkRecent | SnapKV
+
+
 class RequestOutputKind(enum.Enum):
     """What each output of `AsyncLLM.generate` holds: all text so far, what is new, or nothing before the end."""
 
@@ -66,6 +87,7 @@ class SamplingParams:
     max_tokens: None is "until the context is full".
     logprobs / prompt_logprobs: None is off, 0 is the chosen token only, n adds the n most likely.
     truncate_prompt_tokens: keep only the last tokens of the prompt; -1 keeps as many as fit with max_tokens.
+    kv_eviction: the tokens that stay in the KV cache, in the form of `kv.eviction.parse`; None is the engine's setting.
     output_kind: of `AsyncLLM` alone. spaces_between_special_tokens: has no effect, as in vLLM with a fast tokenizer.
     """
 
@@ -93,6 +115,7 @@ class SamplingParams:
     skip_special_tokens: bool = True
     structured_outputs: StructuredOutputs | None = None
     truncate_prompt_tokens: int | None = None
+    kv_eviction: str | None = None
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
     spaces_between_special_tokens: bool = True
 
@@ -144,7 +167,7 @@ class Sequence:
 
     num_computed_tokens: tokens that have been run, which is also the position of the next token to run.
     kv_length: filled slots of its blocks, which is also the index of the next token's slot. Both are equal while the
-    cache keeps every token's KV.
+    cache keeps every token's KV. eviction: says which it keeps.
 
     A preempted sequence goes back to WAITING, with both 0, and keeps its tokens.
     """
@@ -154,6 +177,7 @@ class Sequence:
     token_ids: list[int]
     num_prompt_tokens: int
     max_length: int = 1 << 62  # tokens, prompt included, at which it ends with "length"; set when it is added
+    eviction: Eviction | None = None
     num_computed_tokens: int = 0
     kv_length: int = 0
     num_cached_tokens: int = 0  # prompt tokens found in the prefix cache at first admission
@@ -272,6 +296,12 @@ class Batch(msgspec.Struct, frozen=True, eq=False, gc=False):
     lie in consecutive slots as always, but a node's position is its parent's + 1, so siblings share one. A node sees
     the tokens before the root, the root, its ancestors and itself, in the order of their positions: the result is
     bitwise as if these were in consecutive slots and the rest of the tree did not exist.
+
+    Where `sinks` is given, sequences with sinks[s] > 0 evict (`kv.eviction`): a row at position t sees keys at
+    positions below sinks[s], with its query rotated to sink_positions[t], and keys from position
+    (t // 16 - windows[s] // 16) * 16 on, in layers without a window of their own. Blocks between the two may be missing
+    from the table, whole; what follows them moves up. So the slots after the sinks' blocks hold positions that are
+    larger than their index by a constant, which the sequence's first row shows.
     """
 
     token_ids: I32  # [T]; -1 - row, in `submit` only: what logit row `row` of the batch submitted before chose
@@ -287,6 +317,9 @@ class Batch(msgspec.Struct, frozen=True, eq=False, gc=False):
     want_logits: bool = False  # return the raw logits too (tests, custom processors)
     want_hidden: bool = False  # return the final hidden state of each logit row (embeddings)
     parents: I32 | None = None  # [T]; None: no draft trees
+    sinks: I32 | None = None  # [S]; None: no sequence evicts
+    windows: I32 | None = None  # [S]
+    sink_positions: I32 | None = None  # [T]
 
 
 class Transfers(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -307,6 +340,22 @@ class Transfers(msgspec.Struct, frozen=True, eq=False, gc=False):
     copies: I32  # [C, 2]: (source, target) blocks
     stores: I32 | None = None  # [S, 2]: (block, row)
     loads: I32 | None = None  # [L, 2]: (row, block)
+
+
+class Compaction(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """SnapKV (2404.14469) of one sequence, to be made before the next batch runs and after transfers.
+
+    The last tokens of its prompt run again, which writes the same values to the same slots. In each layer, for each KV
+    head, their queries choose which keys to keep: `kv.snapkv.choose` says how. The kept keys and values are copied in
+    the order of their positions to the entries of `targets`, the new table.
+    """
+
+    token_ids: I32  # [window]: the prompt's last tokens
+    block_table: I32  # [W]: the prompt's blocks
+    length: int  # tokens of the prompt, which the cache holds
+    targets: I32  # [ceil(keep / block_size)]: blocks
+    keep: int  # entries a KV head keeps, those of the window included
+    pool: int
 
 
 class StepResult(msgspec.Struct, eq=False, gc=False):

@@ -16,6 +16,8 @@ from typing import Any
 from octavo import ahead
 from octavo.assembly import kv_tiers, vllm_settings
 from octavo.backends.base import Backend, Progress
+from octavo.backends.plan.key_offsets import key_offsets
+from octavo.backends.reference_kv import QUANTISED
 from octavo.backends.registry import choose, device, option_names, owner
 from octavo.config import CacheConfig, EngineConfig, check
 from octavo.engine import Engine
@@ -94,6 +96,8 @@ def resolve_config(
     chosen = device(config.backend)
     kv_tiers.check(config, chosen)
     config = dataclasses.replace(config, backend_options=chosen.resolve_options(config.backend_options))
+    if config.kv_cache_dtype in QUANTISED and key_offsets(model):  # where a key is in the cache is part of its value
+        chosen = dataclasses.replace(chosen, evictions=())
     return planner.resolve(config, chosen, model.attention, model.max_context, weights, available)
 
 

@@ -76,7 +76,6 @@ FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "enable_sleep_mode": ((False,), "shutdown() frees the model"),
     "generation_config": (("vllm", None), "no sampling parameters are read from a model; pass SamplingParams"),
     "hf_overrides": ((None, {}), "the model file says what it is"),
-    "kv_eviction": ((None,), "there is no eviction yet"),
     "kv_transfer_config": ((None,), "the KV cache stays in this process; see kv_disk_cache"),
     "logits_processors": ((None, [], ()), "use logit_bias, allowed_token_ids or structured_outputs"),
     "logprobs_mode": (("raw_logprobs",), "logprobs are the model's own"),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from octavo.config import CacheConfig, EngineConfig
 from octavo.errors import EngineError
 from octavo.ir import Model
-from octavo.types import U8, Batch, StepResult, Transfers
+from octavo.types import U8, Batch, Compaction, StepResult, Transfers
 
 Options = Mapping[str, Any]
 Progress = Callable[[int, int], None]  # (bytes of the model file that are loaded, bytes in all)
@@ -36,6 +36,9 @@ class Backend(Protocol):
         """Copies KV within the pool, before the next `run`. If it raises, the pool's content is unknown: the engine
         cannot go on.
         """
+
+    def compact(self, compaction: Compaction) -> None:
+        """Keeps a part of a prompt's KV. Called only where `Device.evictions` has "snapkv"; else as `transfer`."""
 
     def run(self, batch: Batch) -> StepResult:
         """Runs one step. A batch may be repeated, whole or in part, even after an error: it writes the same values to
@@ -115,7 +118,7 @@ class Device:
     facts: what it is, asked of it where it is: its backend's process.
     kv_dtypes: how it can store keys and values. The first is what "auto" means.
     step_sizes: numbers of tokens that a step runs best with, rising, such as those of captured graphs. Empty: any.
-    trees: whether it runs batches with `parents`.
+    trees: whether it runs batches with `parents`. evictions: names in `kv.eviction` of what its batches may have.
     offload: which tiers can be below its pool (`kv.store`): "" none; "disk": its pool is main memory, so a tier in main
     memory would gain nothing; "ram": that too.
     kv_version: names the bytes of a block. It changes when a layout, or the arithmetic that fills it, changes.
@@ -137,6 +140,7 @@ class Device:
     share: Callable[[int, Options], int] | None = None
     offload: str = ""
     kv_version: str = ""
+    evictions: tuple[str, ...] = ()
     options: Options = field(default_factory=dict)
     check_options: Callable[[Options], object] = no_options
     resolve_options: Callable[[Options], dict[str, Any]] = no_options

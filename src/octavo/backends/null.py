@@ -18,7 +18,9 @@ from octavo.backends.base import Backend, Device, Progress, branch
 from octavo.config import CacheConfig, EngineConfig
 from octavo.errors import ConfigError
 from octavo.ir import Model
-from octavo.types import F32, I32, I64, U8, U64, Batch, StepResult, Transfers
+from octavo.kv import eviction
+from octavo.kv.snapkv import choose
+from octavo.types import F32, I32, I64, U8, U64, Batch, Compaction, StepResult, Transfers
 
 Bools = NDArray[np.bool_]
 DECAY = 0.5  # the token `d` places (mod V) after the most likely has the logit -DECAY * d
@@ -63,6 +65,15 @@ class NullBackend:
     def host_pool(self) -> U8 | None:
         return None
 
+    def compact(self, compaction: Compaction) -> None:
+        """Keeps what a hash of token and position chooses."""
+        window, keep = len(compaction.token_ids), compaction.keep
+        entries = self._slots[compaction.block_table].reshape(-1, 2)[: compaction.length]
+        mass = _scramble(entries[:, 0].astype(np.uint64) * GOLDEN + entries[:, 1].astype(np.uint64)).astype(np.float32)
+        target = self._slots[compaction.targets].reshape(-1, 2)
+        target[:keep] = entries[choose(mass, window, keep, compaction.pool)]
+        self._slots[compaction.targets] = target.reshape(-1, self._block_size, 2)
+
     def run(self, batch: Batch) -> StepResult:
         if np.isin(batch.token_ids, self._crash_tokens).any():
             raise RuntimeError("injected failure")
@@ -84,11 +95,19 @@ class NullBackend:
             end = int(batch.context_lens[owner] - batch.query_starts[owner + 1]) + last + 1
             blocks = batch.block_tables[owner, : -(-end // self._block_size)]
             context = self._slots[blocks].reshape(-1, 2)[:end]
+            context = self._visible(batch, context, int(owner), int(batch.positions[token_row]))
             if nodes:
                 context = np.concatenate([context, self._slots.reshape(-1, 2)[batch.slot_mapping[nodes]]])
             best[row] = _mix(context.astype(np.uint64)) % np.uint64(self._vocab)
             finite[row] = not np.isin(context[:, 0], self._nan_tokens).any()
         return best, finite
+
+    def _visible(self, batch: Batch, context: I64, owner: int, position: int) -> I64:
+        """The entries of context [n, 2] that a token at this position sees."""
+        if batch.sinks is None or batch.windows is None or not batch.sinks[owner]:
+            return context
+        visible: Bools = eviction.seen(position, context[:, 1], int(batch.sinks[owner]), int(batch.windows[owner]))
+        return context[visible]
 
     def _sample(self, batch: Batch, best: I32) -> I32:
         sampling = batch.sampling
@@ -163,4 +182,5 @@ DEVICE = Device(
     trees=True,
     offload="ram",
     kv_version="null-1",
+    evictions=("sink_recent", "snapkv"),
 )

@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from octavo.backends import host
 from octavo.backends.base import Backend, Device, Progress, branch
 from octavo.backends.plan.key_offsets import KeyOffset, key_offsets, middle
-from octavo.backends.reference_kv import QUANTISED, PagedCache
+from octavo.backends.reference_kv import QUANTISED, PagedCache, Plane
 from octavo.config import CacheConfig, EngineConfig
 from octavo.errors import ConfigError
 from octavo.ir import ROWS, Attention, Model, Rope, Weight
+from octavo.kv.eviction import kept_positions, seen
 from octavo.kv.planner import block_bytes
+from octavo.kv.snapkv import choose
 from octavo.sampling import rules
-from octavo.types import F32, I32, Batch, StepResult, Transfers
+from octavo.sampling.arrays import build as no_sampling
+from octavo.types import F32, I32, Batch, Compaction, StepResult, Transfers
 from octavo.weights.dequantize import dequantize, dequantize_rows
 
 WEIGHT_MEMORY = 2 << 30  # bytes of dequantised weights to keep by default
@@ -50,6 +53,24 @@ class ReferenceBackend:
     def transfer(self, transfers: Transfers) -> None:
         self.cache.move_slots(transfers.moves)
         self.cache.copy_blocks(transfers.copies)
+
+    def compact(self, compaction: Compaction) -> None:
+        window, table = len(compaction.token_ids), compaction.block_table[None]
+        positions = np.arange(compaction.length - window, compaction.length, dtype=np.int32)
+        last = np.array([window - 1], np.int32)
+        batch = Batch(
+            token_ids=compaction.token_ids,
+            positions=positions,
+            slot_mapping=self.cache.slots(table[0], compaction.length)[-window:],
+            query_starts=np.array([0, window], np.int32),
+            context_lens=np.array([compaction.length], np.int32),
+            block_tables=table,
+            logit_rows=last,
+            targets=last,
+            sampling=no_sampling([], self.model.vocab_size),
+        )
+        with np.errstate(all="ignore"):
+            self.model.forward(ReferenceOps(batch, self.cache, self.weights, compaction=compaction))
 
     def run(self, batch: Batch) -> StepResult:
         ops = ReferenceOps(batch, self.cache, self.weights, self.offsets)
@@ -112,13 +133,20 @@ class ReferenceOps:
     """`Ops` over one batch of T tokens; a tensor is a float32 array. offsets: by layer; see `key_offsets`."""
 
     def __init__(
-        self, batch: Batch, cache: PagedCache, weights: DenseWeights, offsets: Mapping[int, KeyOffset] = NO_OFFSETS
+        self,
+        batch: Batch,
+        cache: PagedCache,
+        weights: DenseWeights,
+        offsets: Mapping[int, KeyOffset] = NO_OFFSETS,
+        compaction: Compaction | None = None,
     ):
         self.batch = batch
+        self.compaction = compaction
         self.cache = cache
         self.weights = weights
         self.offsets = offsets
         self.hidden: F32 | None = None  # [R, K]: the language-model head's input
+        self._at_sinks: dict[int, tuple[F32, F32]] = {}  # by id: a rotated tensor, and it as sinks are seen by it
 
     def embed(self, table: Weight, scale: float = 1.0) -> F32:
         rows: F32 = dequantize_rows(table, self.batch.token_ids) * np.float32(scale)
@@ -137,13 +165,18 @@ class ReferenceOps:
         return y if bias is None else y + self._vector(bias)
 
     def rope(self, x: F32, rope: Rope, heads: int) -> F32:
-        return rotated(x, rope, heads, self.batch.positions)
+        turned = rotated(x, rope, heads, self.batch.positions)
+        if self.batch.sink_positions is not None:  # the second query, if x is one
+            self._at_sinks[id(turned)] = (turned, rotated(x, rope, heads, np.maximum(self.batch.sink_positions, 0)))
+        return turned
 
     def attention(self, q: F32, k: F32, v: F32, layer: int, spec: Attention) -> F32:
         batch, (keys, values) = self.batch, self.cache.layers[layer]
         new = k.reshape(-1, spec.kv_heads, spec.head_dim)
         keys.write(batch.slot_mapping, new - self._offset(layer, spec, batch.positions))
         values.write(batch.slot_mapping, v.reshape(-1, spec.kv_heads, spec.value_dim))
+        if self.compaction is not None:
+            self._compact(self.compaction, q, keys, values, spec)
         out = np.empty((len(q), spec.heads * spec.value_dim), np.float32)
         for s, length in enumerate(batch.context_lens):
             span = slice(batch.query_starts[s], batch.query_starts[s + 1])
@@ -151,6 +184,9 @@ class ReferenceOps:
             nodes = [] if batch.parents is None else np.flatnonzero(batch.parents[span] >= 0) + span.start
             stop = span.stop - len(nodes)
             context = slots[: int(length) - len(nodes)]
+            if batch.sinks is not None and batch.sinks[s]:
+                out[span] = self._attend_evicting(q, s, span, slots, keys, values, spec)
+                continue
             offset = self._offset(layer, spec, np.arange(int(length), dtype=np.int32))
             read = keys.read(context) + offset[: len(context)]
             out[span.start : stop] = attend(q[span.start : stop], read, values.read(context), spec)
@@ -167,6 +203,44 @@ class ReferenceOps:
         bias, rope = self.offsets[layer]
         rows = np.repeat(self._vector(bias)[None], len(positions), 0)
         return rotated(rows, rope, spec.kv_heads, middle(positions)).reshape(-1, spec.kv_heads, spec.head_dim)
+
+    def _compact(self, compaction: Compaction, q: F32, keys: Plane, values: Plane, spec: Attention) -> None:
+        """Copies what each KV head keeps. A layer with a window keeps its last keys, which it sees by their places."""
+        source = self.cache.slots(compaction.block_table, compaction.length)
+        target = self.cache.slots(compaction.targets, compaction.keep)
+        mass = attention_mass(q, keys.read(source), spec)
+        for head in range(spec.kv_heads):
+            kept = choose(mass[head], len(q), compaction.keep, compaction.pool)
+            if spec.window:
+                kept = np.arange(compaction.length - compaction.keep, compaction.length, dtype=np.int32)
+            keys.copy_head(head, source[kept], target)
+            values.copy_head(head, source[kept], target)
+
+    def _attend_evicting(
+        self, q: F32, s: int, span: slice, slots: I32, keys: Plane, values: Plane, spec: Attention
+    ) -> F32:
+        """A sequence that keeps sinks and recent tokens: see `types.Batch`. Each row by itself, as the rule reads."""
+        batch = self.batch
+        assert batch.sinks is not None and batch.windows is not None
+        sinks, window = int(batch.sinks[s]), int(batch.windows[s])
+        far = q if spec.window else self._at_sinks.get(id(q), (q, q))[1]
+        nodes = 0 if batch.parents is None else int((batch.parents[span] >= 0).sum())
+        rows = span.stop - span.start
+        straight, first = len(slots) - nodes, int(batch.positions[span.start])
+        places = kept_positions(straight, first + rows - nodes, sinks, self.cache.block_size)
+        out = np.empty((rows, spec.heads * spec.value_dim), np.float32)
+        for row in range(span.start, span.stop):
+            own = branch(batch, row)
+            seen_slots = np.concatenate([slots[:straight], batch.slot_mapping[own]]) if own else slots[:straight]
+            at = np.concatenate([places, batch.positions[own]]) if own else places
+            position = int(batch.positions[row])
+            sees = (at <= position) & seen(position, at, 0 if spec.window else sinks, window)
+            if spec.window:
+                sees &= at > position - spec.window
+            k, v = keys.read(seen_slots[sees]), values.read(seen_slots[sees])
+            near = np.where((at[sees] < sinks)[:, None, None], np.float32(0), k)
+            out[row - span.start] = attend_two(q[row], far[row], near, k - near, v, spec)
+        return out
 
     def add(self, x: F32, y: F32) -> F32:
         return x + y
@@ -216,6 +290,31 @@ def attend(q: F32, k: F32, v: F32, spec: Attention) -> F32:
         scores[..., ~visible(context - n + np.arange(rows.start, rows.stop), context, spec.window)] = -np.inf
         out[:, :, rows] = softmax(scores) @ values
     return out.transpose(2, 0, 1, 3).reshape(n, -1)
+
+
+def attention_mass(q: F32, k: F32, spec: Attention) -> F32:
+    """[kv_heads, C]: the softmax weights of a sequence's last n queries, summed over these and over query heads.
+
+    q [n, heads * head_dim]; k [C, kv_heads, head_dim]."""
+    n, context = len(q), len(k)
+    grouped = q.reshape(n, spec.kv_heads, -1, spec.head_dim).transpose(1, 2, 0, 3)  # [kv_heads, group, n, head_dim]
+    scores = soft_cap(grouped @ k.transpose(1, 2, 0)[:, None] * np.float32(spec.scale), spec.softcap)
+    scores[..., ~visible(context - n + np.arange(n), context, spec.window)] = -np.inf
+    mass: F32 = softmax(scores).sum((1, 2))
+    return mass
+
+
+def attend_two(q: F32, far: F32, near_keys: F32, far_keys: F32, v: F32, spec: Attention) -> F32:
+    """One token's attention over C keys, with one query for the near keys and one for the others.
+
+    q, far [heads * head_dim]; near_keys, far_keys [C, kv_heads, head_dim], 0 where a key is of the other kind;
+    v [C, kv_heads, value_dim]. Returns [heads * value_dim].
+    """
+    near, other = (x.reshape(spec.kv_heads, -1, spec.head_dim) for x in (q, far))  # [kv_heads, group, head_dim]
+    scores = near @ near_keys.transpose(1, 2, 0) + other @ far_keys.transpose(1, 2, 0)
+    weights = softmax(soft_cap(scores * np.float32(spec.scale), spec.softcap))
+    out: F32 = (weights @ v.transpose(1, 0, 2)).reshape(-1)
+    return out
 
 
 def visible(queries: NDArray[np.intp], context: int, window: int) -> NDArray[np.bool_]:
@@ -290,4 +389,5 @@ DEVICE = Device(
     facts=host.facts,
     kv_dtypes=("f32", "bf16", "int8", "k8v4"),
     trees=True,
+    evictions=("sink_recent", "snapkv"),
 )

@@ -37,6 +37,11 @@ class Plane:
         for array in self._arrays():
             array[target] = array[source]
 
+    def copy_head(self, head: int, source: I32, target: I32) -> None:
+        """Copies one head's values from slots to slots. No source may be a target."""
+        for array in self._arrays():
+            array[target, head] = array[source, head]
+
     @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self._arrays())

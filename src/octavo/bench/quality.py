@@ -25,7 +25,7 @@ from octavo.config import EngineConfig
 from octavo.engine import Engine
 from octavo.errors import ConfigError
 from octavo.kv.planner import check_heads, misfit, token_bytes
-from octavo.types import F32, F64, Batch, Request, SamplingParams, StepResult, Transfers
+from octavo.types import F32, F64, Batch, Compaction, Request, SamplingParams, StepResult, Transfers
 
 CHUNK = 128  # tokens whose logits are held at a time: 156 MB for a vocabulary of 150,000, twice
 BASELINE = "f32"  # keys and values without rounding
@@ -40,6 +40,9 @@ class Logits:
 
     def transfer(self, transfers: Transfers) -> None:
         self.backend.transfer(transfers)
+
+    def compact(self, compaction: Compaction) -> None:
+        self.backend.compact(compaction)
 
     def run(self, batch: Batch) -> StepResult:
         result = self.backend.run(msgspec.structs.replace(batch, want_logits=True))

@@ -198,6 +198,19 @@ ENGINE = Table(
         ),
         Row("policy", str, "Order of waiting requests: priority, fcfs (first come, first served) or deadline."),
         Row(
+            "kv_eviction",
+            str | None,
+            "What sequences keep in the KV cache: none, sink_recent(sinks=16, window=1024) (the first and the last "
+            "tokens: streams of any length) or snapkv(budget=0.5) (of a prompt). Changes answers: see docs/memory.md.",
+            metavar="POLICY",
+        ),
+        Row(
+            "kv_compaction",
+            bool,
+            "Move the KV blocks of running sequences side by side, a few a step. It changes no bit, and gains little.",
+            "--kv-compaction/--no-kv-compaction",
+        ),
+        Row(
             "preemption_victim",
             str,
             "Which running request gives its KV blocks back when they run out: last (in the order of --policy), "

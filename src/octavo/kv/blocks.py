@@ -79,6 +79,20 @@ class BlockPool:
         self.refs[block] -= 1
         return copy
 
+    def move(self, block: int, target: int) -> bool:
+        """Gives a used block another id, with its references and its key. The caller copies the content.
+
+        False, with nothing changed, if `target` is not free."""
+        if not 0 <= target < self.num_blocks or self.refs[target] or target in self._key_of:
+            return False
+        self._free.remove(target)
+        self.refs[target], self.refs[block] = self.refs[block], 0
+        if (key := self._key_of.pop(block, None)) is not None:
+            self._key_of[target] = key
+            self._block_of[key] = target
+        self._free.append(block)
+        return True
+
     def release(self, table: list[int]) -> None:
         """Drops one table's references. Its last blocks are evicted first: a chain is useless without its head."""
         for block in reversed(table):

@@ -16,6 +16,7 @@ class ContiguousCache:
 
     def __init__(self, cache: CacheConfig, max_sequences: int, max_blocks: int):
         self.block_size = cache.block_size
+        self.evictions = cache.evictions
         self.region_blocks = max_blocks
         self.num_regions = cache.num_blocks // max_blocks
         if self.num_regions == 0:
@@ -42,6 +43,9 @@ class ContiguousCache:
         self.tables.add(seq, list(range(start, start + self.region_blocks)))
         seq.num_computed_tokens = 0
         return True
+
+    def room(self, seq: Sequence) -> int:
+        return self.capacity - seq.kv_length
 
     def grow(self, seq: Sequence, num_tokens: int) -> bool:
         assert seq.kv_length + num_tokens <= self.capacity
@@ -71,6 +75,9 @@ class ContiguousCache:
 
     def close(self, transfer: Callable[[], None]) -> None:
         pass
+
+    def gather(self) -> bool:
+        return False
 
     def check_integrity(self) -> None:
         self.tables.check_integrity()

@@ -19,6 +19,7 @@ class CacheManager(Protocol):
     """Gives slots to sequences. A sequence holds blocks from `admit` (or `fork`) to `free` (or `discard`)."""
 
     block_size: int
+    evictions: tuple[str, ...]  # that the device can do
     tables: BlockTables
     transfers: PendingTransfers
 
@@ -36,6 +37,9 @@ class CacheManager(Protocol):
 
         False, with nothing changed, when fewer than `keep_free` blocks would be left.
         """
+
+    def room(self, seq: Sequence) -> int:
+        """Entries that could be added after `kv_length` without taking blocks from other sequences."""
 
     def grow(self, seq: Sequence, num_tokens: int) -> bool:
         """Gives the sequence private slots for the `num_tokens` entries after `kv_length`. A shared block among them is
@@ -70,6 +74,9 @@ class CacheManager(Protocol):
         """Ends what reads and writes below the pool, after it has stored what the pool holds.
 
         transfer: makes the pending transfers."""
+
+    def gather(self) -> bool:
+        """Moves some blocks side by side (`kv.compaction`). Returns whether any moved."""
 
     def check_integrity(self) -> None:
         """Asserts that no block is lost or held twice."""

@@ -19,7 +19,7 @@ from octavo.kv.paged import PagedCache
 from octavo.kv.prefix import match
 from octavo.kv.store import Store
 from octavo.kv.swap_costs import SwapCosts
-from octavo.types import Sequence
+from octavo.types import Sequence, SinkRecent
 
 
 @dataclass(slots=True)
@@ -74,8 +74,8 @@ class OffloadedCache(PagedCache):
 
     def _stored(self, seq: Sequence, keys: list[bytes]) -> list[bytes]:
         """Those of the first keys that the store has, if loading them is wanted."""
-        if seq.num_preemptions and not self._reload:
-            return []
+        if isinstance(seq.eviction, SinkRecent) or (seq.num_preemptions and not self._reload):
+            return []  # a table with dropped blocks has no place for all of them
         found = list(takewhile(self.store.holds, keys))
         return found if self.costs is None or not found or self.costs.choose_load(len(found)) else []
 
@@ -144,4 +144,5 @@ class OffloadedCache(PagedCache):
     def check_integrity(self) -> None:
         self.tables.check_integrity()
         assert self._waiting.keys() <= self.tables.rows.keys(), "blocks are loaded for nobody"
-        self.pool.check_integrity([*(seq.block_table for seq in self.tables.rows), self._draining])
+        tables = [seq.block_table for seq in self.tables.rows]
+        self.pool.check_integrity([*tables, *self._targets.values(), self._draining])

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from octavo.config import MAX_SLOTS, CacheConfig, EngineConfig, check
 from octavo.errors import CapacityError, ConfigError
+from octavo.kv import eviction
 
 GROUP = 32  # values of 4 bits that share a scale and a minimum, both f16
 
@@ -62,6 +63,9 @@ class Device(Protocol):
 
     @property
     def kv_dtypes(self) -> tuple[str, ...]: ...
+
+    @property
+    def evictions(self) -> tuple[str, ...]: ...
 
     @property
     def step_sizes(self) -> tuple[int, ...]: ...
@@ -186,6 +190,7 @@ def resolve(
     if config.max_model_len is not None and config.max_model_len > max_context:
         raise CapacityError(f"max_model_len is {config.max_model_len}, but the model's context is {max_context} tokens")
     dtype = _dtype(config, device, layers)
+    _check_eviction(config, device)
     wanted = config.max_model_len or max_context
     if available is None:
         available = device.available_memory(config.backend_options)
@@ -199,7 +204,7 @@ def resolve(
         num_kv_blocks=num_blocks,
         kv_cache_dtype=dtype,
     )
-    return resolved, CacheConfig(num_blocks, config.block_size, dtype)
+    return resolved, CacheConfig(num_blocks, config.block_size, dtype, device.evictions)
 
 
 def _budget(config: EngineConfig, length: int, sizes: tuple[int, ...]) -> int:
@@ -219,6 +224,15 @@ def _dtype(config: EngineConfig, device: Device, layers: Sequence[Layer]) -> str
         raise ConfigError(f"kv_cache_dtype must be one of {allowed}; got {config.kv_cache_dtype!r}")
     check_heads(layers, config.kv_cache_dtype)
     return config.kv_cache_dtype
+
+
+def _check_eviction(config: EngineConfig, device: Device) -> None:
+    try:
+        policy = eviction.parse(config.kv_eviction)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"kv_eviction {error}") from None
+    if policy is not None and (reason := eviction.refusal(policy, config, device.evictions)):
+        raise ConfigError(reason)
 
 
 def _pool_blocks(config: EngineConfig, block: int, length: int, auto_pool: Callable[[int], int]) -> int:

@@ -1,7 +1,7 @@
 """Keys of block contents for prefix sharing: a hash chain, so equal keys mean equal tokens at equal positions.
 
-key(i) = sha256(key(i - 1), token ids of block i), key(-1) = sha256(cache salt, adapter). A collision would show one
-user another user's text, so the hash is cryptographic.
+key(i) = sha256(key(i - 1), token ids of block i), key(-1) = sha256(cache salt, adapter, eviction). A collision would
+show one user another user's text, so the hash is cryptographic.
 
 The last bit of a key says whether the client gave a salt, so that a tier below the pool can refuse such blocks. What a
 server puts before a client's salt, to separate its clients, ends with a zero byte and does not count.
@@ -17,9 +17,11 @@ from octavo.kv.blocks import BlockPool
 
 
 @lru_cache(maxsize=1024)
-def root_key(cache_salt: str, adapter: str = "") -> bytes:
-    """The chain's start. Lengths are hashed too: ("ab", "c") and ("a", "bc") must differ."""
-    parts = [text.encode("utf-8", "surrogatepass") for text in (cache_salt, adapter)]
+def root_key(cache_salt: str, adapter: str = "", eviction: str = "") -> bytes:
+    """The chain's start. Lengths are hashed too: ("ab", "c") and ("a", "bc") must differ. eviction: what hides tokens
+    changes the content of the blocks after them."""
+    named = (cache_salt, adapter, eviction) if eviction else (cache_salt, adapter)
+    parts = [text.encode("utf-8", "surrogatepass") for text in named]
     digest = sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).digest()
     return _marked(digest, not (cache_salt == "" or cache_salt.endswith("\0")))
 

@@ -33,6 +33,7 @@ class BlockTables:
         self._shift = block_size.bit_length() - 1
         assert block_size == 1 << self._shift, "config.check has seen to it"
         self._unused = list(range(max_sequences - 1, -1, -1))
+        self.most_slots = max_blocks * block_size  # of one sequence
 
     def __contains__(self, seq: Sequence) -> bool:
         return seq in self.rows
@@ -51,6 +52,16 @@ class BlockTables:
     def replace(self, seq: Sequence, index: int, block: int) -> None:
         self.array[self.rows[seq], index] = block
         seq.block_table[index] = block
+
+    def cut(self, seq: Sequence, first: int, count: int) -> list[int]:
+        """Removes `count` full blocks from entry `first` of the table on, and returns them. The rest moves up."""
+        row, size = self.rows[seq], len(seq.block_table)
+        blocks = seq.block_table[first : first + count]
+        del seq.block_table[first : first + count]
+        self.array[row, first : size - count] = seq.block_table[first:]
+        self.array[row, size - count : size] = 0
+        seq.kv_length -= count * self._block_size
+        return blocks
 
     def remove(self, seq: Sequence) -> list[int]:
         """Removes the sequence's table and returns its blocks."""

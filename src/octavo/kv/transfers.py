@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from octavo.types import I32, Transfers
+from octavo.types import I32, Compaction, Transfers
 
 Pair = tuple[int, int]  # (source, target)
 
@@ -17,6 +17,7 @@ class PendingTransfers:
         self.copies: list[Pair] = []
         self.stores: list[Pair] = []
         self.loads: list[Pair] = []
+        self.compactions: list[Compaction] = []
 
     def take(self) -> Transfers | None:
         """Returns and clears the pending transfers, so each is made once. None if there are none."""
@@ -25,6 +26,11 @@ class PendingTransfers:
         stores, loads = (pairs(listed) if listed else None for listed in (self.stores, self.loads))
         taken = Transfers(pairs(self.moves), pairs(self.copies), stores, loads)
         self.moves, self.copies, self.stores, self.loads = [], [], [], []
+        return taken
+
+    def take_compactions(self) -> list[Compaction]:
+        """Returns and clears the pending compactions. They are made after the transfers."""
+        taken, self.compactions = self.compactions, []
         return taken
 
 

@@ -63,7 +63,8 @@ class LLM:
         self.parts = assemble(model, engine_config(**settings), tokenizer, load_progress)
         self._driver = Driver(self.parts.engine, self.parts.tokenizer)
         longest = min(self.parts.config.max_model_len or 0, self.parts.engine.cache.capacity)
-        self._maker = RequestMaker(self.parts.tokenizer, self.parts.model.vocab_size, longest, self.parts.config.seed)
+        config, vocab_size = self.parts.config, self.parts.model.vocab_size
+        self._maker = RequestMaker(self.parts.tokenizer, vocab_size, longest, config.seed, eviction=config.kv_eviction)
         self._open = True
 
     def __enter__(self) -> LLM:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard, cast
 
 from octavo.errors import CapacityError, RequestError
@@ -52,6 +52,7 @@ class RequestMaker:
 
     max_length: most tokens of a prompt and its answer.
     seed: source of the seeds of requests without one; None is unpredictable.
+    eviction: `kv_eviction` of requests that generate and have none of their own.
     compile_grammars: if False, the receiver of the requests must set `Request.grammar`.
     """
 
@@ -62,11 +63,13 @@ class RequestMaker:
         max_length: int,
         seed: int | None = None,
         compile_grammars: bool = True,
+        eviction: str | None = None,
     ):
         self._tokenizer = tokenizer
         self._compiler = Compiler(tokenizer, vocab_size) if compile_grammars else None
         self._vocab_size = vocab_size
         self._max_length = max_length
+        self._eviction = eviction
         self._random = random.Random(seed)
         self._count = 0
 
@@ -82,6 +85,8 @@ class RequestMaker:
     ) -> Request:
         """`make` for parameters that were checked before."""
         self._count += 1
+        if self._eviction is not None and params.kv_eviction is None and extra.get("pooling") is None:
+            params = replace(params, kv_eviction=self._eviction)
         drawn = self._random.getrandbits(64)  # always drawn, so that a request's seed depends only on its number
         return Request(
             request_id=str(self._count - 1) if request_id is None else request_id,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from octavo.errors import RequestError
+from octavo.kv.eviction import parse
 from octavo.sampling import grammar
 from octavo.sampling.arrays import build
 from octavo.types import Request, RequestOutputKind, SamplingParams
@@ -84,6 +85,7 @@ def check(params: SamplingParams, vocab_size: int) -> SamplingParams:
     if (most := params.max_tokens) is not None:
         _require(params.min_tokens <= most, params, "min_tokens", f"at most max_tokens, {most}")
     _require(params.truncate_prompt_tokens != 0, params, "truncate_prompt_tokens", "-1 or at least 1")
+    _check_eviction(params.kv_eviction)
     kinds = ", ".join(map(str, RequestOutputKind))
     _require(isinstance(params.output_kind, RequestOutputKind), params, "output_kind", f"one of {kinds}")
     if params.structured_outputs is not None:
@@ -91,6 +93,13 @@ def check(params: SamplingParams, vocab_size: int) -> SamplingParams:
     checked = dataclasses.replace(params, **_tuples(params))
     _check_tokens(checked, Span(0, vocab_size - 1, whole=True))
     return checked
+
+
+def _check_eviction(text: str | None) -> None:
+    try:
+        parse(text)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"kv_eviction {error}", "kv_eviction") from None
 
 
 def check_ids(request: Request, vocab_size: int) -> None:

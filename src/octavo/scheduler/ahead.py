@@ -11,7 +11,7 @@ to them in a later step, and the device runs steps in order.
 from __future__ import annotations
 
 from octavo.scheduler.queue import RequestQueue
-from octavo.types import ScheduledSequence, Sequence, Status
+from octavo.types import ScheduledSequence, Sequence, SnapKV, Status
 
 
 class WouldPreempt(Exception):
@@ -27,6 +27,8 @@ def foreseeable(queue: RequestQueue, entries: list[ScheduledSequence]) -> bool:
 
 def _foreseeable(queue: RequestQueue, seq: Sequence) -> bool:
     if seq in queue.siblings:  # they start from its first token (n > 1)
+        return False
+    if isinstance(seq.eviction, SnapKV) and seq in queue.prefilling:  # its table is about to be exchanged
         return False
     return _ends(seq) or (seq.sampler is not None and not seq.sampler.needs_tokens)
 

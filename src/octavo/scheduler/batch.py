@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from octavo.kv import eviction
 from octavo.kv.tables import BlockTables
 from octavo.scheduler import tree
 from octavo.scheduler.decode import BuildSampling, DecodeBatch, Row
@@ -76,6 +77,7 @@ class BatchBuilder:
         placed = self._tables.place([entry.seq for entry in entries], [entry.num_tokens for entry in entries])
         grafted = any([entry.parents for entry in entries])
         parents = tree.plant(entries, placed.query_starts, placed.positions) if grafted else None
+        sight = eviction.sight([entry.seq for entry in entries], placed.positions, placed.query_starts)
         return Batch(
             token_ids=np.array(tokens, np.int32),
             positions=placed.positions,
@@ -89,6 +91,9 @@ class BatchBuilder:
             num_logprobs=wanted_logprobs(entries),
             want_hidden=want_hidden or any([entry.seq.request.pooling is not None for entry in entries]),
             parents=parents,
+            sinks=sight.sinks,
+            windows=sight.windows,
+            sink_positions=sight.sink_positions,
         )
 
 

@@ -43,6 +43,7 @@ class ContinuousScheduler:
         self._ended = 0.0  # when the last step was committed, if there is a pace
         self._assumed: Assumption | None = None  # of the step before the one that is being scheduled
         self._victim = VICTIMS[config.preemption_victim]
+        self._gathers = config.kv_compaction
         self._chunked = config.enable_chunked_prefill
         self._budget = config.max_num_batched_tokens
         if not self._chunked:  # a whole prompt must fit into one step
@@ -82,6 +83,8 @@ class ContinuousScheduler:
         self._queue.arrive()
         plan = Schedule(self._budget, SCORED_ROWS if self._chunked else self._budget)
         plan.finished = self._queue.expire()
+        if self._gathers and self._assumed is None and self._cache.gather():
+            self._decodes = None  # it has copies of the tables
         try:
             if not self._take_short_path(plan):
                 self._decodes = None
@@ -158,7 +161,7 @@ class ContinuousScheduler:
         if decodes is None:
             return False
         for _, seq in decodes.full:
-            if not self._reserve(seq) or decodes.changes != queue.changes:  # a sequence was preempted
+            if not self._reserve(seq, 1) or decodes.changes != queue.changes:  # a sequence was preempted
                 return False
         plan.decodes, plan.entries = decodes, decodes.entries
         return True
@@ -173,21 +176,22 @@ class ContinuousScheduler:
             if plan.budget == 0:
                 break
             if seq.drafts:
-                del seq.drafts[min(spare, max(0, seq.max_length - len(seq.token_ids) - 1)) :]
-            if seq.status is Status.RUNNING and self._reserve(seq):  # else it was preempted earlier in this loop
+                slots = self._cache.tables.most_slots - seq.kv_length
+                del seq.drafts[min(spare, max(0, min(seq.max_length - len(seq.token_ids), slots) - 1)) :]
+            if seq.status is Status.RUNNING and self._reserve(seq, 1):  # else it was preempted earlier in this loop
                 spare -= len(seq.drafts)
                 plan.add(seq, 1 + len(seq.drafts), samples=True)
         plan.remove_preempted()
 
-    def _reserve(self, seq: Sequence) -> bool:
-        """Reserves slots for the next token of `seq` and its drafts. Returns False if `seq` itself was preempted.
+    def _reserve(self, seq: Sequence, tokens: int) -> bool:
+        """Reserves slots for the next tokens of `seq` and its drafts. Returns False if `seq` itself was preempted.
 
         When blocks run out, its drafts are dropped first, then other sequences are preempted.
 
         The first sequence in policy order is never preempted while others hold blocks, so it always finishes: no
         livelock. Alone it fits, unless a load that was given up still writes to blocks; then it waits for these.
         """
-        while not self._cache.grow(seq, 1 + len(seq.drafts)):
+        while not self._cache.grow(seq, tokens + len(seq.drafts)):
             if seq.drafts:
                 seq.drafts = []
                 continue
@@ -221,18 +225,27 @@ class ContinuousScheduler:
         if not prefilling:
             return
         for seq in [seq for seq in self._queue.running if seq in prefilling]:
+            if seq.status is not Status.RUNNING:  # preempted for one before it
+                continue
             size = self._chunk_size(seq, plan)
             if size == 0:
                 break
+            if seq.eviction is not None and not self._reserve(seq, size):  # the others hold their blocks already
+                continue
             last = size == _remaining(seq)
             forks = self._queue.siblings.get(seq, [])[:room] if last else []
             room -= len(forks)
             plan.scored_rows -= len(scored_positions(seq, size))
             plan.add(seq, size, last, forks)
+        plan.remove_preempted()
 
     def _chunk_size(self, seq: Sequence, plan: Schedule) -> int:
         size = min(_remaining(seq), plan.budget)
-        if size < _remaining(seq) and not self._chunked:
+        if seq.eviction is not None:  # its blocks may be fewer than its tokens
+            size = min(size, max(1, self._cache.room(seq)))
+            if seq.num_computed_tokens < seq.num_prompt_tokens:  # at its end snapkv chooses what is kept
+                size = min(size, seq.num_prompt_tokens - seq.num_computed_tokens)
+        elif size < _remaining(seq) and not self._chunked:
             return 0
         scored = scored_positions(seq, size)
         if len(scored) > plan.scored_rows:

@@ -17,7 +17,17 @@ import numpy as np
 
 from octavo.kv.manager import CacheManager
 from octavo.sampling.arrays import moved
-from octavo.types import I32, I64, Batch, SamplingArrays, ScheduledSequence, Sequence, SequenceDelta, StepResult
+from octavo.types import (
+    I32,
+    I64,
+    Batch,
+    SamplingArrays,
+    ScheduledSequence,
+    Sequence,
+    SequenceDelta,
+    SinkRecent,
+    StepResult,
+)
 
 Row = tuple[Sequence, int]  # a logit row: the sequence, and the index in it of the token the row chooses
 BuildSampling = Callable[[list[Row]], SamplingArrays]
@@ -31,6 +41,8 @@ def plain(sequences: list[Sequence]) -> bool:
     """Whether only the position of each sequence changes from one token to the next."""
     for seq in sequences:
         params, sampler = seq.request.params, seq.sampler
+        if isinstance(seq.eviction, SinkRecent):  # its table shrinks while it decodes
+            return False
         if params.logprobs is not None or params.prompt_logprobs is not None:
             return False
         if sampler is None or len(seq.token_ids) < sampler.steady_from:

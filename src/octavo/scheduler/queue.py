@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from octavo.config import EngineConfig
 from octavo.errors import RequestError
+from octavo.kv.eviction import parse, refusal
 from octavo.kv.manager import CacheManager
 from octavo.scheduler import admission, policy
 from octavo.scheduler.deadlines import Deadlines
@@ -47,6 +48,7 @@ class RequestQueue:
         self._order = policy.order(config.policy)
         self._max_seqs = config.max_num_seqs
         self._max_len = config.max_model_len
+        self._config = config
 
     @property
     def has_work(self) -> bool:
@@ -66,8 +68,10 @@ class RequestQueue:
         """Queues the request; returns its sequences. Raises RequestError or CapacityError if it can never run."""
         if request.request_id in self._requests:
             raise RequestError(f"request_id {request.request_id!r} is in use by an unfinished request", "request_id")
-        admission.check(request, self._max_len, self.cache.capacity)
+        admission.check(request, self._max_len, self.cache.capacity, self.cache.block_size)
         first, *siblings = sequences = self._sequences(request)
+        if first.eviction and (reason := refusal(first.eviction, self._config, self.cache.evictions)):
+            raise RequestError(reason, "kv_eviction")
         self._requests[request.request_id] = list(sequences)
         if siblings:
             self.siblings[first] = siblings
@@ -78,7 +82,8 @@ class RequestQueue:
     def _sequences(self, request: Request) -> list[Sequence]:
         prompt, answers = request.prompt_token_ids, 1 if request.pooling is not None else request.params.n
         limit = admission.max_length(request, self._max_len, self.cache.capacity)
-        return [Sequence(request, index, list(prompt), len(prompt), limit) for index in range(answers)]
+        eviction = parse(request.params.kv_eviction)
+        return [Sequence(request, index, list(prompt), len(prompt), limit, eviction) for index in range(answers)]
 
     def wait(self, seq: Sequence) -> None:
         self.changes += 1

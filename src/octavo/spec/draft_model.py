@@ -89,7 +89,7 @@ class ModelDrafter:
 
     def _begin(self, seq: Sequence, limit: int) -> DraftSequence | None:
         """Starts a draft; None if there is nothing to draft or no blocks are free."""
-        if limit < 1:
+        if limit < 1 or len(seq.token_ids) + limit > self._cache.tables.most_slots:  # a stream outgrows the draft model
             return None
         shadow = self._shadows[seq]
         shadow.rewind()

@@ -17,13 +17,15 @@ from octavo.types import SamplingParams
 # their names.
 ENGINE_ONLY = {"seed", "backend_options"}
 # n > 1 and prompt_logprobs make no single streamed answer; logprobs is an option of `run` alone. A user at a terminal
-# cuts a prompt before it is sent. The last two change nothing that a terminal shows.
+# cuts a prompt before it is sent. kv_eviction is an option of
+# the engine. The last two change nothing that a terminal shows.
 API_ONLY = {
     "n",
     "prompt_logprobs",
     "logprobs",
     "structured_outputs",
     "truncate_prompt_tokens",
+    "kv_eviction",
     "output_kind",
     "spaces_between_special_tokens",
 }

@@ -16,7 +16,7 @@ from octavo.backends.plan.nodes import Trace
 from octavo.config import CacheConfig, default_threads
 from octavo.errors import ConfigError
 from octavo.ir import Model
-from octavo.types import U8, Batch, StepResult, Transfers
+from octavo.types import U8, Batch, Compaction, StepResult, Transfers
 
 NO_PAIRS = np.empty((0, 2), np.int32)
 
@@ -53,6 +53,7 @@ class CpuBackend:
         self._kv = _native.KvCache(cache_layers(model), cache.num_blocks, cache.block_size, KV_DTYPES[cache.dtype])
         self._blocks: U8 = _native.ops.kv_memory(self._kv).reshape(cache.num_blocks, -1)
         self._stage: U8 = self._blocks[:0]
+        self._kv_block_size = cache.block_size
         self._limits = (max_seqs, max_context or model.max_context)
         trace = fused(model)
         same = beside if beside is not None and beside.model is model else None
@@ -91,6 +92,40 @@ class CpuBackend:
     def host_pool(self) -> U8:
         return self._blocks
 
+    def compact(self, compaction: Compaction) -> None:
+        """Runs the last tokens of the prompt again; each layer then copies what its KV heads keep."""
+        window, length, size = len(compaction.token_ids), compaction.length, self._kv_block_size
+        positions = np.arange(length - window, length, dtype=np.int32)
+        slots = compaction.block_table[positions // size] * np.int32(size) + positions % size
+        last = np.array([window - 1], np.int32)
+        self._plan.run(
+            token_ids=compaction.token_ids,
+            positions=positions,
+            slot_mapping=slots.astype(np.int32),
+            query_starts=np.array([0, window], np.int32),
+            context_lens=np.array([length], np.int32),
+            block_tables=compaction.block_table[None],
+            logit_rows=last,
+            targets=np.array([-1], np.int32),
+            sampling=None,
+            parents=None,
+            sinks=None,
+            windows=None,
+            sink_positions=None,
+            tokens=np.empty(1, np.int32),
+            finite=np.empty(1, np.uint8),
+            logprobs=None,
+            ranks=None,
+            top_ids=None,
+            top_logprobs=None,
+            num_top=0,
+            logits=None,
+            hidden=None,
+            compact_to=compaction.targets,
+            keep=compaction.keep,
+            pool=compaction.pool,
+        )
+
     def run(self, batch: Batch) -> StepResult:
         rows, n = len(batch.logit_rows), batch.num_logprobs
         result = StepResult(np.empty(rows, np.int32), np.empty(rows, np.bool_))
@@ -112,6 +147,9 @@ class CpuBackend:
             batch.targets,
             None if batch.sampling.plain_greedy else batch.sampling,
             batch.parents,
+            batch.sinks,
+            batch.windows,
+            batch.sink_positions,
             result.token_ids,
             result.finite.view(np.uint8),
             result.logprobs,

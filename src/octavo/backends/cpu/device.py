@@ -35,10 +35,11 @@ def resolve_options(options: Options) -> dict[str, Any]:
 def limits(config: EngineConfig) -> dict[str, Any]:
     """The arguments of `CpuBackend` and `footprint` that follow from a resolved configuration."""
     assert config.max_model_len is not None
+    blocks = -(-config.max_model_len // config.block_size)
     return {
         "max_tokens": config.max_num_batched_tokens,
         "max_seqs": config.max_num_seqs,
-        "max_context": config.max_model_len,
+        "max_context": blocks * config.block_size,  # a sequence that evicts uses all slots of its table
         **config.backend_options,
     }
 
@@ -68,6 +69,7 @@ DEVICE = Device(
     trees=True,
     offload="disk",
     kv_version=KV_VERSION,
+    evictions=("sink_recent", "snapkv"),
     options=OPTIONS,
     check_options=check_options,
     resolve_options=resolve_options,

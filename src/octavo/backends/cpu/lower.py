@@ -88,7 +88,7 @@ class Lowering:
         self.weights: dict[Weight, int] = {}
         self.constants: dict[Weight, int] = {}
         self.acts: dict[tuple[bool, int, int, int], int] = {}
-        self.angles: dict[Rope, int] = {}
+        self.angles: dict[Rope, tuple[int, int]] = {}
         self.middles: dict[Rope, int] = {}
         self.emitters: dict[type, Callable[[Any], None]] = {
             Embed: self.embed,
@@ -134,12 +134,14 @@ class Lowering:
             self.constants[weight] = self.plan.constant(dequantize(weight).astype(np.float32).reshape(-1))
         return self.constants[weight]
 
-    def _angles(self, rope: Rope) -> int:
-        """The buffer of the step's cosines and sines, computed once a step before the first layer that uses them."""
+    def _angles(self, rope: Rope) -> tuple[int, int]:
+        """The buffers of the step's cosines and sines, at each token's position and at the one from which it sees
+        sinks (`kv.eviction`). They are computed once a step, before the first layer that uses them."""
         if rope not in self.angles:
-            out = self.plan.buffer(2 * len(rope.inv_freq))
-            self.plan.rope_angles(self.plan.constant(np.ascontiguousarray(rope.inv_freq, np.float32)), rope.scale, out)
-            self.angles[rope] = out
+            out, far = (self.plan.buffer(2 * len(rope.inv_freq)) for _ in range(2))
+            frequencies = self.plan.constant(np.ascontiguousarray(rope.inv_freq, np.float32))
+            self.plan.rope_angles(frequencies, rope.scale, out, far)
+            self.angles[rope] = out, far
         return self.angles[rope]
 
     def _offset(self, layer: int) -> tuple[int, int, int, bool]:
@@ -202,15 +204,18 @@ class Lowering:
 
     def attention(self, node: SelfAttention) -> None:
         q, k, v, spec = self.buffers[node.q], self.buffers[node.k], self.buffers[node.v], node.spec
-        angles = self._angles(node.rope) if node.rope else -1
+        angles, far_angles = self._angles(node.rope) if node.rope else (-1, -1)
+        far = -1 if spec.window else self._buffer(self.trace.widths[node.q])  # a layer with a window sees no sinks
         rope_dim = 2 * len(node.rope.inv_freq) if node.rope else 0
         norms = [self._constant(norm.weight if norm else None) for norm in (node.q_norm, node.k_norm)]
         eps = node.q_norm.eps if node.q_norm else 0.0
         interleaved = bool(node.rope and node.rope.interleaved)
         offset = self._offset(node.layer)
-        self.plan.qkv(q, k, v, spec.heads, node.layer, *norms, eps, angles, rope_dim, interleaved, offset)
+        places = (angles, rope_dim, interleaved, offset, far, far_angles)
+        self.plan.qkv(q, k, v, spec.heads, node.layer, *norms, eps, *places)
         geometry = (spec.heads, spec.kv_heads, spec.head_dim, spec.window, spec.scale, spec.softcap)
-        self.plan.attention(q, self.buffers[node.out], node.layer, *geometry, offset)
+        self.plan.attention(q, far, self.buffers[node.out], node.layer, *geometry, offset)
+        self._give_back(far)
 
     def add(self, node: Add) -> None:
         self.plan.add(self.buffers[node.x], self.buffers[node.y])

@@ -31,7 +31,7 @@ from octavo.config import CacheConfig
 from octavo.errors import ConfigError
 from octavo.ir import Model
 from octavo.kv.planner import blocks_for
-from octavo.types import I32, Batch, StepResult, Transfers
+from octavo.types import I32, Batch, Compaction, StepResult, Transfers
 
 
 class CudaBackend:
@@ -105,6 +105,9 @@ class CudaBackend:
         """Raises if the device has failed."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+    def compact(self, compaction: Compaction) -> None:
+        raise NotImplementedError("kv_eviction is refused on this backend: see Device.evictions")
 
     def run(self, batch: Batch) -> StepResult:
         return self.submit(batch).result()

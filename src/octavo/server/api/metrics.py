@@ -54,6 +54,7 @@ COUNTERS = (
     Row("prompt_tokens_cached", "Prompt tokens that came from the cache.", lambda r: r.metrics.cached_tokens),
     Row("generation_tokens", "Tokens generated.", lambda r: r.metrics.total("generation_tokens")),
     Row("kv_evicted_tokens", "Cached tokens evicted.", lambda r: r.metrics.total("evicted_tokens")),
+    Row("kv_dropped_tokens", "Tokens that kv_eviction dropped.", lambda r: r.metrics.total("dropped_tokens")),
     Row(
         "external_prefix_cache_queries",
         "Tokens looked up in the tiers below the KV pool.",

@@ -81,6 +81,7 @@ class Controls(Unsupported, kw_only=True):
     bad_words: list[str] | None = None
     skip_special_tokens: bool | None = None
     truncate_prompt_tokens: Truncation | None = None
+    kv_eviction: Annotated[str, Meta(max_length=100)] | None = None
     structured_outputs: Structure | None = None
     response_format: ResponseFormat | None = None
     guided_json: str | Json | None = None
@@ -117,6 +118,7 @@ SAME_NAMES = (
     "bad_words",
     "skip_special_tokens",
     "truncate_prompt_tokens",
+    "kv_eviction",
     "n",
 )
 

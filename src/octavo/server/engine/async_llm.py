@@ -159,7 +159,7 @@ class AsyncLLM:
         tokens = self.maker.tokens(prompt)
         deadline = None if timeout is None else time.monotonic() + timeout
         request = self.maker.make(tokens, params, priority=priority, deadline=deadline)
-        capacity.check(request, self.info.max_model_len, self.info.capacity)
+        capacity.check(request, self.info.max_model_len, self.info.capacity, self.info.block_size)
         made = self.client.add(request, tokens.text, inbox)
         # The engine knows the request by its number: an id may be used again while the engine still aborts its request.
         made.output.request_id = f"request-{request.request_id}" if request_id is None else request_id
@@ -209,7 +209,7 @@ class AsyncLLM:
     def check_length(self, request: Request) -> None:
         """Raises ApiError for a request that can never run."""
         try:
-            capacity.check(request, self.info.max_model_len, self.info.capacity)
+            capacity.check(request, self.info.max_model_len, self.info.capacity, self.info.block_size)
         except OctavoError as error:
             found = errors.from_octavo(error)
             if isinstance(error, CapacityError):
@@ -240,7 +240,8 @@ class AsyncLLM:
             assert self.tokenizer is not None
             seed, info = self._start.settings.get("seed"), self.info
             longest = min(info.max_model_len, info.capacity)
-            self.maker = RequestMaker(self.tokenizer, info.vocab_size, longest, seed, compile_grammars=False)
+            policy = self._start.settings.get("kv_eviction")
+            self.maker = RequestMaker(self.tokenizer, info.vocab_size, longest, seed, False, policy)
 
     def _handle_event(self, event: Event) -> None:
         if isinstance(event, Ready):

@@ -33,13 +33,14 @@ def ready(parts: Assembly) -> Ready:
 
 
 def stats(engine: Engine) -> dict[str, Any]:
-    """The fields of `scheduler.stats.Stats` with current gauges, `evicted_tokens` of the prefix cache, and what
-    `kv.store.StoreStats` counts (zeros without tiers below the pool)."""
+    """The fields of `scheduler.stats.Stats` with current gauges, `evicted_tokens` of the prefix cache, `dropped_tokens`
+    of sequences, and what `kv.store.StoreStats` counts (zeros without tiers below the pool)."""
     values: dict[str, Any] = {name: getattr(engine.stats, name) for name in COUNTERS}
     if not engine.has_work:  # the gauges were set at the start of the last step, which had work
         values |= {"running": 0, "waiting": 0, "kv_usage": engine.cache.usage, "step_tokens": 0}
     if isinstance(engine.cache, PagedCache):
         values["evicted_tokens"] = engine.cache.pool.num_evictions * engine.cache.block_size
+        values["dropped_tokens"] = engine.cache.num_dropped * engine.cache.block_size
     store = engine.cache.store if isinstance(engine.cache, OffloadedCache) else None
     counts = NO_STORE if store is None else store.stats
     values |= {name: getattr(counts, name) for name in STORE_COUNTERS}
