@@ -132,6 +132,8 @@ def _check_tiers(config: EngineConfig) -> None:
     given = "kv_disk_cache" if config.kv_disk_cache is not None else "kv_ram_gb"
     if config.kv_cache != "paged":
         raise ConfigError(f"{given} needs kv_cache='paged'; got {config.kv_cache!r}")
+    if config.kv_compaction:  # a block that was just moved could be stored before its content arrives
+        raise ConfigError(f"{given} and kv_compaction do not go together: leave out one of them")
     if not config.enable_prefix_caching:
         raise ConfigError(f"{given} needs enable_prefix_caching: blocks are found by their prefix")
 

@@ -119,6 +119,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"kv_disk_cache": ""}, "path of a folder"),
     ({"kv_disk_cache": "x", "kv_disk_gb": 0}, "kv_disk_gb"),
     ({"kv_disk_cache": "x", "kv_disk_gb": "4"}, "kv_disk_gb"),
+    ({"kv_disk_cache": "x", "kv_compaction": True}, "kv_compaction"),
     ({"kv_disk_gb": 2}, "kv_disk_gb needs kv_disk_cache"),
     ({"kv_disk_salted": True}, "kv_disk_salted needs kv_disk_cache"),
     ({"preemption_mode": "swap"}, "kv_disk_cache"),
