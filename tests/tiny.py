@@ -15,7 +15,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from octavo.tokenizer.spm import derive_merges
@@ -119,6 +119,25 @@ def write_tiny_hf(folder: Path, tiny: Tiny = Tiny(), dtype: str = "F32") -> Path
         write_spm_tokenizer(folder)
     else:
         write_tokenizer(folder, tiny.vocab)
+    return folder
+
+
+BASES = {"llama": "LlamaModel", "qwen2": "Qwen2Model", "qwen3": "Qwen3Model", "gemma3": "Gemma3TextModel"}
+
+
+def write_base(folder: Path, family: str = "llama", **config: Any) -> Path:
+    """A model without its head, as transformers' AutoModel saves it. Beside it, in FOLDER-whole, the same with a head.
+
+    config: further keys of its config.json.
+    """
+    tiny = Tiny(family, tied=False)
+    write_tiny_hf(folder.with_name(f"{folder.name}-whole"), tiny)
+    write_tiny_hf(folder, tiny)
+    tensors = load_file(folder / "model.safetensors")
+    bare = {name.removeprefix("model."): each for name, each in tensors.items() if name != "lm_head.weight"}
+    save_file(bare, folder / "model.safetensors")
+    stated = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**stated, "architectures": [BASES[family]], **config}))
     return folder
 
 

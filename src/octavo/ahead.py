@@ -40,11 +40,11 @@ def create(
     proposer: Proposer | None = None,
     clock: Callable[[], float] = time.monotonic,
     tiers: Many[Tier] = (),
+    has_head: bool = True,
 ) -> Engine:
     """The engine for this backend: one step ahead if the backend has `submit` and the configuration allows it."""
-    if config.async_scheduling is not False and isinstance(backend, AsyncBackend):
-        return AheadEngine(backend, config, cache_config, vocab_size, proposer, clock, tiers)
-    return Engine(backend, config, cache_config, vocab_size, proposer, clock, tiers)
+    kind = AheadEngine if config.async_scheduling and isinstance(backend, AsyncBackend) else Engine
+    return kind(backend, config, cache_config, vocab_size, proposer, clock, tiers, has_head)
 
 
 class AheadEngine(Engine):

@@ -32,6 +32,7 @@ class Engine:
     """Not thread-safe: one thread calls add, abort and step. Both configs come from `kv.planner.resolve`.
 
     tiers: where KV blocks go that leave the pool (`kv.store`). They are closed with the engine.
+    has_head: see `ir.Model`. Without a head only pooled requests are taken.
     """
 
     _store: Store | None = None
@@ -45,6 +46,7 @@ class Engine:
         proposer: Proposer | None = None,
         clock: Callable[[], float] = time.monotonic,
         tiers: Many[Tier] = (),
+        has_head: bool = True,
     ):
         check(config)
         self.cache = manager.create(config, cache_config, bool(tiers))
@@ -54,6 +56,7 @@ class Engine:
         self.stats = self.scheduler.stats
         self._backend = backend
         self._vocab_size = vocab_size
+        self._has_head = has_head
         self._proposer = proposer
         self._observer: Observer | None = None
         self.speculate(proposer)
@@ -81,6 +84,8 @@ class Engine:
 
     def add(self, request: Request) -> list[Sequence]:
         """Queues a request; returns its n sequences. Raises RequestError or CapacityError if it can never run."""
+        if not self._has_head and request.pooling is None:
+            raise RequestError("this model embeds texts and generates none: its files have no language-model head")
         params.check_ids(request, self._vocab_size)
         return self.scheduler.add(request)
 

@@ -101,7 +101,11 @@ class Ops(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A loaded model: what backends need to run it. `forward(ops)` is the whole pass, from `embed` to `logits`."""
+    """A loaded model: what backends need to run it. `forward(ops)` is the whole pass, from `embed` to `logits`.
+
+    has_head: False: the file has no language-model head. The pass takes the embeddings for it, which are packed anyway.
+    Its hidden states are those of the model, its logits mean nothing.
+    """
 
     name: str
     vocab_size: int
@@ -111,6 +115,7 @@ class Model:
     attention: tuple[Attention, ...]  # one a layer: fixes the cache's geometry
     weights: dict[str, Weight]
     forward: Callable[..., Tensor]  # forward(ops), or forward(ops, layers=...) for these layers only
+    has_head: bool = True
 
     def with_layers(self, layers: Sequence[int]) -> Model:
         """The same model running only these layers. Each keeps its weights and its part of the cache."""

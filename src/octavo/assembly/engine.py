@@ -131,7 +131,7 @@ def assemble(
             except BaseException:
                 backend.close()
                 raise
-    engine = ahead.create(backend, config, cache, model.vocab_size, tiers=tiers)
+    engine = ahead.create(backend, config, cache, model.vocab_size, tiers=tiers, has_head=model.has_head)
     if settings is not None:
         from octavo.assembly.speculation import Speculation
 

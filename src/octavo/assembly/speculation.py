@@ -114,6 +114,8 @@ class Speculation:
         except OctavoError as error:
             raise ConfigError(f"speculative_config: model: {error}") from None
         model = build_model(checkpoint)
+        if not model.has_head:
+            raise ConfigError(f"speculative_config: the draft model {model.name} has no language-model head")
         self._check_vocabulary(model, self.load_words(checkpoint, None, self.config.tokenizer_pre))
         blocks = self.settings.draft_kv_blocks or self.cache.num_blocks
         cache = dataclasses.replace(self.cache, num_blocks=blocks)

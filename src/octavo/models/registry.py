@@ -62,6 +62,7 @@ def build_model(checkpoint: Checkpoint) -> Model:
         attention=tuple(layer.attention for layer in config.layers),
         weights=weights,
         forward=partial(_forward, family, net),
+        has_head=config.tied or "output.weight" in weights,
     )
 
 
@@ -103,8 +104,15 @@ def read_checkpoint(checkpoint: Checkpoint) -> tuple[Family, ModelConfig, dict[s
                 del weights["output.weight"]
             else:
                 config = replace(config, tied=False)
-    check_weights(family, config, weights)
+    headless = not config.tied and "output.weight" not in weights and is_base(checkpoint.metadata)
+    check_weights(family, replace(config, tied=True) if headless else config, weights)
     return family, config, weights
+
+
+def is_base(metadata: Metadata) -> bool:
+    """Whether a config.json says that the language-model head was left out: a MistralModel, no MistralForCausalLM."""
+    names, kind = metadata.get("architectures"), str(metadata.get("model_type")).replace("_", "")
+    return isinstance(names, list) and [str(name).lower() for name in names] == [f"{kind}model"]
 
 
 def same_values(a: Weight, b: Weight | None) -> bool:
@@ -158,5 +166,6 @@ def arrange(config: ModelConfig, weights: Mapping[str, Weight]) -> Network:
             for i, (part, layer) in enumerate(zip(parts, config.layers, strict=True))
         ),
         output_norm=weights["output_norm.weight"],
-        head=weights["token_embd.weight" if config.tied else "output.weight"],
+        # Not tied and without a head, as a base model: see `Model.has_head`.
+        head=weights.get("output.weight", weights["token_embd.weight"]),
     )
