@@ -23,10 +23,18 @@ if TYPE_CHECKING:
     )
     from octavo.offline.beam import BeamSearchOutput, BeamSearchParams, BeamSearchSequence
     from octavo.offline.llm import LLM
-    from octavo.outputs import CompletionOutput, Logprob, OutputDelta, RequestOutput
+    from octavo.outputs import (
+        CompletionOutput,
+        EmbeddingRequestOutput,
+        Logprob,
+        OutputDelta,
+        PoolingRequestOutput,
+        RequestOutput,
+        ScoringRequestOutput,
+    )
     from octavo.processing.inputs import TextPrompt, TokensPrompt
     from octavo.server.engine.async_llm import AsyncEngineArgs, AsyncLLM
-    from octavo.types import RequestOutputKind, SamplingParams, StructuredOutputsParams
+    from octavo.types import PoolingParams, RequestOutputKind, SamplingParams, StructuredOutputsParams
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,16 +47,20 @@ __all__ = [
     "CapacityError",
     "CompletionOutput",
     "ConfigError",
+    "EmbeddingRequestOutput",
     "EngineConfig",
     "EngineError",
     "Logprob",
     "ModelFileError",
     "OctavoError",
     "OutputDelta",
+    "PoolingParams",
+    "PoolingRequestOutput",
     "RequestError",
     "RequestOutput",
     "RequestOutputKind",
     "SamplingParams",
+    "ScoringRequestOutput",
     "StructuredOutputsParams",
     "TextPrompt",
     "TokenizerError",
@@ -68,10 +80,18 @@ _HOMES = {
         "TokenizerError",
     ),
     "offline.llm": ("LLM",),
-    "outputs": ("CompletionOutput", "Logprob", "OutputDelta", "RequestOutput"),
+    "outputs": (
+        "CompletionOutput",
+        "EmbeddingRequestOutput",
+        "Logprob",
+        "OutputDelta",
+        "PoolingRequestOutput",
+        "RequestOutput",
+        "ScoringRequestOutput",
+    ),
     "processing.inputs": ("TextPrompt", "TokensPrompt"),
     "server.engine.async_llm": ("AsyncEngineArgs", "AsyncLLM"),
-    "types": ("RequestOutputKind", "SamplingParams", "StructuredOutputsParams"),
+    "types": ("PoolingParams", "RequestOutputKind", "SamplingParams", "StructuredOutputsParams"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

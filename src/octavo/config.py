@@ -87,6 +87,7 @@ CHOICES = {
     "preemption_mode": ("recompute", "swap", "auto"),
     "preemption_victim": ("last", "priority", "blocks", "score"),
 }
+FLAGS = ("enable_prefix_caching", "enable_chunked_prefill", "async_scheduling")
 MAX_SLOTS = 2**31 - 1  # slots are int32
 # Integers from 1 up to these limits. Larger values would exhaust the machine with tables.
 AT_MOST = {
@@ -106,6 +107,11 @@ def check(config: EngineConfig) -> EngineConfig:
     target = config.target_itl
     if target not in (None, "auto") and not (isinstance(target, int | float) and target > 0):
         raise ConfigError(f"target_itl must be a number of seconds above 0, 'auto' or None; got {target!r}")
+    for name in FLAGS:
+        if not isinstance(getattr(config, name), bool):
+            raise ConfigError(f"{name} must be True or False; got {getattr(config, name)!r:.60}")
+    if isinstance(config.seed, bool) or not isinstance(config.seed, int):
+        raise ConfigError(f"seed must be an integer; got {config.seed!r:.60}")
     for name, allowed in CHOICES.items():
         if getattr(config, name) not in allowed:
             raise ConfigError(f"{name} must be one of {', '.join(allowed)}; got {getattr(config, name)!r}")

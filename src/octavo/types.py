@@ -1,5 +1,5 @@
-"""The shared vocabulary: requests, sequences, and the input and output of an engine step. Imports numpy and msgspec
-only.
+"""The shared vocabulary: requests, sequences, and the input and output of an engine step. Of the package it imports
+`unsupported` only.
 
 Terms. A *request* asks for `n` *sequences*. A sequence's tokens live in KV *blocks* of `block_size` tokens, listed in
 its *block table*; the *slot* of a token is `block * block_size + offset`. A *step* runs one `Batch`: for each scheduled
@@ -22,6 +22,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo import unsupported
+
 U8 = NDArray[np.uint8]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
@@ -32,6 +34,7 @@ F64 = NDArray[np.float64]
 Json = dict[str, Any]  # a JSON object
 
 
+@unsupported.knows(unsupported.STRUCTURED)
 @dataclass(frozen=True, slots=True)
 class StructuredOutputs:
     """The required form of the text: exactly one field is set. json: a JSON schema. grammar: Lark, of llguidance's
@@ -76,11 +79,13 @@ class RequestOutputKind(enum.Enum):
     FINAL_ONLY = 2
 
 
+@unsupported.knows(unsupported.SAMPLING)
 @dataclass(slots=True)
 class SamplingParams:
     """How to choose tokens and when to stop; vLLM's names and meanings. Checked by `sampling.params.check`.
 
     Fields may be changed: a request gets a copy of them when it is made.
+    Raises RequestError for a field of vLLM's that is not supported: `unsupported.SAMPLING`.
 
     temperature: 0 is greedy. top_k: 0 or -1 is off. top_p, typical_p: 1 is off. min_p: 0 is off.
     seed: the same seed gives the same tokens whatever else runs; None derives one from the engine's seed.
@@ -88,6 +93,7 @@ class SamplingParams:
     logprobs / prompt_logprobs: None is off, 0 is the chosen token only, n adds the n most likely.
     truncate_prompt_tokens: keep only the last tokens of the prompt; -1 keeps as many as fit with max_tokens.
     kv_eviction: the tokens that stay in the KV cache, in the form of `kv.eviction.parse`; None is the engine's setting.
+    detokenize: False leaves the text empty, which saves its time; stop strings need it.
     output_kind: of `AsyncLLM` alone. spaces_between_special_tokens: has no effect, as in vLLM with a fast tokenizer.
     """
 
@@ -118,10 +124,27 @@ class SamplingParams:
     kv_eviction: str | None = None
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
     spaces_between_special_tokens: bool = True
+    detokenize: bool = True
 
     def clone(self) -> SamplingParams:
         """Returns a copy, which can be changed without changing these."""
         return copy.deepcopy(self)
+
+
+@unsupported.knows(unsupported.POOLING)
+@dataclass(slots=True)
+class PoolingParams:
+    """How a prompt becomes a vector; vLLM's names. Checked by `processing.pooling.settle`.
+
+    dimensions: keep the first values only (Matryoshka embeddings). normalize: scale the vector to length 1.
+    truncate_prompt_tokens: as in SamplingParams. pooling: "mean", "last" or "cls".
+    None leaves each to the method that is called, or to the model's file.
+    """
+
+    dimensions: int | None = None
+    normalize: bool | None = None
+    truncate_prompt_tokens: int | None = None
+    pooling: str | None = None
 
 
 class Status(enum.Enum):

@@ -23,6 +23,7 @@ from octavo import (
     RequestOutputKind,
     SamplingParams,
 )
+from tests.tiny import write_base
 
 SETTINGS: dict[str, Any] = {"max_model_len": 256, "threads": 1}
 PARAMS = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
@@ -44,7 +45,7 @@ def of_kind(kind: RequestOutputKind, **more: Any) -> SamplingParams:
     return params
 
 
-async def read(llm: AsyncLLM, prompt: Any, params: SamplingParams, **more: Any) -> list[RequestOutput]:
+async def read(llm: AsyncLLM, prompt: Any, params: Any, **more: Any) -> list[RequestOutput]:
     return [output async for output in llm.generate(prompt, params, **more)]
 
 
@@ -114,6 +115,17 @@ def test_errors_are_those_of_llm(tiny_model: Path) -> None:
         ]:
             with pytest.raises(error, match=text):
                 await read(llm, prompt, params)
+        more: dict[str, tuple[Any, str]] = {
+            "lora_request": ("x", "^lora_request is not supported"),
+            "trace_headers": ({"traceparent": "0"}, "^trace_headers is not supported"),
+            "priority": ("first", r"^priority\[0\] must be an integer"),
+        }
+        for name, (value, text) in more.items():
+            with pytest.raises(RequestError, match=text):
+                await read(llm, "a", PARAMS, **{name: value})
+        for wrong in (5, [5], {"max_tokens": 3}):
+            with pytest.raises(RequestError, match=r"^sampling_params must be SamplingParams, not (int|dict)"):
+                await read(llm, "a", wrong)
         with pytest.raises(RequestError, match="deadline"):
             await read(llm, "a", of_kind(RequestOutputKind.DELTA, max_tokens=200), timeout=0.001)
         stream = llm.generate("a", of_kind(RequestOutputKind.DELTA, max_tokens=200))
@@ -127,6 +139,16 @@ def test_errors_are_those_of_llm(tiny_model: Path) -> None:
         llm.shutdown()
 
     with_llm(tiny_model, work)
+
+
+def test_a_model_without_a_head_generates_nothing(tmp_path: Path) -> None:
+    async def work(llm: AsyncLLM) -> None:
+        with pytest.raises(RequestError, match="embeds texts and generates none"):
+            await read(llm, "a", PARAMS)
+        tokenizer = await llm.get_tokenizer()
+        assert (tokenizer.name_or_path, tokenizer.model_max_length) == (str(tmp_path / "base"), llm.info.max_model_len)
+
+    with_llm(write_base(tmp_path / "base"), work)
 
 
 def test_a_model_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:

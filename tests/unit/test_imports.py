@@ -17,7 +17,8 @@ ROOT = Path(octavo.__file__).parent
 VOCABULARY = {"types", "errors", "config"}
 DEVICE = VOCABULARY | {"ir", "backends.base", "backends.host"}
 ALLOWED: dict[str, set[str]] = {
-    "types": set(),
+    "types": {"unsupported"},
+    "unsupported": {"errors"},
     "errors": set(),
     "ir": set(),
     "_native": set(),

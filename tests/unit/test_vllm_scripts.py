@@ -1,8 +1,9 @@
-"""What scripts for vLLM do: constructor arguments, parameters that change, prompt types, the tokenizer's methods."""
+"""What scripts for vLLM do: constructor arguments, parameters that change, prompt types."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import re
 from collections.abc import Iterator
@@ -13,18 +14,23 @@ import pytest
 
 from octavo import (
     LLM,
+    AsyncLLM,
+    BeamSearchParams,
     CapacityError,
     ConfigError,
+    EngineConfig,
     OctavoError,
+    PoolingParams,
     RequestError,
     SamplingParams,
     StructuredOutputsParams,
     TextPrompt,
     TokensPrompt,
+    unsupported,
 )
 from octavo.assembly import vllm_settings
 from octavo.assembly.engine import engine_config
-from tests.tiny import CHAT_TEMPLATE, Tiny, write_tiny_gguf
+from tests.tiny import Tiny, write_tiny_gguf
 
 FEW = SamplingParams(temperature=0, max_tokens=4)
 
@@ -78,9 +84,9 @@ def test_arguments_with_another_name_are_mapped() -> None:
         engine_config(num_gpu_blocks_override=7, num_kv_blocks=7)
 
 
-@pytest.mark.parametrize("name", vllm_settings.FIXED)
+@pytest.mark.parametrize("name", vllm_settings.VALUES)
 def test_arguments_that_would_matter_are_refused(name: str) -> None:
-    values, reason = vllm_settings.FIXED[name]
+    values, reason = vllm_settings.VALUES[name]
     for value in values:
         engine_config(**{name: value})
     with pytest.raises(ConfigError, match=f"^{name} must be .*{re.escape(reason)}"):
@@ -91,6 +97,46 @@ def test_a_script_for_vllm_runs(path: Path, named: None) -> None:
     options: dict[str, Any] = {"enforce_eager": True, "dtype": "half", "max_num_seqs": 4, "runner": "generate"}
     with LLM(model=path, tokenizer=None, gpu_memory_utilization=0.5, max_model_len=64, seed=0, **options) as llm:
         assert len(llm.generate(["a", "b"], FEW, use_tqdm=False)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("load_format", "dummy"), ("dtype", "int99"), ("tokenizer_mode", "mistral"), ("config_format", "x"), ("task", 1)],
+)
+def test_unknown_values_of_enumerated_arguments_are_refused(name: str, value: Any) -> None:
+    allowed = ".*".join(re.escape(repr(each)) for each in vllm_settings.VALUES[name][0])
+    with pytest.raises(ConfigError, match=f"^{name} must be {allowed}: .*; got {value!r}"):
+        engine_config(**{name: value})
+
+
+def test_types_of_torch_name_a_dtype() -> None:
+    bfloat16, int8 = (type("dtype", (), {"__module__": "torch", "__str__": lambda self, n=n: n})() for n in TORCH)
+    assert engine_config(dtype=bfloat16) == engine_config()
+    with pytest.raises(ConfigError, match=r"^dtype must be"):
+        engine_config(dtype=int8)
+
+
+TORCH = ("torch.bfloat16", "torch.int8")
+
+
+def test_none_means_the_default() -> None:
+    ours = [field.name for field in dataclasses.fields(EngineConfig) if field.name != "backend_options"]
+    assert engine_config(**dict.fromkeys(ours)) == engine_config()
+
+
+@pytest.mark.parametrize("name", ["enable_prefix_caching", "enable_chunked_prefill", "async_scheduling"])
+def test_flags_are_true_or_false(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} must be True or False; got 'yes'"):
+        engine_config(**{name: "yes"})
+
+
+def test_what_would_choose_another_download_is_refused(path: Path) -> None:
+    for kind in (LLM, AsyncLLM):
+        for name, (values, reason) in vllm_settings.DOWNLOADS.items():
+            assert engine_config(**{name: values[0]})
+            with pytest.raises(ConfigError, match=f"^{name} must be .*{re.escape(reason)}; got 'v2'"):
+                kind("hf:org/repo", **{name: "v2"})
+    assert AsyncLLM(path, revision="v2"), "of a local file it asks for nothing"
 
 
 # Sampling parameters
@@ -147,6 +193,92 @@ def test_bad_parameters_are_named(llm: LLM, field: str, value: Any) -> None:
         llm.generate("a", SamplingParams(**{field: value}))
 
 
+def test_text_is_left_out_on_request(llm: LLM) -> None:
+    (full,) = llm.generate("the", FEW)[0].outputs
+    (bare,) = llm.generate("the", SamplingParams(temperature=0, max_tokens=4, detokenize=False))[0].outputs
+    assert (bare.text, bare.token_ids, bare.finish_reason) == ("", full.token_ids, full.finish_reason) and full.text
+    assert "".join(delta.text for delta in llm.stream("the", SamplingParams(max_tokens=4, detokenize=False))) == ""
+    with pytest.raises(RequestError, match=r"^detokenize must be True, because stop strings"):
+        llm.generate("the", SamplingParams(detokenize=False, stop="x"))
+
+
+def test_the_lowest_priority_goes_first(path: Path) -> None:
+    with LLM(path, max_model_len=64, threads=1, max_num_seqs=1) as narrow:
+
+        def order(**more: Any) -> list[int]:
+            outputs = narrow.generate(["a", "b", "c"], FEW, **more)
+            starts = [output.metrics.first_scheduled_time or 0 for output in outputs]
+            return sorted(range(3), key=lambda i: starts[i])
+
+        assert order() == order(priority=None) == order(priority=5) == [0, 1, 2]
+        assert order(priority=[2, 1, 0]) == [2, 1, 0]
+        good = [{"role": "user", "content": "hi"}]
+        late, early = narrow.chat([good, good], FEW, priority=[1, -1])  # type: ignore[list-item]
+        assert (early.metrics.first_scheduled_time or 0) < (late.metrics.first_scheduled_time or 0)
+        assert narrow.embed(["a", "b"], priority=[1, 0]) and list(narrow.stream("a", FEW, priority=3))
+        for bad, problem in (
+            ([1], "2 prompts but 1 prior"),
+            ([0, 1.5], r"priority\[1\] must"),
+            ("x", "must be an int"),
+        ):
+            with pytest.raises(RequestError, match=problem):
+                narrow.generate(["a", "b"], FEW, priority=bad)  # type: ignore[arg-type]
+    with LLM(path, max_model_len=64, threads=1, scheduling_policy="fcfs") as fair:
+        assert fair.generate("a", FEW, priority=0)
+        with pytest.raises(RequestError, match=r"^priority needs .* policy='priority'; this one has 'fcfs'"):
+            fair.generate("a", FEW, priority=1)
+
+
+def test_pooling_parameters_have_vllms_form(llm: LLM) -> None:
+    def vector(**more: Any) -> list[float]:
+        return llm.embed("the rate", **more)[0].outputs.embedding
+
+    for given in ({"pooling": PoolingParams(dimensions=8)}, {"pooling_params": PoolingParams(dimensions=8)}):
+        assert vector(**given) == vector(dimensions=8) != vector()  # type: ignore[arg-type]
+    raw = vector(pooling_params=PoolingParams(normalize=False, pooling="last"))
+    assert raw == llm.encode("the rate", "last")[0].outputs.data.tolist() != vector(pooling="last")
+    last, short = llm.get_tokenizer().encode("the rate")[-1:], PoolingParams(truncate_prompt_tokens=1)
+    assert vector(pooling_params=short) == llm.embed([last])[0].outputs.embedding
+    assert llm.score("the rate", [last], pooling_params=short)[0].outputs.score == pytest.approx(1)
+    longest = PoolingParams(truncate_prompt_tokens=-1)
+    assert len(llm.encode("a" * 500, pooling_params=longest)[0].prompt_token_ids) == 128
+    for wrong, problem in (
+        (PoolingParams(dimensions=65), "^dimensions must be from 1 to 64"),
+        (PoolingParams(dimensions=True), "^dimensions must be from 1 to 64"),
+        (PoolingParams(normalize=1), "^normalize must be True, False or None"),  # type: ignore[arg-type]
+        (PoolingParams(pooling="max"), "^pooling 'max' is not supported"),
+        (PoolingParams(truncate_prompt_tokens=0), "^truncate_prompt_tokens must be"),
+        (FEW, "^pooling_params must be PoolingParams, not SamplingParams"),
+        ([PoolingParams()], "^pooling_params must be PoolingParams, not list"),
+    ):
+        with pytest.raises(RequestError, match=problem):
+            llm.embed("a", pooling_params=wrong)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match=r"^pooling 5 is not supported"):
+        llm.embed("a", 5)  # type: ignore[arg-type]
+
+
+def test_beam_search_takes_its_own_parameters(llm: LLM) -> None:
+    for wrong in (5, None, FEW):
+        with pytest.raises(RequestError, match=f"^params must be BeamSearchParams, not {type(wrong).__name__}"):
+            llm.beam_search(["a"], wrong)  # type: ignore[arg-type]
+    (found,) = llm.beam_search([{"prompt": "a"}], BeamSearchParams(beam_width=2, max_tokens=2))
+    assert len(found.sequences) == 2
+
+
+def test_default_parameters_can_be_changed(llm: LLM) -> None:
+    params = llm.get_default_sampling_params()
+    assert params == SamplingParams()
+    params.max_tokens = 2
+    assert llm.get_default_sampling_params() == SamplingParams()
+
+
+@pytest.mark.parametrize("name", unsupported.METHODS)
+def test_methods_that_do_not_exist_say_why(llm: LLM, name: str) -> None:
+    with pytest.raises(AttributeError, match=f"^LLM has no '{name}': {re.escape(unsupported.METHODS[name])}$"):
+        getattr(llm, name)
+    assert not hasattr(llm, name) and not hasattr(llm, "no_such_thing")
+
+
 # Prompts
 
 
@@ -154,6 +286,25 @@ def test_prompt_types(llm: LLM) -> None:
     ids = llm.get_tokenizer().encode("the rate")
     prompts = [TextPrompt(prompt="the rate"), TokensPrompt(prompt_token_ids=ids), "the rate", ids]
     assert len({output.outputs[0].text for output in llm.generate(prompts, FEW)}) == 1  # type: ignore[arg-type]
+
+
+def test_prompts_may_come_in_a_tuple(llm: LLM) -> None:
+    assert [output.prompt for output in llm.generate(("a", "b"), FEW)] == ["a", "b"]
+
+
+def test_a_prompts_further_fields_may_ask_for_nothing(llm: LLM) -> None:
+    for name, (_, neutral) in unsupported.PROMPT.items():
+        assert text(llm, {"prompt": "a", **{name: neutral[0] if neutral else None}}) == text(llm, "a")
+        with pytest.raises(RequestError, match=f"^{name} is not supported: "):
+            llm.generate({"prompt": "a", name: "something"}, FEW)
+
+
+@pytest.mark.parametrize("bad", [5, None, {"text": "a"}, [5.0]])
+def test_what_is_no_prompt_is_refused(llm: LLM, bad: Any) -> None:
+    calls = (llm.generate, llm.embed, llm.encode, lambda bad: list(llm.stream(bad)), lambda bad: llm.score(bad, bad))
+    for call in calls:
+        with pytest.raises(RequestError, match="a prompt must be a string"):
+            call(bad)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +328,29 @@ def test_the_bad_text_or_parameters_are_named(llm: LLM) -> None:
         llm.generate(["a", "b"], [FEW, SamplingParams(temperature=-1)])
 
 
+@pytest.mark.parametrize("bad", [5, "hi", None, {"role": "user", "content": "hi"}])
+def test_what_is_no_conversation_is_refused(llm: LLM, bad: Any) -> None:
+    with pytest.raises(RequestError, match=f"^messages must be a list of messages .*; got {type(bad).__name__}"):
+        llm.chat(bad, FEW)
+    with pytest.raises(RequestError, match=r"^messages\[1\]: "):
+        llm.chat([[{"role": "user", "content": "hi"}], bad], FEW)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("chat_template", 5),
+        ("chat_template_kwargs", 5),
+        ("add_generation_prompt", "no"),
+        ("continue_final_message", 1),
+        ("enable_thinking", "no"),
+    ],
+)
+def test_bad_arguments_of_chat_are_named(llm: LLM, name: str, value: Any) -> None:
+    with pytest.raises(RequestError, match=f"^{name} must be "):
+        llm.chat([{"role": "user", "content": "hi"}], FEW, **{name: value})
+
+
 @pytest.mark.parametrize("bad", [[], [{"content": "no role"}], [{"role": "user", "content": "w" * 9000}]])
 def test_one_bad_conversation_among_many_is_named(llm: LLM, bad: Any) -> None:
     good = [{"role": "user", "content": "hi"}]
@@ -190,36 +364,5 @@ def test_tools_that_are_no_objects_are_named(llm: LLM) -> None:
     tools: Any = ["x"]
     with pytest.raises(RequestError, match=r"^tools\[0\] must be an object in OpenAI's form; got 'x'"):
         llm.chat([{"role": "user", "content": "hi"}], FEW, tools=tools)
-
-
-# The tokenizer
-
-
-def test_the_tokenizers_methods_are_those_of_transformers(llm: LLM) -> None:
-    tokenizer = llm.get_tokenizer()
-    ids = tokenizer.encode("the rate", add_special_tokens=False)
-    assert tokenizer("the rate").input_ids == tokenizer("the rate")["input_ids"] == ids
-    assert tokenizer(["a", "the rate"]).input_ids[1] == ids
-    assert tokenizer("the rate", truncation=True, max_length=2).attention_mask == [1, 1]
-    assert tokenizer.decode(ids) == "the rate" and tokenizer.batch_decode([ids, ids[:1]])[0] == "the rate"
-    end = tokenizer.eos_token_id
-    assert end is not None and tokenizer.eos_token == "<|im_end|>" == tokenizer.decode(end)
-    assert tokenizer.decode([*ids, end], skip_special_tokens=True) == "the rate"
-    assert tokenizer.decode([*ids, end]) == "the rate<|im_end|>"
-    assert tokenizer.convert_tokens_to_ids(tokenizer.tokenize("the rate")) == ids
-    assert tokenizer.convert_tokens_to_ids("<|im_end|>") == end and end in tokenizer.all_special_ids
-    assert len(tokenizer) == tokenizer.vocab_size == 320 and tokenizer.chat_template == CHAT_TEMPLATE
-
-
-def test_the_tokenizer_renders_chats(llm: LLM) -> None:
-    messages = [{"role": "user", "content": "hi"}]
-    tokenizer = llm.get_tokenizer()
-    shown = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert shown == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
-    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
-    assert ids == tokenizer.encode(shown, add_special_tokens=False)
-    assert llm.generate(TokensPrompt(prompt_token_ids=ids), FEW)[0].outputs[0].text == (
-        llm.chat(messages, FEW)[0].outputs[0].text  # type: ignore[arg-type]
-    )
-    short = tokenizer.apply_chat_template(messages, return_dict=True)
-    assert ids[: len(short.input_ids)] == short.input_ids != ids
+    with pytest.raises(RequestError, match=r"^tools must be a list of objects in OpenAI's form; got dict"):
+        llm.chat([{"role": "user", "content": "hi"}], FEW, tools={"type": "function"})  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ class Assembly:
 def engine_config(**settings: Any) -> EngineConfig:
     """EngineConfig from keyword arguments, with vLLM's names (`vllm_settings`) and those of the backend's own options.
 
-    Raises ConfigError for an unknown one, or a bad value.
+    None means the default, as in vLLM. Raises ConfigError for an unknown one, or a bad value.
     """
     if "backend" in settings:
         settings["backend"] = choose(settings["backend"])
@@ -63,7 +63,8 @@ def engine_config(**settings: Any) -> EngineConfig:
     if isinstance(folder := settings.get("kv_disk_cache"), os.PathLike):
         settings["kv_disk_cache"] = os.fspath(folder)
     fields = [field.name for field in dataclasses.fields(EngineConfig)]
-    config = check(EngineConfig(**{name: value for name, value in settings.items() if name in fields}))
+    given = {name: value for name, value in settings.items() if name in fields and value is not None}
+    config = check(EngineConfig(**given))
     others = {name: value for name, value in settings.items() if name not in fields}
     options, foreign = _options(config.backend, {**config.backend_options, **others})
     kv_tiers.check(config, device(config.backend))

@@ -20,7 +20,7 @@ from octavo.chat.sandbox import Sandbox
 from octavo.errors import RequestError, TokenizerError
 from octavo.tokenizer import Tokenizer
 
-__all__ = ["checked_variables", "normalise", "prompt", "render"]
+__all__ = ["checked_variables", "chosen_template", "normalise", "prompt", "render"]
 
 RESERVED = {
     "messages",
@@ -33,6 +33,9 @@ RESERVED = {
 }
 
 
+FLAGS = {"add_generation_prompt", "continue_final_message"}
+
+
 def prompt(
     tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], template: str | None = None, /, **options: Any
 ) -> tuple[str, list[int]]:
@@ -40,7 +43,10 @@ def prompt(
 
     Raises the errors of `render`, and TokenizerError for a model without a template.
     """
-    template = tokenizer.chat_template if template is None else template
+    template = chosen_template(tokenizer, template)
+    for name in FLAGS & options.keys():
+        if not isinstance(options[name], bool):
+            raise RequestError(f"{name} must be True or False; got {options[name]!r:.60}", name)
     if template is None:
         raise TokenizerError("this model has no chat template: pass chat_template, or use generate")
     bos = "" if tokenizer.bos_id is None else tokenizer.token_text(tokenizer.bos_id)
@@ -49,8 +55,21 @@ def prompt(
     return text, tokenizer.encode(text, add_special=False)  # templates write their own beginning-of-text token
 
 
+def chosen_template(tokenizer: Tokenizer, given: str | None) -> str | None:
+    """The given template, or the model's; None if it has none. Raises RequestError for one that is no text."""
+    if given is not None and not isinstance(given, str):
+        raise RequestError(f"chat_template must be a template's text; got {type(given).__name__}", "chat_template")
+    return tokenizer.chat_template if given is None else given
+
+
 def checked_variables(given: Mapping[str, Any] | None, enable_thinking: bool | None = None) -> dict[str, Any]:
     """Returns further variables for a template. Raises RequestError for one that has another source."""
+    if given is not None and not isinstance(given, Mapping):
+        raise RequestError(
+            f"chat_template_kwargs must be a mapping; got {type(given).__name__}", "chat_template_kwargs"
+        )
+    if enable_thinking is not None and not isinstance(enable_thinking, bool):
+        raise RequestError(f"enable_thinking must be True or False; got {enable_thinking!r:.60}", "enable_thinking")
     if taken := RESERVED & (given or {}).keys():
         raise RequestError(f"chat_template_kwargs: {min(taken)!r} cannot be set there", "chat_template_kwargs")
     return {**({} if enable_thinking is None else {"enable_thinking": enable_thinking}), **(given or {})}

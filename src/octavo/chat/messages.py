@@ -11,6 +11,8 @@ from octavo.errors import RequestError
 
 def normalise(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Joins content parts into one text, and parses the arguments of tool calls. Raises RequestError."""
+    if not isinstance(messages, list | tuple):
+        raise RequestError(f"messages must be a list of messages; got {type(messages).__name__}", "messages")
     return [_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
 
 

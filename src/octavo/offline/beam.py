@@ -9,12 +9,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from octavo import unsupported
 from octavo.errors import RequestError
 from octavo.processing.inputs import Tokens
 
 MAX_BEAMS = 64
 
 
+@unsupported.knows(unsupported.BEAMS)
 @dataclass(frozen=True, slots=True)
 class BeamSearchParams:
     """Settings of a beam search, with vLLM's names.
@@ -59,9 +61,12 @@ class BeamSearchOutput:
 
 def check_beam_params(params: BeamSearchParams) -> None:
     """Raises RequestError for a field out of range."""
+    if not isinstance(params, BeamSearchParams):
+        raise RequestError(f"params must be BeamSearchParams, not {type(params).__name__}", "params")
     rules = {
         "beam_width": (_whole(params.beam_width, MAX_BEAMS), f"an integer from 1 to {MAX_BEAMS}"),
         "max_tokens": (_whole(params.max_tokens), "an integer of at least 1"),
+        "ignore_eos": (isinstance(params.ignore_eos, bool), "True or False"),
         "temperature": (params.temperature == 0, "0: beams are ranked by the model's own probabilities"),
         "length_penalty": (_number(params.length_penalty), "a finite number"),
     }

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard, cast
 
+from octavo import unsupported
 from octavo.errors import CapacityError, RequestError
 from octavo.sampling.grammar import Compiler, Grammar
-from octavo.sampling.params import check, check_range
+from octavo.sampling.params import Span, check, check_range, check_type
 from octavo.tokenizer import Tokenizer
 from octavo.types import Request, SamplingParams
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired  # part of `typing` from Python 3.11 on
 
+Message = Mapping[str, Any]
 Prompt = str | list[int] | Mapping[str, Any]  # a mapping has "prompt" or "prompt_token_ids", and may have "cache_salt"
+Prompts = Prompt | list[Prompt] | tuple[Prompt, ...]
 
 
 class TextPrompt(TypedDict):
@@ -139,8 +142,10 @@ class RequestMaker:
 
     def _from_mapping(self, prompt: Mapping[str, Any]) -> Tokens:
         text, ids, salt = prompt.get("prompt"), prompt.get("prompt_token_ids"), prompt.get("cache_salt", "")
-        if unknown := prompt.keys() - {"prompt", "prompt_token_ids", "cache_salt"}:
-            raise RequestError(f"a prompt must be {FORMS}; it cannot have {min(unknown)!r}", "prompt")
+        others = {name: prompt[name] for name in prompt.keys() - {"prompt", "prompt_token_ids", "cache_salt"}}
+        if unknown := others.keys() - unsupported.PROMPT.keys():
+            raise RequestError(f"a prompt must be {FORMS}; it cannot have {min(unknown, key=str)!r}", "prompt")
+        unsupported.refuse("prompt", others, unsupported.PROMPT)
         if not isinstance(salt, str):
             raise RequestError(f"cache_salt must be a string; got {salt!r}", "cache_salt")
         if _is_ids(ids) and (text is None or isinstance(text, str)):
@@ -189,16 +194,73 @@ def named(field: str, number: int, among: int) -> Iterator[None]:
         ) from error
 
 
-def as_list(prompts: Prompt | list[Prompt]) -> list[Prompt]:
+def as_list(prompts: Prompts) -> list[Prompt]:
     """Returns a list of prompts, from one prompt or a list. A non-empty list of ids is one prompt."""
-    many = isinstance(prompts, list) and not (prompts and _is_ids(prompts))
-    return cast(list[Prompt], prompts if many else [prompts])
+    many = isinstance(prompts, list | tuple) and not (prompts and _is_ids(prompts))
+    return list(cast(Sequence[Prompt], prompts)) if many else [cast(Prompt, prompts)]
+
+
+CHAT_FORMS = 'a list of messages like {"role": "user", "content": "..."}, or a list of such lists'
+
+
+def chats(messages: Sequence[Message] | Sequence[Sequence[Message]], field: str = "messages") -> list[list[Message]]:
+    """Returns a list of conversations, from one or several. Raises RequestError for what is neither, or an empty one.
+
+    field: what an error calls them. The messages themselves are checked when they are rendered.
+    """
+    if not isinstance(messages, list | tuple):
+        raise RequestError(f"{field} must be {CHAT_FORMS}; got {type(messages).__name__}", field)
+    many = bool(messages) and isinstance(messages[0], list | tuple)
+    talks = cast(Sequence[Sequence[Message]], messages if many else [messages])
+    for number, talk in enumerate(talks):
+        with named(field, number, len(talks)):
+            if not isinstance(talk, list | tuple):
+                raise RequestError("a list of messages is needed, like the first", field)
+            if not talk:
+                raise RequestError(f"{field}: at least one message is needed", field)
+    return [list(talk) for talk in talks]
+
+
+def checked_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
+    """Returns the tools as objects. Raises RequestError for what is none, such as a function."""
+    if tools is not None and not isinstance(tools, list | tuple):
+        raise RequestError(f"tools must be a list of objects in OpenAI's form; got {type(tools).__name__}", "tools")
+    for number, tool in enumerate(tools or ()):
+        if not isinstance(tool, Mapping):
+            raise RequestError(
+                f"tools[{number}] must be an object in OpenAI's form; got {tool!r:.60}", f"tools[{number}]"
+            )
+    return [dict(tool) for tool in tools or ()]
+
+
+PRIORITY = Span(-(2**31), 2**31 - 1, whole=True)
+
+
+def priorities(given: int | Sequence[int] | None, prompts: int, policy: str) -> list[int]:
+    """Returns the priority of each prompt. given: one for all, or one per prompt. policy: of the engine.
+
+    Raises RequestError for what is no integer, and for any priority but 0 if the engine heeds none.
+    """
+    listed: list[Any] = list(given) if isinstance(given, list | tuple) else [0 if given is None else given] * prompts
+    if len(listed) != prompts:
+        raise RequestError(f"there are {prompts} prompts but {len(listed)} priorities", "priority")
+    for number, each in enumerate(listed):
+        if not PRIORITY.holds(each):
+            raise RequestError(f"priority[{number}] must be {PRIORITY}; got {each!r:.60}", "priority")
+    if any(listed) and policy != "priority":
+        raise RequestError(f"priority needs an engine with policy='priority'; this one has {policy!r}", "priority")
+    return [int(each) for each in listed]
 
 
 def pair(prompts: list[Any], params: SamplingParams | list[SamplingParams] | None) -> list[SamplingParams]:
     """Returns one SamplingParams per prompt. params: one for all prompts, or one per prompt."""
     if not isinstance(params, list | tuple):
-        return [params or SamplingParams()] * len(prompts)
+        params = SamplingParams() if params is None else params
+        check_type(params)
+        return [params] * len(prompts)
     if len(params) != len(prompts):
         raise RequestError(f"there are {len(prompts)} prompts but {len(params)} sampling_params", "sampling_params")
+    for number, each in enumerate(params):
+        with named("sampling_params", number, len(params)):
+            check_type(each)
     return list(params)

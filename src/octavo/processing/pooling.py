@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from octavo.errors import RequestError
 from octavo.outputs import RequestOutput
-from octavo.types import F32, F64, Request, SequenceDelta
+from octavo.types import F32, F64, PoolingParams, Request, SequenceDelta
 
 MODES = ("mean", "last", "cls")
 DEFAULT = "mean"  # of models whose files do not say
@@ -66,16 +68,47 @@ class HiddenStatePooler:
         return self._sum / self._count if self._mode == "mean" else self._sum
 
 
-def choose(wanted: str | None, stated: str | None) -> str:
+def choose(wanted: object, stated: str | None) -> str:
     """The pooling of a request. wanted: what it asks for. stated: what the model's file says (`weights.pooling`).
 
     Raises RequestError for what is not supported.
     """
     mode = wanted or stated or DEFAULT
-    if mode not in MODES:
-        who = f"pooling {mode!r}" if wanted else f"this model's pooling ({mode})"
+    if not isinstance(mode, str) or mode not in MODES:
+        who = f"pooling {mode!r:.60}" if wanted else f"this model's pooling ({mode})"
         raise RequestError(f"{who} is not supported: pooling must be {', '.join(MODES[:-1])} or {MODES[-1]}", "pooling")
     return mode
+
+
+def settle(
+    pooling: str | PoolingParams | None,
+    params: PoolingParams | None,
+    dimensions: int | None,
+    normalize: bool,
+    stated: str | None,
+    size: int,
+) -> PoolingParams:
+    """The parameters of a call, without a None that means "as usual".
+
+    pooling: a mode, or the parameters, which `params` gives too. dimensions: instead of that of the parameters.
+    normalize: what the method that is called usually does. stated, size: see `choose` and `check_dimensions`.
+    Raises RequestError.
+    """
+    if isinstance(pooling, PoolingParams) and params is None:
+        pooling, params = None, pooling
+    params = PoolingParams() if params is None else params
+    if not isinstance(params, PoolingParams):
+        raise RequestError(f"pooling_params must be PoolingParams, not {type(params).__name__}", "pooling_params")
+    if params.normalize is not None and not isinstance(params.normalize, bool):
+        raise RequestError(f"normalize must be True, False or None; got {params.normalize!r:.60}", "normalize")
+    dimensions = params.dimensions if dimensions is None else dimensions
+    check_dimensions(dimensions, size)
+    return replace(
+        params,
+        pooling=choose(params.pooling if pooling is None else pooling, stated),
+        normalize=normalize if params.normalize is None else params.normalize,
+        dimensions=dimensions,
+    )
 
 
 def pooled_vector(output: RequestOutput, normalize: bool, dimensions: int | None = None) -> F32:
@@ -93,5 +126,6 @@ def pooled_vector(output: RequestOutput, normalize: bool, dimensions: int | None
 
 def check_dimensions(dimensions: int | None, size: int) -> None:
     """size: values of the model's own vectors. Raises RequestError."""
-    if dimensions is not None and not 1 <= dimensions <= size:
-        raise RequestError(f"dimensions must be from 1 to {size}, the model's own; got {dimensions}", "dimensions")
+    whole = isinstance(dimensions, int) and not isinstance(dimensions, bool)
+    if dimensions is not None and not (whole and 1 <= dimensions <= size):
+        raise RequestError(f"dimensions must be from 1 to {size}, the model's own; got {dimensions!r}", "dimensions")

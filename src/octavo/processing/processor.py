@@ -11,6 +11,15 @@ from octavo.tokenizer import Detokenizer, Tokenizer, TokenTexts
 from octavo.types import Request, SequenceDelta, TokenLogprob
 
 
+class NoText:
+    """The tokens of a request without `detokenize`: they add nothing to its text."""
+
+    space_prefix = False
+
+    def token_bytes(self, token_id: int, skip_special: bool = False) -> bytes:
+        return b""
+
+
 class OutputProcessor:
     """Holds the running requests. `process` takes each step's deltas.
 
@@ -27,6 +36,7 @@ class OutputProcessor:
         self._writers: dict[str, list[Writer]] = {}  # request id -> one writer per answer
         self._aborts: list[str] = []
         self._texts = {skip: TokenTexts(tokenizer, skip) for skip in (False, True)}
+        self._silent = TokenTexts(NoText())
         self._words: dict[int, str] = {}  # token id -> its text, for logprobs
 
     def add(self, request: Request, prompt: str | None = None) -> RequestOutput:
@@ -43,7 +53,7 @@ class OutputProcessor:
             finished=False,
             metrics=RequestMetrics(request.arrival),
         )
-        texts = self._texts[request.params.skip_special_tokens]
+        texts = self._texts[request.params.skip_special_tokens] if request.params.detokenize else self._silent
         after = request.prompt_token_ids
         writers = [Writer(request, index, output, Detokenizer(texts, after)) for index in range(request.params.n)]
         output.outputs += [writer.output for writer in writers]

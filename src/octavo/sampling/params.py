@@ -17,7 +17,7 @@ from octavo.sampling import grammar
 from octavo.sampling.arrays import build
 from octavo.types import Request, RequestOutputKind, SamplingParams
 
-__all__ = ["build", "check", "check_ids", "check_range"]
+__all__ = ["build", "check", "check_ids", "check_range", "check_type"]
 
 MAX_ANSWERS = 128
 MAX_LOGPROBS = 20
@@ -67,7 +67,13 @@ NUMBERS = {
     "prompt_logprobs": Span(0, MAX_LOGPROBS, whole=True, optional=True),
     "truncate_prompt_tokens": Span(-1, whole=True, optional=True),
 }
-FLAGS = ("include_stop_str_in_output", "ignore_eos", "skip_special_tokens", "spaces_between_special_tokens")
+FLAGS = (
+    "detokenize",
+    "include_stop_str_in_output",
+    "ignore_eos",
+    "skip_special_tokens",
+    "spaces_between_special_tokens",
+)
 BIAS = Span(-100, 100)
 
 
@@ -76,8 +82,7 @@ def check(params: SamplingParams, vocab_size: int) -> SamplingParams:
 
     Raises RequestError for the first wrong field, naming it and its allowed values.
     """
-    if not isinstance(params, SamplingParams):
-        raise RequestError(f"sampling_params must be SamplingParams, not {type(params).__name__}", "sampling_params")
+    check_type(params)
     for name, span in NUMBERS.items():
         _require(span.holds(getattr(params, name)), params, name, str(span))
     for name in FLAGS:
@@ -91,6 +96,7 @@ def check(params: SamplingParams, vocab_size: int) -> SamplingParams:
     if params.structured_outputs is not None:
         grammar.check(params.structured_outputs)
     checked = dataclasses.replace(params, **_tuples(params))
+    _require(checked.detokenize or not checked.stop, params, "detokenize", "True, because stop strings need the text")
     _check_tokens(checked, Span(0, vocab_size - 1, whole=True))
     return checked
 
@@ -100,6 +106,12 @@ def _check_eviction(text: str | None) -> None:
         parse(text)
     except (TypeError, ValueError) as error:
         raise RequestError(f"kv_eviction {error}", "kv_eviction") from None
+
+
+def check_type(params: object) -> None:
+    """Raises RequestError for what is no SamplingParams."""
+    if not isinstance(params, SamplingParams):
+        raise RequestError(f"sampling_params must be SamplingParams, not {type(params).__name__}", "sampling_params")
 
 
 def check_ids(request: Request, vocab_size: int) -> None:

@@ -31,6 +31,7 @@ class Tokenizer:
         self.vocab_size = len(parts.vocab.tokens)
         self.bos_id = parts.vocab.bos_id
         self.eos_ids = parts.vocab.eos_ids
+        self.unknown_id = parts.vocab.unknown_id
         self.space_prefix = parts.space_prefix
         self.chat_template = parts.chat_template
 

@@ -28,6 +28,7 @@ API_ONLY = {
     "kv_eviction",
     "output_kind",
     "spaces_between_special_tokens",
+    "detokenize",
 }
 
 

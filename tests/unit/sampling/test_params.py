@@ -42,6 +42,7 @@ BAD: dict[str, list[Any]] = {
     "truncate_prompt_tokens": [*BAD_NUMBERS, 0, -2, 1.5],
     "output_kind": [None, 0, "DELTA"],
     "spaces_between_special_tokens": [1, None],
+    "detokenize": [1, None, "no"],
 }
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from octavo import unsupported
 from octavo.assembly.engine import engine_config, load_tokenizer
+from octavo.assembly.vllm_settings import check_download
 from octavo.errors import CapacityError, OctavoError, RequestError
 from octavo.models.registry import open_checkpoint
 from octavo.outputs import RequestOutput
 from octavo.processing.hf_tokenizer import HFTokenizer
-from octavo.processing.inputs import Prompt, RequestMaker
+from octavo.processing.inputs import Prompt, RequestMaker, pair, priorities
 from octavo.scheduler import admission as capacity
 from octavo.server.engine.async_outputs import Outputs
 from octavo.server.engine.client import EngineClient
@@ -63,7 +65,8 @@ class AsyncLLM:
         logs: tuple[str, str] = ("text", "warning"),
         **settings: Any,
     ):
-        engine_config(**settings)
+        check_download(str(model), settings)
+        self._policy = engine_config(**settings).policy
         self.name = str(model) if name is None else name
         self.metrics = EngineMetrics()
         self.tokenizer: Tokenizer | None = None  # this and the next two: None until the model is loaded
@@ -94,14 +97,17 @@ class AsyncLLM:
         *,
         priority: int = 0,
         timeout: float | None = None,
+        **others: Any,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Yields outputs as the answer is generated, of the kind that `sampling_params.output_kind` says.
 
         Closing the generator aborts the request. request_id: for `abort`; None makes one up. priority: the lowest goes
-        first. timeout: seconds after which the request fails.
+        first. timeout: seconds after which the request fails. others: see `LLM.generate`.
         Raises RequestError or CapacityError for what is wrong with the request, EngineError if the engine fails.
         """
-        params = sampling_params or SamplingParams()
+        unsupported.refuse("generate", others, unsupported.ASYNC)
+        (params,) = pair([prompt], sampling_params)
+        (priority,) = priorities(priority, 1, self._policy)
         try:
             await self.wait_ready()
             inbox = Inbox(stream=params.output_kind is not RequestOutputKind.FINAL_ONLY)
@@ -131,7 +137,7 @@ class AsyncLLM:
         """The tokenizer, with the methods of transformers. Loads the model if needed."""
         await self.check_health()
         assert self.tokenizer is not None
-        return HFTokenizer(self.tokenizer)
+        return HFTokenizer(self.tokenizer, self._start.model, self.info.max_model_len)
 
     async def check_health(self) -> None:
         """Waits until the engine is ready, and starts it if needed. Raises EngineError or the reason it cannot."""
