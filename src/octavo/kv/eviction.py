@@ -53,7 +53,7 @@ def parse(text: str | None) -> Eviction | None:
     """
     if text is None or text.strip() == "none":
         return None
-    match = re.fullmatch(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*", text) if isinstance(text, str) else None
+    match = re.fullmatch(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*", text)
     if match is None or match[1] not in POLICIES:
         raise ValueError(f"must be {FORMS}; got {text!r}")
     given, named = _arguments(match[2] or "")
@@ -73,7 +73,7 @@ def _arguments(text: str) -> tuple[list[float], dict[str, float]]:
         try:
             number = int(value) if value.isdigit() else float(value)
         except ValueError:
-            raise ValueError(f"must be {FORMS}: {part!r} is not a number") from None
+            raise ValueError(f"must be {FORMS}; got {part!r}, which is not a number") from None
         if equals:
             named[name] = number
         else:

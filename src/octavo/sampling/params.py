@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from octavo.errors import RequestError
-from octavo.kv.eviction import parse
+from octavo.kv.eviction import FORMS, parse
 from octavo.sampling import grammar
 from octavo.sampling.arrays import build
 from octavo.types import Request, RequestOutputKind, SamplingParams
@@ -90,7 +90,7 @@ def check(params: SamplingParams, vocab_size: int) -> SamplingParams:
     if (most := params.max_tokens) is not None:
         _require(params.min_tokens <= most, params, "min_tokens", f"at most max_tokens, {most}")
     _require(params.truncate_prompt_tokens != 0, params, "truncate_prompt_tokens", "-1 or at least 1")
-    _check_eviction(params.kv_eviction)
+    _check_eviction(params)
     kinds = ", ".join(map(str, RequestOutputKind))
     _require(isinstance(params.output_kind, RequestOutputKind), params, "output_kind", f"one of {kinds}")
     if params.structured_outputs is not None:
@@ -101,10 +101,11 @@ def check(params: SamplingParams, vocab_size: int) -> SamplingParams:
     return checked
 
 
-def _check_eviction(text: str | None) -> None:
+def _check_eviction(params: SamplingParams) -> None:
+    _require(isinstance(params.kv_eviction, str | None), params, "kv_eviction", FORMS)
     try:
-        parse(text)
-    except (TypeError, ValueError) as error:
+        parse(params.kv_eviction)
+    except ValueError as error:
         raise RequestError(f"kv_eviction {error}", "kv_eviction") from None
 
 

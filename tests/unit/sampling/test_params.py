@@ -40,6 +40,7 @@ BAD: dict[str, list[Any]] = {
     "skip_special_tokens": [1, None],
     "structured_outputs": [7, "x", {"regex": "a"}],
     "truncate_prompt_tokens": [*BAD_NUMBERS, 0, -2, 1.5],
+    "kv_eviction": [7, [], "", "h2o", "sink_recent[16]", "sink_recent(a)", "snapkv(1, 2, 3, 4)"],
     "output_kind": [None, 0, "DELTA"],
     "spaces_between_special_tokens": [1, None],
     "detokenize": [1, None, "no"],

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from octavo.sampling.params import MAX_ANSWERS, MAX_LOGPROBS
-from octavo.server.api.unsupported import STRUCTURED, Unsupported, UnsupportedStructure, refuse
+from octavo.server.api.unsupported import Unsupported, UnsupportedStructure, refuse
 from octavo.server.generation.job import GenerationJob
 from octavo.server.http.errors import bad_request
 from octavo.types import Json, SamplingParams, StructuredOutputs
+from octavo.unsupported import STRUCTURED
 
 MOST = 2**31 - 1
 Count = Annotated[int, Meta(ge=0, le=MOST)]

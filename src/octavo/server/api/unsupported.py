@@ -6,21 +6,19 @@ that change no answer, such as `user`, `metadata` or `prediction`, are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
 from octavo.server.http.errors import bad_request
+from octavo.unsupported import STRUCTURED, Reasons
 
 TEXT_ONLY = "this server reads and writes text only"
 NO_SAMPLER = "there is no such sampler here; there are top_k, top_p, min_p and typical_p"
 NO_BEAMS = "only `LLM.beam_search` searches with beams"
 STRUCTURE = "use response_format or structured_outputs"
-
-# By field: why not, or what to use; and the values besides null that ask for nothing.
-Reasons = Mapping[str, tuple[str, tuple[Any, ...]]]
 
 REASONS: Reasons = {
     "add_special_tokens": ("the chat template writes them", (False,)),
@@ -139,13 +137,6 @@ INFILL: Reasons = {  # fields of /infill
 
 OUTPUT_CONFIG: Reasons = {  # fields within output_config of /v1/messages
     "task_budget": ("use max_tokens", ()),
-}
-
-STRUCTURED: Reasons = {  # fields within structured_outputs
-    "disable_additional_properties": ("say additionalProperties: false in the schema", (False,)),
-    "disable_any_whitespace": ("white space in JSON has a fixed bound here", (False,)),
-    "structural_tag": ("use grammar", ()),
-    "whitespace_pattern": ("white space in JSON has a fixed bound here", ()),
 }
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ th, td { border-bottom: 1px solid #8882; padding: .15rem 1rem .15rem 0; text-ali
 pre { background: #8881; border-radius: 6px; overflow-x: auto; padding: .6rem; }
 nav { columns: 18rem; } nav a { display: block; font-family: ui-monospace, monospace; text-decoration: none; }
 """
-ALTERNATIVES = ("prompt", "messages")  # shown in the example of a request without a required field
+ALTERNATIVES = ("prompt", "messages", "model")  # shown in the example of a request without a required field
 Json = Mapping[str, Any]
 
 
@@ -80,7 +80,7 @@ def _curl(method: str, url: str, content: Json, kinds: Json) -> str:
     kind = _followed(content["schema"], kinds)
     properties = kind.get("properties", {})
     names = kind.get("required") or [name for name in ALTERNATIVES if name in properties][:1]
-    body = {name: _example(properties[name], kinds) for name in names}
+    body = {name: "{name}" if name == "model" else _example(properties[name], kinds) for name in names}
     return f"curl {url} -H 'Content-Type: application/json' \\\n    -d '{json.dumps(body)}'"
 
 
