@@ -46,6 +46,7 @@ SUBSTITUTIONS = (
     (r"octavo bench limits\b", r"\g<0> --threads 1", "time"),
     (r"octavo bench spec \S+", r"\g<0> --workload json --method ngram --tokens 8 --repeat 1", "time"),
     (r"octavo bench quality\b", r"\g<0> --tokens 100", "time"),
+    (r"octavo bench kv\b", r"\g<0> --tokens 50 --context 64 --pool 50 --sequences 2 --repeat 1", "time"),
     (r"octavo bench serving\b", r"\g<0> --output-tokens 8", "time"),
     (r"octavo compare\b", r"\g<0> --engines octavo --batch 1 --prompt-tokens 16 --gen-tokens 4 --repeat 1", "time"),
     (r"octavo tune layers \S+", "octavo tune layers {tiny}", "time"),

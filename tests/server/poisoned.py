@@ -1,6 +1,7 @@
 """`octavo` with an engine that fails on certain tokens. A program for tests, not a test.
 
-250: an exception. 251: NaN logits. 252: three seconds of CPU time before the step. 253: the device is lost.
+250: an exception. 251: NaN logits. 252: three seconds of CPU time before the step. 253 at the start of a
+prompt (answers have it too): the device is lost.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Poisoned:
     def run(self, batch: Batch) -> StepResult:
         if (batch.token_ids == RAISES).any():
             raise RuntimeError("injected failure")
-        if (batch.token_ids == LOST).any():
+        if (batch.token_ids[batch.positions == 0] == LOST).any():
             raise BackendLost("the GPU has failed: CUDA error: an illegal memory access was encountered")
         if (batch.token_ids == SLOW).any():
             end = time.monotonic() + 3

@@ -231,7 +231,7 @@ OLLAMA: dict[str, dict[str, Any]] = {
     "/api/chat": {"messages": [{"role": "user", "content": "a"}], "stream": False, "options": {"num_predict": 1}},
     "/api/embed": {"input": "a"},
     "/api/embeddings": {"prompt": "a"},
-    "/api/show": {},
+    "/api/show": {"model": "tiny"},
 }
 FORM = {"content-type": "application/x-www-form-urlencoded"}  # what `curl -d` sends
 

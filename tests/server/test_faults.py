@@ -147,7 +147,7 @@ def test_a_lost_device_is_named_to_every_request(tiny_model: Path, logs: Path) -
     launch = (sys.executable, str(Path(__file__).with_name("poisoned.py")))
     with serving(tiny_model, folder=logs, launch=launch) as server:
         pid, streams = server.engine().pid, readers(server, 2)
-        status, answer = server.post("/v1/completions", {"prompt": [5, 6, 253], "max_tokens": 1})
+        status, answer = server.post("/v1/completions", {"prompt": [253, 5, 6], "max_tokens": 1})
         join(streams)
         errors = [answer["error"], *(stream.error for stream in streams)]
         assert status == 503 and all("illegal memory access" in error["message"] for error in errors), errors

@@ -52,8 +52,8 @@ def test_models_are_loaded_when_asked_for_and_unloaded_when_idle(
             texts[name] = answer["choices"][0]["text"]
         assert texts["first"] == texts["second-name"] and len(set(texts.values())) == 3
         assert engines(server) == 3 and set(states(server).values()) == {"ready"}
-        until(lambda: engines(server) == 1, 15)
-        assert states(server) == {"first": "ready", "second-name": "ready", "qwen": "stopped", "gemma": "stopped"}
+        idle = {"first": "ready", "second-name": "ready", "qwen": "stopped", "gemma": "stopped"}
+        until(lambda: engines(server) == 1 and states(server) == idle, 15)
         assert server.post("/v1/completions", ASK | {"model": "qwen"})[1]["choices"][0]["text"] == texts["qwen"]
         assert server.status("/ready") == 200
         assert server.post("/v1/completions", ASK | {"model": "nobody"})[0] == 404
