@@ -105,7 +105,8 @@ def test_gemma_past_its_window(loaded: Loaded) -> None:
     assert oracle.prompt_error(values, tail) < LONG_TOLERANCE
 
 
-@pytest.mark.parametrize("loaded", [SMOLLM2, qwen], indirect=True)
+@pytest.mark.slow  # the oracle's: 100 s; the CPU backend's, in test_cpu.py, is not
+@pytest.mark.parametrize("loaded", [SMOLLM2, QWEN], indirect=True)
 def test_perplexity(loaded: Loaded, request: pytest.FixtureRequest) -> None:
     golden = oracle.load_golden(request.node.callspec.params["loaded"])["ppl_open"]
     ids = loaded.text_ids((oracle.DATA / "perplexity.txt").read_text(encoding="utf-8"))[: golden["n_ids"]]
