@@ -30,7 +30,6 @@ NLL_TOLERANCE = 1e-3  # relative
 GEMMA_CHUNK = 128  # a row of logits is 1 MB
 
 SMOLLM2, GEMMA3, QWEN = "smollm2-135m", "gemma3-270m", "qwen2.5-coder-1.5b"
-qwen = pytest.param(QWEN, marks=pytest.mark.slow)
 
 
 def prompts(name: str, quick: int) -> list[Any]:
