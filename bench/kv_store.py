@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from octavo import LLM, SamplingParams
+from octavo.kv.offload import OffloadedCache
 
 
 def main() -> None:
@@ -56,7 +57,9 @@ def first_token(model: str, length: int, settings: dict[str, Any]) -> dict[str, 
         stream = llm.stream({"prompt_token_ids": ids}, SamplingParams(temperature=0, max_tokens=4, ignore_eos=True))
         next(stream)
         ttft = time.perf_counter() - loaded
-        stats = llm.parts.engine.cache.store.stats  # type: ignore[attr-defined]
+        cache = llm.parts.engine.cache
+        assert isinstance(cache, OffloadedCache)
+        stats = cache.store.stats
         tokens, seconds = stats.external_hits, stats.load_seconds
         stream.close()
     return {"start_s": round(loaded - begin, 2), "ttft_s": round(ttft, 3), "loaded_tokens": tokens,

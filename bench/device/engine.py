@@ -135,7 +135,7 @@ class Promptless:
         self.inner.transfer(transfers)
 
     def share(self, model: Model) -> Backend:
-        raise NotImplementedError
+        raise NotImplementedError("nothing measured here drafts with a part of the model")
 
     def memory(self) -> dict[str, int]:
         found: dict[str, int] = self.inner.memory()

@@ -165,7 +165,11 @@ def test_capture(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixtu
     asked: list[Shape] = []
 
     def ask(shape: Shape, calls: list[Any]) -> None:
-        made.run(shape, lambda: asked.append(shape) or calls)  # type: ignore[func-returns-value]
+        def steps() -> list[Any]:
+            asked.append(shape)
+            return calls
+
+        made.run(shape, steps)
 
     with caplog.at_level(logging.INFO):
         ask(Shape(8, 1), [first, second])

@@ -13,6 +13,7 @@ import pytest
 from octavo import LLM, SamplingParams, _native
 from octavo.backends.cpu.device import KV_VERSION
 from octavo.errors import ConfigError
+from octavo.kv.offload import OffloadedCache
 from octavo.kv.slab import read_slab
 from octavo.outputs import RequestOutput
 from tests.tiny import Tiny, write_tiny_gguf
@@ -108,7 +109,9 @@ def test_preempted_sequences_come_back_from_the_disk(path: Path, tmp_path: Path)
         small = {"num_kv_blocks": 16, "preemption_mode": mode, "kv_disk_gb": 0.01}
         with LLM(path, max_model_len=256, threads=2, kv_disk_cache=tmp_path / mode, **small) as llm:
             assert [answer(output) for output in llm.generate(prompts, params)] == expected
-            stats = llm.parts.engine.cache.store.stats  # type: ignore[attr-defined]
+            cache = llm.parts.engine.cache
+            assert isinstance(cache, OffloadedCache)
+            stats = cache.store.stats
             assert llm.parts.engine.stats.preemptions > 1
             assert stats.external_hits > 0 or mode != "swap"
 

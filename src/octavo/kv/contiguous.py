@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from octavo.config import CacheConfig
 from octavo.errors import CapacityError
+from octavo.kv.no_store import NoStore
 from octavo.kv.tables import BlockTables
 from octavo.kv.transfers import PendingTransfers
 from octavo.types import Sequence
 
 
-class ContiguousCache:
+class ContiguousCache(NoStore):
     """See `kv.manager.CacheManager`. The pool is split into regions of `max_blocks` blocks, one for each sequence."""
 
     def __init__(self, cache: CacheConfig, max_sequences: int, max_blocks: int):
@@ -63,18 +62,6 @@ class ContiguousCache:
 
     def discard(self, seq: Sequence) -> None:
         self.free(seq)
-
-    def is_loading(self, seq: Sequence) -> bool:
-        return False
-
-    def poll(self) -> list[Sequence]:
-        return []
-
-    def settle(self, seconds: float) -> bool:
-        return False
-
-    def close(self, transfer: Callable[[], None]) -> None:
-        pass
 
     def gather(self) -> bool:
         return False

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from octavo.config import CacheConfig
 from octavo.kv import compaction
 from octavo.kv.blocks import BlockPool
 from octavo.kv.eviction import hidden_blocks, kept_tokens, most_blocks
+from octavo.kv.no_store import NoStore
 from octavo.kv.prefix import extend_chain, match, root_key
 from octavo.kv.tables import BlockTables
 from octavo.kv.transfers import PendingTransfers
@@ -18,7 +17,7 @@ from octavo.types import Compaction, Sequence, SinkRecent, SnapKV
 PUT_OFF = 8  # blocks of a sequence that may be without their names: hashing each by itself costs several times as much
 
 
-class PagedCache:
+class PagedCache(NoStore):
     """See `kv.manager.CacheManager`.
 
     A block gets its name, for others to find, once that matters: before anyone is admitted, and before its sequence
@@ -208,18 +207,6 @@ class PagedCache:
         for block in seq.block_table:
             self.pool.forget(block)
         self.free(seq)
-
-    def is_loading(self, seq: Sequence) -> bool:
-        return False
-
-    def poll(self) -> list[Sequence]:
-        return []
-
-    def settle(self, seconds: float) -> bool:
-        return False
-
-    def close(self, transfer: Callable[[], None]) -> None:
-        pass
 
     def gather(self) -> bool:
         return compaction.gather(self.pool, self.tables, self.transfers) > 0

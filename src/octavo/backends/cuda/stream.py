@@ -56,9 +56,10 @@ class Stream:
         """An event behind all work so far."""
         if self._cuda is None:
             return Done()
-        event: Event = self._cuda.Event()
-        event.record()  # type: ignore[attr-defined]
-        return event
+        event = self._cuda.Event()
+        event.record()
+        done: Event = event
+        return done
 
     def host(self, *shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
         """Host memory that copies run beside."""
