@@ -13,7 +13,8 @@ import time
 
 from octavo.assembly.engine import assemble, engine_config
 from octavo.kv.paged import PagedCache
-from octavo.types import Request, SamplingParams
+from octavo.sampling_params import SamplingParams
+from octavo.types import Request
 
 ORDERS = ("side by side", "scattered")
 

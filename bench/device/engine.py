@@ -27,7 +27,8 @@ from octavo.backends.registry import device
 from octavo.config import CacheConfig, EngineConfig
 from octavo.engine import Engine
 from octavo.ir import Model
-from octavo.types import Batch, Request, SamplingParams, StepResult, Transfers
+from octavo.sampling_params import SamplingParams
+from octavo.types import Batch, Request, StepResult, Transfers
 
 CONTEXT = 2 if INTERPRETED else 1024
 TOKENS = 1 if INTERPRETED else 64  # steps that are timed

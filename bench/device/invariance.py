@@ -14,7 +14,8 @@ from octavo import ahead
 from octavo.backends.cuda.device import OPTIONS
 from octavo.backends.cuda.launch import INTERPRETED
 from octavo.engine import Engine
-from octavo.types import Request, SamplingParams
+from octavo.sampling_params import SamplingParams
+from octavo.types import Request
 
 LAYERS = 1 if INTERPRETED else 4
 REQUESTS, TOKENS, LONGEST = (2, 1, 4) if INTERPRETED else (64, 12, 700)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
         ScoringRequestOutput,
     )
     from octavo.processing.inputs import TextPrompt, TokensPrompt
+    from octavo.sampling_params import PoolingParams, RequestOutputKind, SamplingParams, StructuredOutputsParams
     from octavo.server.engine.async_llm import AsyncEngineArgs, AsyncLLM
-    from octavo.types import PoolingParams, RequestOutputKind, SamplingParams, StructuredOutputsParams
 
 __version__ = "0.1.0"
 __all__ = [
@@ -91,7 +91,7 @@ _HOMES = {
     ),
     "processing.inputs": ("TextPrompt", "TokensPrompt"),
     "server.engine.async_llm": ("AsyncEngineArgs", "AsyncLLM"),
-    "types": ("PoolingParams", "RequestOutputKind", "SamplingParams", "StructuredOutputsParams"),
+    "sampling_params": ("PoolingParams", "RequestOutputKind", "SamplingParams", "StructuredOutputsParams"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -19,7 +19,8 @@ from octavo.backends.cuda.backend import CudaBackend
 from octavo.config import CacheConfig, EngineConfig
 from octavo.engine import Engine
 from octavo.models.registry import load_model
-from octavo.types import Batch, Request, SamplingParams
+from octavo.sampling_params import SamplingParams
+from octavo.types import Batch, Request
 from tests.cuda.late import Late
 from tests.tiny import Tiny, write_tiny_gguf
 from tests.unit.control import Answer, Answers, collect, request

@@ -14,7 +14,8 @@ from octavo.backends.cuda import backend, device
 from octavo.backends.cuda.launch import Launch
 from octavo.backends.cuda.lost import watched
 from octavo.errors import CapacityError
-from octavo.types import Request, SamplingParams
+from octavo.sampling_params import SamplingParams
+from octavo.types import Request
 from tests.batches import transfers
 from tests.tiny import Tiny, write_tiny_gguf
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from octavo.assembly.engine import Assembly, assemble, engine_config
-from octavo.types import Request, SamplingParams
+from octavo.sampling_params import SamplingParams
+from octavo.types import Request
 from tests.cuda.late import Late
 from tests.tiny import Tiny, write_tiny_gguf
 

@@ -13,7 +13,8 @@ import pytest
 from octavo import _native
 from octavo.assembly.engine import assemble, engine_config
 from octavo.errors import ConfigError
-from octavo.types import Request, SamplingParams
+from octavo.sampling_params import SamplingParams
+from octavo.types import Request
 from tests.tiny import FAMILIES, Tiny, write_tiny_gguf
 
 POLICY = "sink_recent(16, 32)"

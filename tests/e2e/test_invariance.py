@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from octavo.assembly.engine import Assembly, assemble, engine_config
-from octavo.types import Request, SamplingParams, SequenceDelta
+from octavo.sampling_params import SamplingParams
+from octavo.types import Request, SequenceDelta
 from tests.golden import oracle
 from tests.models import model_path
 

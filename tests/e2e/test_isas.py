@@ -15,7 +15,8 @@ import pytest
 
 from octavo import _native
 from octavo.assembly.engine import assemble, engine_config
-from octavo.types import Request, SamplingParams
+from octavo.sampling_params import SamplingParams
+from octavo.types import Request
 from tests.models import model_path
 from tests.tiny import FAMILIES, Tiny, write_tiny_gguf
 

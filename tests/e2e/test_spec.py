@@ -13,8 +13,8 @@ import pytest
 from octavo import LLM, ConfigError, SamplingParams
 from octavo.assembly.speculation import tuned_path
 from octavo.outputs import RequestOutput
+from octavo.sampling_params import StructuredOutputs
 from octavo.spec.controller import Controller
-from octavo.types import StructuredOutputs
 from octavo.weights.gguf_writer import write_gguf
 from tests.models import model_path
 from tests.quantize import quantize

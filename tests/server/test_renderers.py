@@ -14,6 +14,7 @@ import pytest
 from octavo.answers.reader import Reading
 from octavo.answers.reasoning import REASONING
 from octavo.outputs import CompletionOutput, OutputDelta, RequestMetrics, RequestOutput
+from octavo.sampling_params import SamplingParams
 from octavo.server.api.chat_render import ChatRenderer
 from octavo.server.api.messages import error_body
 from octavo.server.api.messages_render import MessagesRenderer
@@ -22,7 +23,7 @@ from octavo.server.api.responses_render import ResponsesRenderer
 from octavo.server.generation.inbox import Generation, Inbox
 from octavo.server.generation.job import GenerationJob
 from octavo.server.generation.streaming import Renderer
-from octavo.types import Request, SamplingParams
+from octavo.types import Request
 from tests.unit.answers.cuts import splits
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": "é"}}\n</tool_call>'

@@ -18,6 +18,7 @@ from octavo.assembly.engine import Assembly, assemble, engine_config
 from octavo.errors import RequestError
 from octavo.offline.driver import Driver
 from octavo.processing.pooling import pooled_vector
+from octavo.sampling_params import SamplingParams, StructuredOutputs
 from octavo.server.engine import protocol
 from octavo.server.engine.client import EngineClient
 from octavo.server.engine.metrics import EngineMetrics
@@ -25,7 +26,7 @@ from octavo.server.engine.protocol import Command, Event, Message, Step, Stop
 from octavo.server.engine.worker import Worker
 from octavo.server.generation.inbox import Generation, Inbox
 from octavo.server.http.errors import ApiError
-from octavo.types import Request, SamplingParams, SequenceDelta, StructuredOutputs, TokenLogprob
+from octavo.types import Request, SequenceDelta, TokenLogprob
 
 PROMPT = [40 + i % 50 for i in range(40)]  # five steps of 8 tokens
 

@@ -14,9 +14,10 @@ from octavo.backends.null import NullBackend
 from octavo.config import CacheConfig, EngineConfig
 from octavo.engine import Engine
 from octavo.kv.store import Tier
+from octavo.sampling_params import SamplingParams
 from octavo.scheduler import tree
 from octavo.spec.proposer import Proposer
-from octavo.types import Request, SamplingParams, Sequence, SequenceDelta, TokenLogprob
+from octavo.types import Request, Sequence, SequenceDelta, TokenLogprob
 
 VOCAB = 997
 GREEDY = SamplingParams(temperature=0, max_tokens=12)

@@ -24,7 +24,8 @@ from octavo.backends.base import Backend, BackendLost
 from octavo.backends.null import NullBackend
 from octavo.config import CacheConfig, EngineConfig
 from octavo.engine import Engine
-from octavo.types import I32, U32, Batch, Request, SamplingParams, Sequence, StepResult
+from octavo.sampling_params import SamplingParams
+from octavo.types import I32, U32, Batch, Request, Sequence, StepResult
 from tests.tiny import write_tiny_gguf
 from tests.unit.control import VOCAB, Answer, Answers, RandomDrafts, collect, drain, prompt, request
 from tests.unit.delayed import Delayed, Late

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octavo.errors import CapacityError, RequestError
-from octavo.types import Request, SamplingParams, Sequence
+from octavo.sampling_params import SamplingParams
+from octavo.types import Request, Sequence
 from tests.unit.control import GREEDY, VOCAB, Answer, Answers, RandomDrafts, collect, drain, engine, prompt, request
 
 EOS = tuple(range(30))  # three tokens in a hundred

@@ -14,10 +14,11 @@ ROOT = Path(octavo.__file__).parent
 
 # What each part may import from octavo besides itself. A part is a name directly below octavo/, or "backends.X".
 # Every other part is above the engine (server, cli, llm, ...): it may import anything, but no part below imports it.
-VOCABULARY = {"types", "errors", "config"}
+VOCABULARY = {"types", "sampling_params", "errors", "config"}
 DEVICE = VOCABULARY | {"ir", "backends.base", "backends.host"}
 ALLOWED: dict[str, set[str]] = {
-    "types": {"unsupported"},
+    "types": {"sampling_params"},
+    "sampling_params": {"unsupported"},
     "unsupported": {"errors"},
     "errors": set(),
     "ir": set(),

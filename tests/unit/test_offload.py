@@ -27,8 +27,9 @@ from octavo.kv.offload import OffloadedCache
 from octavo.kv.store import Store, Tier
 from octavo.kv.tier_disk import DiskTier, open_tier
 from octavo.kv.tier_ram import RamTier
+from octavo.sampling_params import SamplingParams
 from octavo.spec.proposer import Proposer
-from octavo.types import U8, U32, Batch, Request, SamplingParams, Sequence
+from octavo.types import U8, U32, Batch, Request, Sequence
 from tests.unit.control import VOCAB, Answer, Answers, RandomDrafts, RandomTrees, collect, prompt, request
 from tests.unit.delayed import Delayed
 from tests.unit.test_ahead import Edited, Successors, crowd

@@ -8,7 +8,8 @@ import pytest
 
 from octavo.outputs import OutputDelta, RequestOutput
 from octavo.processing.processor import OutputProcessor
-from octavo.types import Request, SamplingParams, SequenceDelta, TokenLogprob
+from octavo.sampling_params import SamplingParams
+from octavo.types import Request, SequenceDelta, TokenLogprob
 
 EOS = 99
 VOCABULARY = {

@@ -11,8 +11,9 @@ import pytest
 from octavo.outputs import OutputDelta, RequestOutput
 from octavo.processing import processor as output_processor
 from octavo.processing.processor import OutputProcessor, Writer
+from octavo.sampling_params import SamplingParams
 from octavo.tokenizer import Tokenizer
-from octavo.types import Request, SamplingParams, SequenceDelta, TokenLogprob
+from octavo.types import Request, SequenceDelta, TokenLogprob
 from octavo.weights.gguf import open_gguf
 from tests.models import model_path
 from tests.unit.tokenizer.tiny import byte_level, sentencepiece

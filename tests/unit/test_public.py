@@ -13,6 +13,7 @@ PUBLIC = {
     "octavo.config": ["EngineConfig"],
     "octavo.errors": ["CapacityError", "ConfigError", "ModelFileError", "OctavoError", "RequestError"],
     "octavo.outputs": ["CompletionOutput", "Logprob", "OutputDelta", "RequestOutput"],
+    "octavo.sampling_params": ["PoolingParams", "RequestOutputKind", "SamplingParams", "StructuredOutputs"],
     "octavo.types": ["SamplingParams", "StructuredOutputs"],
 }
 SAME = {"StructuredOutputsParams": "StructuredOutputs"}  # two names of one class

@@ -11,7 +11,7 @@ from octavo import LLM, SamplingParams
 from octavo.answers.tool_formats import HERMES
 from octavo.answers.tool_grammar import forced
 from octavo.errors import RequestError
-from octavo.types import StructuredOutputs
+from octavo.sampling_params import StructuredOutputs
 from tests.tiny import SPM_SIZE, Tiny, write_tiny_gguf, write_tiny_hf
 
 pytest.importorskip("llguidance")

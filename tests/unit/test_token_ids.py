@@ -13,7 +13,8 @@ from tokenizers import Tokenizer as Encoder
 from octavo import LLM, SamplingParams
 from octavo.errors import ConfigError, RequestError, TokenizerError
 from octavo.processing.inputs import Prompt, RequestMaker
-from octavo.types import Request, StructuredOutputs
+from octavo.sampling_params import StructuredOutputs
+from octavo.types import Request
 from octavo.weights import open_checkpoint
 from octavo.weights.gguf_writer import write_gguf
 from tests.tiny import Tiny, tiny_metadata, write_tiny_gguf, write_tiny_hf

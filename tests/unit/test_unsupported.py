@@ -16,7 +16,7 @@ from octavo import (
     StructuredOutputsParams,
     unsupported,
 )
-from octavo.types import StructuredOutputs
+from octavo.sampling_params import StructuredOutputs
 from octavo.unsupported import Reasons
 from tests.tiny import Tiny, write_tiny_gguf
 

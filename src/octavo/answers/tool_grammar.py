@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from octavo.answers.tool_formats import CLOSE, HERMES, MISTRAL, OPEN, Format, takes_arguments
 from octavo.answers.tool_schema import arguments_schema
 from octavo.sampling.formats import without_unknown
-from octavo.types import Json, StructuredOutputs
+from octavo.sampling_params import StructuredOutputs
+from octavo.types import Json
 
 NO_ARGUMENTS: Json = {"type": "object", "properties": {}, "additionalProperties": False}
 MAX_CALLS = 16  # most calls in one answer that must call a tool

@@ -17,7 +17,8 @@ from typing import Any
 from octavo.backends.null import NullBackend
 from octavo.config import CacheConfig, EngineConfig
 from octavo.engine import Engine
-from octavo.types import Request, SamplingParams
+from octavo.sampling_params import SamplingParams
+from octavo.types import Request
 
 VOCAB = 32000
 PROMPT = 64

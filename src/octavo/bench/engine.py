@@ -21,7 +21,8 @@ from octavo.errors import ConfigError
 from octavo.kv.planner import blocks_for
 from octavo.offline.driver import Driver
 from octavo.outputs import OutputDelta
-from octavo.types import Request, SamplingParams
+from octavo.sampling_params import SamplingParams
+from octavo.types import Request
 
 
 def load(

@@ -20,7 +20,8 @@ from octavo.backends.base import Backend, Progress
 from octavo.engine import Engine
 from octavo.errors import ConfigError
 from octavo.kv.planner import blocks_for, token_bytes
-from octavo.types import Request, SamplingParams, Sequence
+from octavo.sampling_params import SamplingParams
+from octavo.types import Request, Sequence
 
 DECODED = 32  # tokens that are timed at the context
 PROMPT, ANSWER = 256, 64  # tokens of each sequence of the load

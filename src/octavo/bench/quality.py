@@ -25,7 +25,8 @@ from octavo.config import EngineConfig
 from octavo.engine import Engine
 from octavo.errors import ConfigError
 from octavo.kv.planner import check_heads, misfit, token_bytes
-from octavo.types import F32, F64, Batch, Compaction, Request, SamplingParams, StepResult, Transfers
+from octavo.sampling_params import SamplingParams
+from octavo.types import F32, F64, Batch, Compaction, Request, StepResult, Transfers
 
 CHUNK = 128  # tokens whose logits are held at a time: 156 MB for a vocabulary of 150,000, twice
 BASELINE = "f32"  # keys and values without rounding

@@ -16,11 +16,12 @@ from typing import Any
 from octavo.assembly.engine import Assembly, load_tokenizer, make_backend
 from octavo.assembly.speculation import Speculation
 from octavo.bench.written import Task, fitted, repeated, workloads
+from octavo.sampling_params import SamplingParams
 from octavo.scheduler.stats import Stats
 from octavo.spec.proposer import Proposer
 from octavo.spec.settings import parse
 from octavo.spec.speedup import expected_tokens
-from octavo.types import Request, SamplingParams, Sequence
+from octavo.types import Request, Sequence
 
 ROWS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
 CURVE_CONTEXT = 128  # tokens of the sequence whose steps are timed for the cost curve

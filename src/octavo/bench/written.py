@@ -12,7 +12,8 @@ import numpy as np
 
 from octavo.assembly.engine import Assembly
 from octavo.errors import ConfigError
-from octavo.types import F32, Request, SamplingParams
+from octavo.sampling_params import SamplingParams
+from octavo.types import F32, Request
 
 RANDOM_TOKENS = 200  # length of a prompt in the workload "random"
 RANDOM_OUTPUT = 120

@@ -13,7 +13,7 @@ from types import FrameType
 from octavo.offline.llm import LLM
 from octavo.outputs import LogprobMap, OutputDelta
 from octavo.processing.inputs import Prompt
-from octavo.types import SamplingParams
+from octavo.sampling_params import SamplingParams
 
 
 @dataclass(slots=True)

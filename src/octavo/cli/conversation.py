@@ -15,7 +15,7 @@ from octavo.cli.typed import QUOTES, Entry
 from octavo.errors import CapacityError, RequestError
 from octavo.offline.llm import LLM
 from octavo.sampling.params import check
-from octavo.types import SamplingParams
+from octavo.sampling_params import SamplingParams
 
 HELP = (
     ("/help", "show this list"),

@@ -19,7 +19,7 @@ from octavo.backends.cpu.device import DEVICE as CPU
 from octavo.backends.cuda.device import DEVICE as CUDA
 from octavo.config import EngineConfig
 from octavo.errors import ConfigError
-from octavo.types import SamplingParams
+from octavo.sampling_params import SamplingParams
 
 MODEL_HELP = "A model file or folder, an alias from `octavo models`, or hf:org/repo[:file]."
 ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from octavo.cli.options import SAMPLING
 from octavo.errors import RequestError
-from octavo.types import SamplingParams
+from octavo.sampling_params import SamplingParams
 
 SWITCHES = {"on": True, "true": True, "off": False, "false": False}
 

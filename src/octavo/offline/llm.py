@@ -44,7 +44,8 @@ from octavo.processing.inputs import (
     priorities,
 )
 from octavo.processing.pooling import pooled_vector, settle
-from octavo.types import F32, PoolingParams, SamplingParams
+from octavo.sampling_params import PoolingParams, SamplingParams
+from octavo.types import F32
 
 Priority = int | list[int] | None
 

@@ -12,8 +12,9 @@ from octavo import unsupported
 from octavo.errors import CapacityError, RequestError
 from octavo.sampling.grammar import Compiler, Grammar
 from octavo.sampling.params import Span, check, check_range, check_type
+from octavo.sampling_params import SamplingParams
 from octavo.tokenizer import Tokenizer
-from octavo.types import Request, SamplingParams
+from octavo.types import Request
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired  # part of `typing` from Python 3.11 on

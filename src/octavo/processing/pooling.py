@@ -8,7 +8,8 @@ import numpy as np
 
 from octavo.errors import RequestError
 from octavo.outputs import RequestOutput
-from octavo.types import F32, F64, PoolingParams, Request, SequenceDelta
+from octavo.sampling_params import PoolingParams
+from octavo.types import F32, F64, Request, SequenceDelta
 
 MODES = ("mean", "last", "cls")
 DEFAULT = "mean"  # of models whose files do not say

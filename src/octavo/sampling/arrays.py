@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from octavo.sampling.state import Sampler, Settings
-from octavo.types import F32, I32, I64, U32, U64, SamplingArrays, SamplingParams, Sequence
+from octavo.sampling_params import SamplingParams
+from octavo.types import F32, I32, I64, U32, U64, SamplingArrays, Sequence
 
 Value = TypeVar("Value", bound=np.generic)
 Columns = tuple[I32, I32, NDArray[Value]]

@@ -20,7 +20,8 @@ import numpy as np
 
 from octavo.errors import RequestError, lacking_extra
 from octavo.sampling import formats, gbnf
-from octavo.types import U32, Sequence, StructuredOutputs
+from octavo.sampling_params import StructuredOutputs
+from octavo.types import U32, Sequence
 
 FIELD = "structured_outputs"
 MAX_TEXT = 128 * 1024  # characters of a schema or grammar

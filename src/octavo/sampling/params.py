@@ -15,7 +15,8 @@ from octavo.errors import RequestError
 from octavo.kv.eviction import FORMS, parse
 from octavo.sampling import grammar
 from octavo.sampling.arrays import build
-from octavo.types import Request, RequestOutputKind, SamplingParams
+from octavo.sampling_params import RequestOutputKind, SamplingParams
+from octavo.types import Request
 
 __all__ = ["build", "check", "check_ids", "check_range", "check_type"]
 

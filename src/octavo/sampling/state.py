@@ -9,7 +9,8 @@ import numpy as np
 
 from octavo.errors import RequestError
 from octavo.sampling.rules import pack
-from octavo.types import F32, I32, U32, Matcher, SamplingParams, Sequence
+from octavo.sampling_params import SamplingParams
+from octavo.types import F32, I32, U32, Matcher, Sequence
 
 Entries = tuple[I32, F32]  # token ids and the values added to their logits
 

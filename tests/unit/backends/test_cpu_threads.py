@@ -15,9 +15,10 @@ from octavo.bench import limits
 from octavo.cli.plan import make
 from octavo.config import CacheConfig
 from octavo.models.registry import build_model
+from octavo.sampling_params import SamplingParams
 from octavo.server.model_pool import memory_needed
 from octavo.server.settings import ModelSource
-from octavo.types import Request, SamplingParams
+from octavo.types import Request
 from octavo.weights.gguf import open_gguf
 from tests.tiny import Tiny, write_tiny_gguf
 

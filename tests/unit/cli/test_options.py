@@ -11,7 +11,7 @@ from octavo.assembly.engine import engine_config
 from octavo.backends.registry import option_names
 from octavo.cli.options import ENGINE, SAMPLING, bias, sampling_params, size
 from octavo.config import EngineConfig
-from octavo.types import SamplingParams
+from octavo.sampling_params import SamplingParams
 
 # Not on the command line: the engine's seed (--seed is the request's), and backend_options, whose options are there by
 # their names.

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from octavo.kv.compaction import MOST_MOVES, scattered
-from octavo.types import SamplingParams
+from octavo.sampling_params import SamplingParams
 from tests.unit.control import Answers, RandomTrees, drain, engine, prompt, request
 
 REQUESTS = [

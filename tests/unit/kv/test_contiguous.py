@@ -5,7 +5,8 @@ import pytest
 from octavo.config import CacheConfig
 from octavo.errors import CapacityError
 from octavo.kv.contiguous import ContiguousCache
-from octavo.types import Request, SamplingParams, Sequence
+from octavo.sampling_params import SamplingParams
+from octavo.types import Request, Sequence
 
 
 def sequence() -> Sequence:

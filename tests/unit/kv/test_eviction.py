@@ -15,7 +15,8 @@ from octavo.kv.eviction import hidden_blocks, most_blocks, parse, seen
 from octavo.kv.planner import resolve
 from octavo.kv.snapkv import choose
 from octavo.sampling.params import check
-from octavo.types import Request, SamplingParams, SinkRecent, SnapKV
+from octavo.sampling_params import SamplingParams
+from octavo.types import Request, SinkRecent, SnapKV
 from tests.unit.control import VOCAB, Answers, RandomDrafts, RandomTrees, drain, engine, prompt, request
 
 POLICY = "sink_recent(16, 32)"

@@ -5,7 +5,8 @@ import pytest
 
 from octavo.config import CacheConfig
 from octavo.kv.paged import PUT_OFF, PagedCache
-from octavo.types import Request, SamplingParams, Sequence
+from octavo.sampling_params import SamplingParams
+from octavo.types import Request, Sequence
 
 
 def sequence(tokens: list[int], salt: str = "", **params: int) -> Sequence:

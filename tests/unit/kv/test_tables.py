@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from octavo.kv.tables import BlockTables
-from octavo.types import Request, SamplingParams, Sequence
+from octavo.sampling_params import SamplingParams
+from octavo.types import Request, Sequence
 
 SIZE = 4
 

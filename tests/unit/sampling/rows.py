@@ -8,7 +8,8 @@ import numpy as np
 
 from octavo.sampling.arrays import build
 from octavo.sampling.params import check
-from octavo.types import F32, Request, SamplingArrays, SamplingParams, Sequence
+from octavo.sampling_params import SamplingParams
+from octavo.types import F32, Request, SamplingArrays, Sequence
 
 
 def sequence(

@@ -9,7 +9,7 @@ import pytest
 
 from octavo.sampling.gbnf import looks_like, to_lark
 from octavo.sampling.grammar import Compiler
-from octavo.types import StructuredOutputs
+from octavo.sampling_params import StructuredOutputs
 from tests.unit.sampling.test_grammar import SIZE, WORDS
 
 JSON = r"""

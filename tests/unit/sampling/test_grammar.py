@@ -17,7 +17,8 @@ from octavo.errors import RequestError
 from octavo.sampling import params
 from octavo.sampling.grammar import Compiler
 from octavo.sampling.rules import unpack
-from octavo.types import Request, SamplingParams, Sequence, StructuredOutputs
+from octavo.sampling_params import SamplingParams, StructuredOutputs
+from octavo.types import Request, Sequence
 from tests.tiny import tiny_vocabulary
 
 pytest.importorskip("llguidance")

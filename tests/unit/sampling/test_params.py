@@ -11,7 +11,7 @@ import pytest
 
 from octavo.errors import RequestError
 from octavo.sampling.params import check
-from octavo.types import SamplingParams
+from octavo.sampling_params import SamplingParams
 
 VOCAB = 100
 BAD_NUMBERS = [math.nan, math.inf, -math.inf, 1e308, -(2**31), "1", True, [], {}]

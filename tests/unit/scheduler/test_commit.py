@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from octavo.sampling_params import SamplingParams
 from octavo.scheduler.commit import agreeing, append, read_logprobs
-from octavo.types import Request, SamplingParams, Sequence, StepResult, TokenLogprob
+from octavo.types import Request, Sequence, StepResult, TokenLogprob
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from octavo.config import CacheConfig, EngineConfig
 from octavo.errors import CapacityError
 from octavo.kv import manager
 from octavo.sampling.params import build
+from octavo.sampling_params import SamplingParams
 from octavo.scheduler import create
 from octavo.scheduler.batch import BatchBuilder, Schedule
 from octavo.scheduler.continuous import SCORED_ROWS, ContinuousScheduler
-from octavo.types import Batch, Request, SamplingParams, SequenceDelta, StepResult, Transfers
+from octavo.types import Batch, Request, SequenceDelta, StepResult, Transfers
 
 GREEDY = SamplingParams(temperature=0, max_tokens=20)
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+from octavo.sampling_params import SamplingParams
 from octavo.scheduler.deadlines import Deadlines
-from octavo.types import Request, SamplingParams
+from octavo.types import Request
 
 
 def request(name: str, deadline: float | None) -> Request:

@@ -15,19 +15,10 @@ from msgspec.structs import asdict, astuple
 from octavo.backends.null import NullBackend
 from octavo.config import CacheConfig
 from octavo.engine import Engine
+from octavo.sampling_params import SamplingParams
 from octavo.scheduler import decode
 from octavo.scheduler.batch import Schedule
-from octavo.types import (
-    U32,
-    Batch,
-    Request,
-    SamplingParams,
-    ScheduledSequence,
-    Sequence,
-    SequenceDelta,
-    Status,
-    StepResult,
-)
+from octavo.types import U32, Batch, Request, ScheduledSequence, Sequence, SequenceDelta, Status, StepResult
 from tests.unit.control import VOCAB, Answers, RandomDrafts, RandomTrees, drain, engine, prompt, request
 
 WORDS = -(-VOCAB // 32)

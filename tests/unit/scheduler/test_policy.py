@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from octavo.errors import ConfigError
+from octavo.sampling_params import SamplingParams
 from octavo.scheduler import policy
-from octavo.types import Request, SamplingParams, Sequence
+from octavo.types import Request, Sequence
 
 
 def sequence(name: str, arrival: float, priority: int = 0, deadline: float | None = None, index: int = 0) -> Sequence:

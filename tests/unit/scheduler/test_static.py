@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from octavo.types import SamplingParams
+from octavo.sampling_params import SamplingParams
 from tests.unit.scheduler.test_continuous import Rig
 
 

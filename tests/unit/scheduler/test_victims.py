@@ -6,8 +6,9 @@ from collections import defaultdict
 import pytest
 
 from octavo.config import CHOICES
+from octavo.sampling_params import SamplingParams
 from octavo.scheduler.victims import VICTIMS
-from octavo.types import Request, SamplingParams, Sequence
+from octavo.types import Request, Sequence
 from tests.unit.control import Answer, RandomDrafts, collect, drain, engine, prompt, request
 
 

@@ -7,11 +7,12 @@ import time
 
 import pytest
 
+from octavo.sampling_params import SamplingParams
 from octavo.spec.ngram import NgramDrafter, NgramIndex
 from octavo.spec.proposer import Fixed
 from octavo.spec.suffix import SuffixAutomaton, SuffixDrafter
 from octavo.spec.suffix_shared import BETWEEN, SharedSuffixDrafter
-from octavo.types import Request, SamplingParams, Sequence, Status
+from octavo.types import Request, Sequence, Status
 
 
 def text(length: int, letters: int, seed: int = 0) -> list[int]:

@@ -8,13 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from octavo.sampling_params import SamplingParams
 from octavo.scheduler import tree
 from octavo.spec.acceptance import Acceptance, confidence_class
 from octavo.spec.controller import Controller
 from octavo.spec.costs import StepCosts
 from octavo.spec.proposer import Guess
 from octavo.spec.speedup import expected_tokens
-from octavo.types import Request, SamplingParams, ScheduledSequence, Sequence, Status, StepResult
+from octavo.types import Request, ScheduledSequence, Sequence, Status, StepResult
 
 STEPS = 600
 

@@ -10,9 +10,10 @@ from octavo.backends.null import NullBackend
 from octavo.config import CacheConfig, EngineConfig
 from octavo.engine import Engine
 from octavo.kv.manager import create
+from octavo.sampling_params import SamplingParams
 from octavo.spec.draft_model import ModelDrafter
 from octavo.spec.proposer import Fixed, Guess
-from octavo.types import Batch, Request, SamplingParams, Sequence, StepResult
+from octavo.types import Batch, Request, Sequence, StepResult
 from tests.unit.control import VOCAB, Answers, drain, prompt, request
 
 CONFIG = EngineConfig(block_size=4, max_model_len=128, max_num_seqs=8, max_num_batched_tokens=32)

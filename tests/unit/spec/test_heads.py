@@ -9,9 +9,10 @@ import pytest
 
 from octavo.errors import ConfigError
 from octavo.sampling import params
+from octavo.sampling_params import SamplingParams
 from octavo.spec.heads import Heads, HeadsDrafter
 from octavo.spec.heads_fit import PARAMETERS, FitSettings, Text, fit, gradient
-from octavo.types import Request, SamplingParams, ScheduledSequence, Sequence, Status, StepResult
+from octavo.types import Request, ScheduledSequence, Sequence, Status, StepResult
 
 VOCAB, WIDTH, DEPTH = 30, 12, 3
 

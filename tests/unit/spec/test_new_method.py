@@ -8,10 +8,11 @@ import pytest
 
 from octavo.assembly.engine import assemble, engine_config
 from octavo.assembly.speculation import MAKERS
+from octavo.sampling_params import SamplingParams
 from octavo.scheduler.stats import Stats
 from octavo.spec.proposer import Guess
 from octavo.spec.settings import METHODS
-from octavo.types import SamplingParams, Sequence
+from octavo.types import Sequence
 from tests.tiny import write_tiny_gguf
 from tests.unit.control import Answers, drain, request
 

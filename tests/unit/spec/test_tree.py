@@ -8,9 +8,10 @@ import random
 import numpy as np
 import pytest
 
+from octavo.sampling_params import SamplingParams
 from octavo.scheduler import tree
 from octavo.spec.tree import merge
-from octavo.types import Batch, SamplingParams, Sequence, StepResult, Transfers
+from octavo.types import Batch, Sequence, StepResult, Transfers
 from tests.unit.control import RandomTrees, drain, engine, prompt, request
 
 

@@ -10,9 +10,10 @@ from tokenizers import Tokenizer as Encoder
 from tokenizers import models, pre_tokenizers
 
 from octavo.processing.processor import OutputProcessor
+from octavo.sampling_params import SamplingParams
 from octavo.tokenizer import Detokenizer, Tokenizer, TokenTexts
 from octavo.tokenizer.parts import encode, without_prefix
-from octavo.types import Request, SamplingParams, SequenceDelta, TokenLogprob
+from octavo.types import Request, SequenceDelta, TokenLogprob
 from tests.tiny import spm_data, spm_metadata, write_spm_tokenizer
 from tests.unit.tokenizer.tiny import byte_level
 

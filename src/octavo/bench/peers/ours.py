@@ -9,7 +9,8 @@ from octavo import __version__
 from octavo.assembly.engine import assemble, engine_config
 from octavo.kv.planner import blocks_for
 from octavo.offline.driver import Driver
-from octavo.types import Request, SamplingParams
+from octavo.sampling_params import SamplingParams
+from octavo.types import Request
 
 Generate = Callable[[list[list[int]], int], None]
 

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.responses import Response
 
+from octavo.sampling_params import SamplingParams
 from octavo.server.api.best_of import check_best_of
 from octavo.server.api.chat_render import ChatRenderer
 from octavo.server.api.common import caller_for, check_answers, generate, new_id, openai_error, state_of
@@ -23,7 +24,7 @@ from octavo.server.http.body import read
 from octavo.server.http.errors import bad_request
 from octavo.server.http.openapi import describe
 from octavo.server.settings import Limits
-from octavo.types import Json, SamplingParams
+from octavo.types import Json
 
 router = APIRouter()
 

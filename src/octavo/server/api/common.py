@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 from starlette.requests import Request
 
 from octavo.processing.inputs import Tokens
+from octavo.sampling_params import SamplingParams
 from octavo.server.api.schemas import Controls
 from octavo.server.generation.inbox import Inbox
 from octavo.server.generation.job import Caller, GenerationJob, run
 from octavo.server.http.errors import ApiError, bad_request
 from octavo.server.runtime import Runtime
 from octavo.server.state import ServerState
-from octavo.types import SamplingParams
 
 TIMEOUT_HEADER = "x-request-timeout"
 

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from octavo.outputs import CompletionOutput, LogprobMap, OutputDelta
 from octavo.processing.inputs import Tokens
+from octavo.sampling_params import SamplingParams
 from octavo.server.api import logprobs
 from octavo.server.api.best_of import best, check_best_of
 from octavo.server.api.common import caller_for, check_answers, generate, new_id, openai_error, state_of
@@ -27,7 +28,6 @@ from octavo.server.http.errors import ApiError, bad_request
 from octavo.server.http.openapi import describe
 from octavo.server.runtime import Runtime
 from octavo.tokenizer import Detokenizer, Tokenizer, TokenTexts
-from octavo.types import SamplingParams
 
 router = APIRouter()
 HONOURED = ("add_special_tokens", "echo", "prompt_logprobs", "suffix")

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from starlette.responses import Response
 
 from octavo.processing.pooling import check_dimensions, choose, pooled_vector
+from octavo.sampling_params import SamplingParams
 from octavo.server.api.common import caller_of, generate, new_id, openai_error, state_of
 from octavo.server.api.completions import PromptBody, as_prompts, encode
 from octavo.server.api.schemas import Priority, Seconds, Truncation
@@ -22,7 +23,7 @@ from octavo.server.generation.streaming import GenerationResponse, NeverStreamed
 from octavo.server.http import sse
 from octavo.server.http.body import read
 from octavo.server.http.openapi import describe
-from octavo.types import F32, SamplingParams
+from octavo.types import F32
 
 router = APIRouter()
 MOST_TEXTS = 2048  # of a request, as OpenAI takes them

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 from starlette.responses import Response
 
 from octavo.outputs import CompletionOutput, OutputDelta
+from octavo.sampling_params import SamplingParams
 from octavo.server.api.common import caller_for, generate, new_id, openai_error, state_of
 from octavo.server.api.schemas import Controls, sampling
 from octavo.server.api.unsupported import INFILL, refuse
@@ -22,7 +23,7 @@ from octavo.server.http import sse
 from octavo.server.http.body import read
 from octavo.server.http.errors import ApiError, bad_request
 from octavo.server.http.openapi import describe
-from octavo.types import Json, SamplingParams
+from octavo.types import Json
 
 router = APIRouter()
 MOST_FILES = 256

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
+from octavo.sampling_params import SamplingParams, StructuredOutputs
 from octavo.server.api.common import caller_of, generate, new_id, state_of
 from octavo.server.api.messages_in import to_openai, tools_in
 from octavo.server.api.messages_render import MessagesRenderer
@@ -30,7 +31,7 @@ from octavo.server.http.body import read
 from octavo.server.http.errors import ApiError, bad_request
 from octavo.server.http.openapi import describe
 from octavo.server.settings import Limits
-from octavo.types import Json, SamplingParams, StructuredOutputs
+from octavo.types import Json
 
 router = APIRouter()
 PATH = "/v1/messages"

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
+from octavo.sampling_params import SamplingParams, StructuredOutputs
 from octavo.server.api.common import caller_of, generate, new_id, openai_error, state_of
 from octavo.server.api.responses_in import to_messages
 from octavo.server.api.responses_render import ResponsesRenderer
@@ -23,7 +24,7 @@ from octavo.server.http.body import read
 from octavo.server.http.errors import bad_request
 from octavo.server.http.openapi import describe
 from octavo.server.settings import Limits
-from octavo.types import Json, SamplingParams, StructuredOutputs
+from octavo.types import Json
 
 router = APIRouter()
 

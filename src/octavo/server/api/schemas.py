@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from octavo.sampling.params import MAX_ANSWERS, MAX_LOGPROBS
+from octavo.sampling_params import SamplingParams, StructuredOutputs
 from octavo.server.api.unsupported import Unsupported, UnsupportedStructure, refuse
 from octavo.server.generation.job import GenerationJob
 from octavo.server.http.errors import bad_request
-from octavo.types import Json, SamplingParams, StructuredOutputs
+from octavo.types import Json
 from octavo.unsupported import STRUCTURED
 
 MOST = 2**31 - 1

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 from starlette.responses import Response
 
 from octavo.processing.pooling import choose, pooled_vector
+from octavo.sampling_params import SamplingParams
 from octavo.server.api.common import caller_of, generate, new_id, openai_error, state_of
 from octavo.server.api.completions import encode
 from octavo.server.api.embeddings import MOST_TEXTS, EmbeddingUsage, PoolingMode
@@ -22,7 +23,6 @@ from octavo.server.http import sse
 from octavo.server.http.body import read
 from octavo.server.http.errors import bad_request
 from octavo.server.http.openapi import describe
-from octavo.types import SamplingParams
 
 router = APIRouter()
 Pairs = list[tuple[int, int]]  # the texts to compare, by index

@@ -17,6 +17,7 @@ from octavo.models.registry import open_checkpoint
 from octavo.outputs import RequestOutput
 from octavo.processing.hf_tokenizer import HFTokenizer
 from octavo.processing.inputs import Prompt, RequestMaker, pair, priorities
+from octavo.sampling_params import RequestOutputKind, SamplingParams
 from octavo.scheduler import admission as capacity
 from octavo.server.engine.async_outputs import Outputs
 from octavo.server.engine.client import EngineClient
@@ -27,7 +28,7 @@ from octavo.server.generation.inbox import Generation, Inbox
 from octavo.server.http import errors
 from octavo.server.http.errors import ApiError, unavailable
 from octavo.tokenizer import Tokenizer
-from octavo.types import Request, RequestOutputKind, SamplingParams
+from octavo.types import Request
 from octavo.weights.sources import resolve
 
 LOAD_SECONDS = 300.0  # longest wait of a request for its model to load

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from octavo.outputs import CompletionOutput, OutputDelta, RequestOutput
+from octavo.sampling_params import RequestOutputKind
 from octavo.server.generation.inbox import Generation, Item
-from octavo.types import RequestOutputKind
 
 
 class Outputs:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from msgspec import Struct
 
 from octavo.processing.inputs import Tokens
+from octavo.sampling_params import SamplingParams
 from octavo.server.http.errors import bad_request
 from octavo.server.runtime import Runtime
 from octavo.tokenizer import FillTokens, Tokenizer
-from octavo.types import SamplingParams
 
 REPOSITORY = "myproject\n"  # the name that llama.cpp gives the repository
 UNNAMED = "filename\n"  # and the file with the gap

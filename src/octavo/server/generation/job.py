@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 
 from octavo.errors import OctavoError
 from octavo.processing.inputs import Tokens
+from octavo.sampling_params import SamplingParams
 from octavo.server.admission import Ticket
 from octavo.server.generation.inbox import Generation, Inbox
 from octavo.server.http import errors
 from octavo.server.http.errors import ApiError, past_deadline
 from octavo.server.http.keys import ApiKey
 from octavo.server.runtime import Runtime
-from octavo.types import Request, SamplingParams
+from octavo.types import Request
 
 Result = TypeVar("Result")
 LONG_TEXT = 4096  # characters; longer texts are tokenised in a thread: they would block the event loop for 1 ms or more

@@ -16,10 +16,11 @@ from octavo.chat.messages import normalise
 from octavo.errors import OctavoError
 from octavo.processing.inputs import Tokens
 from octavo.sampling.grammar import why_unusable
+from octavo.sampling_params import StructuredOutputs
 from octavo.server.generation.job import off_loop
 from octavo.server.http.errors import ApiError, bad_request, from_octavo
 from octavo.server.runtime import Runtime
-from octavo.types import Json, StructuredOutputs
+from octavo.types import Json
 
 
 @dataclass(frozen=True, slots=True)

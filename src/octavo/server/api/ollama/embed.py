@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from octavo.processing.inputs import Tokens
 from octavo.processing.pooling import check_dimensions, choose, pooled_vector
+from octavo.sampling_params import SamplingParams
 from octavo.server.api.common import caller_of, generate, new_id, state_of
 from octavo.server.api.completions import encode
 from octavo.server.api.embeddings import MOST_TEXTS
@@ -25,7 +26,6 @@ from octavo.server.generation.streaming import GenerationResponse, NeverStreamed
 from octavo.server.http import sse
 from octavo.server.http.body import read
 from octavo.server.http.openapi import describe
-from octavo.types import SamplingParams
 
 router = APIRouter()
 

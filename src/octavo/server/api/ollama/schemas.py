@@ -10,11 +10,12 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from octavo.sampling_params import SamplingParams, StructuredOutputs
 from octavo.server.api.chat import ToolFunction
 from octavo.server.api.schemas import MOST, Penalty, Seed, Share, TopLogprobs
 from octavo.server.http import sse
 from octavo.server.http.errors import ApiError, bad_request
-from octavo.types import Json, SamplingParams, StructuredOutputs
+from octavo.types import Json
 
 PATH = "/api/"
 LATEST = ":latest"  # the tag of a name without one
